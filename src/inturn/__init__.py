@@ -1,0 +1,19 @@
+"""Ordered parallel iterators: run a function over items in parallel, get the results in turn.
+
+>>> from inturn import ordered_map
+>>> for text in ordered_map(str.upper, ["a", "b", "c"], concurrency=2):
+...     print(text)
+A
+B
+C
+"""
+
+from ._api import ordered_map
+from ._outcome import Failure
+from ._policy import SKIP, Retry, retry, sentinel
+from ._report import Report
+from ._stats import Stats
+from ._threads import Threads
+
+__all__ = ["SKIP", "Failure", "Report", "Retry", "Stats", "Threads", "ordered_map", "retry", "sentinel"]
+__version__ = "0.1.0"

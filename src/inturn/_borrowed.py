@@ -1,0 +1,433 @@
+"""Executors that are not ours: only their `submit` and the public methods of the futures are used.
+
+A *flight* is one chunk on its way through the executor, from `submit` until its future is done. At most
+`concurrency` are under way; each one that lands lets the next one start, in whichever thread it lands, so work goes on
+while the consumer is away.
+
+What is submitted is the `_Flight` itself. If the executor's workers share this process it is called as it is: it has
+the consumer's context, its outcomes can be read while it runs, and its rest can be taken back. If it is pickled, it
+turns into `run_travelled`, which works by itself and sends the outcomes with the future's result.
+
+======== ========================================== ==================================================
+flight   how it is told                             left by
+======== ========================================== ==================================================
+queued   its ticket is there                        its call; being pickled; a rescue; a cancel
+running  ``chunk`` is set, ``away`` is None         the call's end; `give_up`
+away     ``away`` is set                            the future's end; `give_up`
+landed   not in ``_flights``; its permit is back
+======== ========================================== ==================================================
+
+A run inside a call of another run on the same executor may wait for a queue that it is itself holding up. Such a
+run *rescues* its head: it cancels the head's future and runs the chunk in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from time import perf_counter as clock
+from typing import Any, Final
+
+from ._outcome import Kind
+from ._pickling import PROTOCOL, Packed, dumps_fn, pack_error, unpack_error
+from ._threads import CallThread
+from ._window import BOX_S, Chunk
+from ._worker import Call, Job, Place, enclosing, run_chunk, run_watched
+
+__all__ = ["Borrowed"]
+
+_PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
+
+
+class _Flight:
+    """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
+
+    __slots__ = (
+        "_ticket",
+        "away",
+        "boxed",
+        "call",
+        "chunk",
+        "future",
+        "given_up",
+        "left",
+        "load",
+        "permit",
+        "pool",
+        "rescued",
+        "since",
+    )
+
+    def __init__(self, pool: Borrowed, load: Chunk, *, permit: bool) -> None:
+        self.pool = pool
+        self.load = load
+        self.permit = permit  # to be given back by `land`
+        self.rescued = False
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+        self.future: Any = None
+        self.away: list[Any] | None = None  # the items that were sent to another process
+        self.given_up = False
+        self.left = threading.Lock()
+        self.left.acquire()
+        self._ticket = deque([None])
+
+    def board(self) -> bool:
+        """Whoever is told True may run the load: the executor, or a rescuer."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def __call__(self) -> None:
+        """The executor runs this, in our process."""
+        if self.board():
+            self.run()
+
+    def run(self) -> None:
+        job, chunk = self.pool.job, self.load
+        try:
+            if not job.may_start():
+                return
+            self.boxed = job.timeout is None and self.pool.boxes and chunk.size > 1
+            job.begun(self, chunk)
+            if job.timeout is None:
+                run_chunk(chunk, job)
+            elif not run_watched(chunk, job, self):
+                return
+            job.ended(self, chunk)
+        except BaseException as error:  # noqa: BLE001 - a fault of ours
+            job.crash(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The executor pickles this: the load travels."""
+        job, chunk = self.pool.job, self.load
+        fn = dumps_fn(job.fn)
+        self.board()
+        items = list(chunk.todo) if self.away is None else self.away
+        self.away = items
+        if self.chunk is None:
+            job.begun(self, chunk)
+            if job.timeout is not None:
+                self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
+                job.warden.arm()
+        return run_travelled, (fn, [_pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+
+    def give_up(self) -> None:
+        """Its time is over; the place stays taken until the call ends (warden only)."""
+        job, chunk, call = self.pool.job, self.load, self.call
+        assert call is not None
+        assert job.timeout is not None
+        self.given_up = True
+        job.abandoned += 1
+        if self.away is None:
+            self.pool.take_back(chunk)
+        for item in [call.item] if self.away is None else self.away:
+            error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
+            job.failed(chunk, item, error, job.timeout, Kind.FAILED)
+        job.ended(self, chunk)
+        call.item = None
+        self.left.release()
+
+
+class _Rescuer(CallThread):
+    """The thread in which a nested run calls its head."""
+
+    def __init__(self, flight: _Flight) -> None:
+        super().__init__(flight.pool.job, "inturn-rescue")
+        self._flight = flight
+        self.left = flight.left  # released when the flight has landed
+
+    def run(self) -> None:
+        flight = self._flight
+        flight.run()
+        flight.pool.land(flight)
+
+
+class Borrowed:
+    """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
+
+    inline: Final = False
+
+    def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
+        self.job = job
+        self.executor = executor
+        self.boxes = boxes
+        self._build = build
+        self._flights: dict[_Flight, None] = {}
+        self._permits: deque[None] = deque(repeat(None, job.concurrency))
+        self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
+        self._submitting: set[int] = set()
+        self._patience_s = _PATIENCE_S
+        self._retired = False
+        self._nested = False
+
+    def open(self) -> None:
+        if self._build is not None:
+            self.executor = self._build(self.job.concurrency)
+            if not hasattr(self.executor, "submit"):
+                raise TypeError(f"executor= returned {type(self.executor).__name__}, which has no submit()")
+        self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
+
+    # ---- consumer, warden, workers ---------------------------------------------------------------
+
+    def hungry(self) -> bool:
+        return bool(self._permits)
+
+    def places(self) -> list[Place]:
+        return list(self._flights)
+
+    def running(self) -> int:
+        return sum(flight.chunk is not None for flight in list(self._flights))
+
+    def take_back(self, chunk: Chunk) -> bool | None:
+        while not self._claiming.acquire(timeout=BOX_S):
+            if self.job.stopped:
+                return None
+        try:
+            return self.job.window.take_back(chunk)
+        finally:
+            self._claiming.release()
+
+    def notify(self, chunks: int = 1) -> None:
+        """Submit while there is something to run and a permit to run it.
+
+        One thread claims at a time. Others do not wait for it: it looks again after it has let go, so a signal
+        handler in its midst blocks nobody.
+        """
+        me = threading.get_ident()
+        if me in self._submitting:
+            return  # a call that ended within `submit`, or a handler in its midst: the loop below goes on
+        while self._permits and self.job.window.available() and self.job.may_start():
+            if not self._claiming.acquire(blocking=False):
+                return
+            self._submitting.add(me)
+            try:
+                flight = self._board()
+                if flight is not None:
+                    self._submit(flight)
+            finally:
+                self._submitting.discard(me)
+                self._claiming.release()
+            if flight is None:
+                return
+
+    def _board(self) -> _Flight | None:
+        try:
+            self._permits.pop()
+        except IndexError:
+            return None
+        chunk = self.job.window.claim()
+        if chunk is None:
+            self._permits.append(None)
+            return None
+        flight = _Flight(self, chunk, permit=True)
+        self._flights[flight] = None
+        return flight
+
+    def _submit(self, flight: _Flight) -> None:
+        try:
+            future = flight.future = self.executor.submit(flight)
+        except Exception as error:  # noqa: BLE001 - shut down, broken, or out of threads
+            if flight.board():
+                self._fail(flight, error, Kind.FATAL)
+                self.land(flight)
+            return
+        future.add_done_callback(partial(self._done, flight))
+
+    def _done(self, flight: _Flight, future: Any) -> None:
+        """The flight's future is done (in any thread)."""
+        if flight.rescued:
+            return  # the rescuer lands it
+        try:
+            if future.cancelled():
+                if not self.job.stopped:
+                    self._fail(flight, RuntimeError("the executor cancelled the call"), Kind.FAILED)
+            elif (error := future.exception()) is not None:
+                self._fail(flight, error, Kind.FAILED)
+            elif flight.away is not None and not flight.given_up:
+                self._unpack(flight, future.result())
+        except BaseException as error:  # noqa: BLE001 - a fault of ours
+            self.job.crash(error)
+        self.land(flight)
+
+    def land(self, flight: _Flight) -> None:
+        self._flights.pop(flight, None)
+        flight.future = None
+        if not flight.given_up:
+            flight.left.release()
+        if flight.permit:
+            self._permits.append(None)
+        if self.job.stopped:
+            self.retire()
+        else:
+            self.notify()
+
+    # ---- loads that travel -----------------------------------------------------------------------
+
+    def _fail(self, flight: _Flight, error: BaseException, kind: Kind) -> None:
+        """Every item of the load that has no outcome yet fails."""
+        job, chunk = self.job, flight.load
+        if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
+            return
+        for item in list(chunk.todo) if flight.away is None else flight.away:
+            job.failed(chunk, item, _copy(error), 0.0, kind)
+        self._end(flight)
+
+    def _unpack(self, flight: _Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
+        job, chunk = self.job, flight.load
+        if flight.call is not None and not flight.call.settle():
+            return
+        items = flight.away or []
+        seconds = 0.0
+        for item, (good, packed, elapsed) in zip(items, outcomes, strict=False):
+            try:
+                outcome = pickle.loads(packed) if good else unpack_error(packed)  # noqa: S301 - from our own call
+            except Exception as error:  # noqa: BLE001 - a result that pickles and does not unpickle
+                good, outcome = False, error
+            seconds += elapsed
+            if good:
+                chunk.out.append(outcome)
+            else:
+                job.failed(chunk, item, outcome, elapsed)
+        flight.since = clock() - seconds  # the way and the queue do not count
+        rest = items[len(outcomes) :]
+        if rest:
+            chunk.todo = iter(rest)
+            self.take_back(chunk)
+        self._end(flight)
+
+    def _end(self, flight: _Flight) -> None:
+        if flight.chunk is None:
+            flight.since = clock()
+        self.job.ended(flight, flight.load)
+
+    # ---- the consumer ----------------------------------------------------------------------------
+
+    def wait(self, seconds: float | None) -> None:
+        flight = self._head() if self._nested or self._driven() else None
+        if self._nested and self._rescue(flight, seconds):
+            return
+        if flight is not None and _drives(flight.future):
+            try:
+                flight.future.result(timeout=seconds)
+            except Exception:  # noqa: BLE001, S110 - the call's own errors are in its outcome
+                pass
+            return
+        self.job.sleep(seconds)
+
+    def _driven(self) -> bool:
+        return any(_drives(flight.future) for flight in list(self._flights))
+
+    def _head(self) -> _Flight | None:
+        head = self.job.window.taken
+        for flight in list(self._flights):
+            if flight.load.index <= head < flight.load.index + max(1, flight.load.size):
+                return flight
+        return None
+
+    def _rescue(self, flight: _Flight | None, seconds: float | None) -> bool:
+        """Run the head in a thread of its own if the executor does not come to it."""
+        if flight is not None and (flight.chunk is not None or flight.load.ended):
+            self._patience_s = _PATIENCE_S
+            return False
+        if self._patience_s:
+            self.job.sleep(self._patience_s if seconds is None else min(seconds, self._patience_s))
+            self._patience_s = 0.0
+            return True
+        if flight is None:
+            if not self.job.may_start() or not self._claiming.acquire(timeout=BOX_S):
+                return False
+            try:
+                chunk = self.job.window.claim()
+            finally:
+                self._claiming.release()
+            if chunk is None:
+                return False
+            flight = _Flight(self, chunk, permit=False)
+            self._flights[flight] = None
+        elif not flight.board():
+            return False
+        flight.rescued = True
+        if flight.future is not None:
+            flight.future.cancel()
+        _Rescuer(flight).start()
+        return True
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        pass
+
+    def retire(self) -> None:
+        if self._retired:
+            return
+        self._retired = True
+        for flight in list(self._flights):
+            if flight.future is not None:
+                flight.future.cancel()
+        if self._build is not None and self.executor is not None:
+            self.executor.shutdown(wait=False)
+
+    def join(self) -> None:
+        self.retire()
+        for flight in list(self._flights):
+            if flight.future is None and flight.board():
+                continue  # we are a signal handler in the midst of its `submit`: it will do nothing
+            with flight.left:
+                pass
+        if self._build is not None and self.executor is not None:
+            self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
+
+
+def _drives(future: Any) -> bool:
+    """Whether the future does its work when it is asked for its result, instead of by a thread or a process."""
+    from concurrent.futures import Future
+
+    return isinstance(future, Future) and type(future).result is not Future.result
+
+
+def _copy(error: BaseException) -> BaseException:
+    """A copy for each item, so that the notes of one are not those of all."""
+    try:
+        twin = type(error)(*error.args)
+    except Exception:  # noqa: BLE001 - its class wants other arguments
+        return error
+    twin.__cause__ = error.__cause__
+    return twin
+
+
+def _pack_item(item: Any) -> tuple[bool, Any]:
+    try:
+        return True, pickle.dumps(item, PROTOCOL)
+    except Exception as error:  # noqa: BLE001 - it costs this item only
+        return False, pack_error(error)
+
+
+def run_travelled(
+    fn_blob: bytes, items: list[tuple[bool, Any]], box_s: float | None
+) -> list[tuple[bool, bytes | Packed, float]]:
+    """Run a load in another process; leaves what it has not started when the time box is over."""
+    outcomes: list[tuple[bool, bytes | Packed, float]] = []
+    begun = clock()
+    fn = pickle.loads(fn_blob)  # noqa: S301 - from the run that submitted it
+    for good, packed in items:
+        mark = clock()
+        if box_s is not None and outcomes and mark - begun > box_s:
+            break
+        if not good:
+            outcomes.append((False, packed, 0.0))
+            continue
+        try:
+            outcome: bytes | Packed = pickle.dumps(fn(pickle.loads(packed)), PROTOCOL)  # noqa: S301
+        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            good, outcome = False, pack_error(error)
+        outcomes.append((good, outcome, clock() - mark))
+    return outcomes

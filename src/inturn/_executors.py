@@ -1,0 +1,64 @@
+"""What an ``executor`` argument stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+from . import _checks as checks
+from ._borrowed import Borrowed
+from ._serial import Serial
+from ._threads import ThreadPool, Threads
+from ._worker import Job, Pool
+
+__all__ = ["ExecutorLike", "Opener", "Submits", "open_pool"]
+
+
+class Submits(Protocol):
+    """An executor, as far as this library is concerned."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+
+ExecutorLike = Literal["thread", "serial"] | Threads | Submits | Callable[[int], Submits]
+
+
+class Opener(NamedTuple):
+    """How the pool of a run is made."""
+
+    open: Callable[..., Pool]
+    default_concurrency: Callable[[], int]
+    batches: bool
+
+
+def _threads() -> int:
+    return min(32, checks.cpus() + 4)
+
+
+def _one() -> int:
+    return 1
+
+
+def open_pool(executor: Any, timeout: float | None) -> Opener:
+    """Check an ``executor`` argument; nothing is started before the pool is opened."""
+    if executor == "thread":
+        executor = Threads()
+    if isinstance(executor, Threads):
+        return Opener(lambda job, boxes: ThreadPool.of(job, executor, boxes=boxes), _threads, batches=True)
+    if executor == "serial":
+        if timeout is not None:
+            raise ValueError('timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"')
+        return Opener(_serial, _one, batches=False)
+    if isinstance(executor, str):
+        raise ValueError(f'executor must be "thread", "serial", an executor or a callable, got {executor!r}')
+    if hasattr(executor, "submit") and not isinstance(executor, type):
+        return Opener(lambda job, boxes: Borrowed(job, executor, None, boxes=boxes), _threads, batches=True)
+    if callable(executor):
+        return Opener(lambda job, boxes: Borrowed(job, None, executor, boxes=boxes), _threads, batches=True)
+    raise TypeError(
+        f'executor must be "thread", "serial", an object with submit() or a callable, got {type(executor).__name__}: {executor!r}'
+    )
+
+
+def _serial(job: Job, *, boxes: bool) -> Pool:
+    return Serial(job)

@@ -1,0 +1,177 @@
+"""What both drivers do the same way: deciding what takes a failed item's place, and keeping the books.
+
+A `Run` belongs to its consumer. It never waits and starts nothing; the drivers do.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from time import perf_counter as clock
+from typing import Any, Final
+
+from ._outcome import Err, Failure, Kind, detach, note
+from ._policy import RAISE, SKIP, Policy, Retry, decision_of, resolve
+from ._progress import Progress, progress_of
+from ._stats import Stats
+from ._warden import Warden
+from ._window import Window
+from ._worker import Job, Star
+
+__all__ = ["AGAIN", "LEFT_OUT", "Raised", "Run"]
+
+
+class Settled(enum.Enum):
+    AGAIN = "the item runs again"
+    LEFT_OUT = "the item is left out"
+
+
+AGAIN: Final = Settled.AGAIN
+LEFT_OUT: Final = Settled.LEFT_OUT
+
+
+class Raised:
+    """This error ends the run. It is returned and raised by the outermost frame, so that no frame keeps it alive."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Clocks:
+    """Where the consumer's time went, in seconds."""
+
+    __slots__ = ("ended", "left", "on_consumer", "on_head", "on_source", "started")
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.left = 0.0  # when the consumer was last given something
+        self.on_head = 0.0
+        self.on_source = 0.0
+        self.on_consumer = 0.0
+
+
+class Run:
+    """The consumer's side of a run: its window, its policy and its books."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        spread: bool,
+        concurrency: int,
+        window: int | None,
+        chunksize: int | None,
+        batch: bool,
+        on_error: object,
+        timeout: float | None,
+        deadline: float | None,
+        progress: object,
+        total: int | None,
+    ) -> None:
+        self.policy: Policy = resolve("on_error", on_error)
+        self.window = Window(concurrency, window, chunksize, batch=batch and timeout is None)
+        self.job = Job(Star(fn) if spread else fn, self.window, decision_of(self.policy), timeout, concurrency)
+        self.job.warden = Warden(self.job)
+        self.deadline = deadline
+        self.total = total
+        self.clocks = Clocks()
+        self.skipped = 0
+        self.failed = 0
+        self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
+        self.name = getattr(fn, "__qualname__", None) or type(fn).__name__
+        self.shows_progress = progress is not False
+        self._progress = progress
+        self.progress: Progress | None = None
+
+    def begin(self) -> None:
+        """The first ``next``."""
+        self.progress = progress_of(self._progress, self.total)
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline."""
+        at = self.job.deadline_at
+        return None if at is None else at - clock()
+
+    # ---- what takes the item's place -------------------------------------------------------------
+
+    def settle(self, err: Err) -> Any:
+        """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""
+        window, index = self.window, self.window.taken
+        if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
+            return Raised(err.error)
+        note(err.error, index, err.item)
+        if err.kind is Kind.PASSING or self.policy is RAISE:
+            self.failed += 1
+            return Raised(err.error)
+        failure = Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered)
+        try:
+            value = self.policy(failure)
+        except BaseException as error:  # noqa: BLE001 - it ends the run
+            self.failed += 1
+            raised = detach(error)
+            if raised is not err.error and raised.__cause__ is None:
+                raised.__cause__ = err.error
+            return Raised(raised)
+        if isinstance(value, Retry):
+            self.job.retry(window.run_again(err.item, err.attempt + 1), value.after)
+            return AGAIN
+        self.failed += 1
+        window.drop()
+        if value is SKIP:
+            self.skipped += 1
+            return LEFT_OUT
+        return value
+
+    # ---- the books -------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        if self.progress is not None:
+            self.progress.tick(self.stats)
+
+    def enter(self) -> None:
+        """The consumer is back."""
+        job, clocks = self.job, self.clocks
+        if clocks.left and job.last_end and not job.pool.running() and not self.window.available():
+            clocks.on_consumer += max(0.0, clock() - max(clocks.left, job.last_end))
+
+    def leave(self) -> None:
+        self.clocks.left = clock()
+
+    def end(self) -> None:
+        """Stop everything; what is held is let go. Only by whoever is the consumer now."""
+        clocks = self.clocks
+        if clocks.ended is None:
+            clocks.ended = clock()
+        self.job.stop()
+        stats = self.stats()
+        self.window.clear()
+        self.held = []
+        progress, self.progress = self.progress, None
+        if progress is not None:
+            progress.end(lambda: stats)
+
+    def stats(self) -> Stats:
+        window, job, clocks, held = self.window, self.job, self.clocks, len(self.held)
+        elapsed = 0.0 if clocks.started is None else (clocks.ended or clock()) - clocks.started
+        now = clock()
+        busy = job.busy_s + sum(now - place.since for place in job.pool.places() if place.chunk is not None)
+        return Stats(
+            pulled=window.pulled,
+            running=job.pool.running(),
+            waiting=window.waiting() + held,
+            delivered=window.taken - held - self.skipped,
+            failed=self.failed,
+            skipped=self.skipped,
+            retried=job.retried,
+            abandoned=job.abandoned,
+            elapsed=elapsed,
+            busy=min(1.0, busy / (elapsed * job.concurrency)) if elapsed else 0.0,
+            blocked_on_head=clocks.on_head,
+            blocked_on_source=clocks.on_source,
+            blocked_on_consumer=clocks.on_consumer,
+            total=self.total,
+        )
+

@@ -1,0 +1,144 @@
+"""Pulling: the one place where a synchronous source is advanced.
+
+Whoever pulls (the consumer's thread inside ``next``; with ``live`` the feeder) pulls by the handful: one item for certain,
+further ones only while all of them have taken less than a millisecond. Each item can be claimed as soon as it
+is pulled, so a source that blocks in the midst of a handful holds up nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from queue import SimpleQueue
+from time import perf_counter as clock
+from typing import Any, Final
+
+from ._outcome import Err, Kind
+from ._window import Window
+from ._worker import Job
+
+__all__ = ["HANDFUL_S", "Feeder", "Source"]
+
+HANDFUL_S: Final = 0.001
+_MOST: Final = 4096
+
+# Iterators that answer at once and never raise: they are advanced in C.
+_PROMPT: Final = tuple(
+    type(iter(each)) for each in ((), [], range(0), "", b"", bytearray(), range(1 << 100), deque[None]())
+)
+
+
+class Source:
+    def __init__(self, iterator: Iterator[Any], window: Window, job: Job) -> None:
+        self._take: Callable[[], Any] = iterator.__next__
+        self._iterator: Iterator[Any] | None = iterator
+        self._prompt = type(iterator) in _PROMPT
+        self._window = window
+        self._job = job
+
+    def pull(self, until: float) -> None:
+        """Pull at least one item, and further ones until this moment; there must be room.
+
+        Raises:
+            BaseException: What is no ``Exception`` goes right through.
+        """
+        window, pool = self._window, self._job.pool
+        room = window.room()
+        if self._prompt and room > 1:
+            assert self._iterator is not None
+            batch = list(islice(self._iterator, min(room, _MOST)))
+            if not batch:
+                self._finish(None)
+                return
+            window.extend(batch)
+            pool.notify(min(len(batch), window.available()))
+            return
+        take = self._take
+        while True:
+            try:
+                item = take()
+            except StopIteration:
+                self._finish(None)
+                return
+            except Exception as error:  # noqa: BLE001 - it surfaces in its turn
+                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
+                self._finish(Err(error, kind=Kind.SOURCE))
+                return
+            window.add(item)
+            if pool.hungry():
+                pool.notify(min(1, window.available()))
+            room -= 1
+            if not room or clock() >= until:
+                return
+
+    def _finish(self, final: Err | None) -> None:
+        self._iterator = None
+        self._take = _ended
+        self._window.finish(final)
+        self._job.pool.notify(self._window.available())  # a last chunk that is not full
+
+
+def _ended() -> Any:
+    raise StopIteration
+
+
+class Feeder:
+    """With ``live``: a thread that pulls within the window, so that the consumer never waits for the source.
+
+    ======== ======================================= =====================
+    state    how it is told                          left by
+    ======== ======================================= =====================
+    pulling  ``pulling``                             the source's answer
+    resting  ``_resting`` holds its token            `room`, `stop`
+    ======== ======================================= =====================
+    """
+
+    def __init__(self, source: Source, window: Window, job: Job) -> None:
+        self._source = source
+        self._window = window
+        self._job = job
+        self._resting: deque[None] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self.pulling = False
+        context = job.context.copy()
+        self._thread = threading.Thread(target=context.run, args=(self._feed,), name="inturn-feeder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def room(self) -> None:
+        """The consumer has taken something, or the run is over; from anywhere."""
+        if self._resting:
+            try:
+                self._resting.pop()
+            except IndexError:
+                return
+            self._bell.put(None)
+
+    def _feed(self) -> None:
+        window, job = self._window, self._job
+        try:
+            while not window.exhausted:
+                while window.room() < 1 and not job.stopped:
+                    self._resting.append(None)
+                    if window.room() < 1 and not job.stopped:
+                        self._bell.get()
+                    else:
+                        self._resting.clear()
+                self.pulling = True
+                if not job.may_start() or window.halt < window.pulled:
+                    return
+                self._source.pull(0.0)
+                self.pulling = False
+            job.notify()
+        except BaseException as error:  # noqa: BLE001 - it ends the run in the consumer's thread
+            job.crash(error)
+        finally:
+            self.pulling = False
+
+    def join(self) -> None:
+        """Wait for the thread unless it is inside a pull (after the job was stopped)."""
+        if not self.pulling and self._thread is not threading.current_thread():
+            self._thread.join()

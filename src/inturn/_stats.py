@@ -1,0 +1,73 @@
+"""What a run tells of itself while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Stats"]
+
+
+class Stats:
+    """A snapshot of a run.
+
+    Counts of items: `pulled` from the source, `running` now, `waiting` (complete, but not their turn), `delivered`,
+    `failed` (for good, whatever the policy made of it), `skipped` (of those), `retried` (further attempts),
+    `abandoned` (calls given up by a time limit that could not be killed), `total` (from ``length_hint``, or None).
+
+    Times in seconds: `elapsed` since the first ``next``, `blocked_on_head` (``next`` waited for a call), `blocked_on_source`
+    (``next`` waited for the source), `blocked_on_consumer` (all that could be done was done, and everything rested).
+    `busy` is the mean share of ``concurrency`` in use, from 0 to 1.
+    """
+
+    __slots__ = (
+        "abandoned",
+        "blocked_on_consumer",
+        "blocked_on_head",
+        "blocked_on_source",
+        "busy",
+        "delivered",
+        "elapsed",
+        "failed",
+        "pulled",
+        "retried",
+        "running",
+        "skipped",
+        "total",
+        "waiting",
+    )
+
+    pulled: int
+    running: int
+    waiting: int
+    delivered: int
+    failed: int
+    skipped: int
+    retried: int
+    abandoned: int
+    elapsed: float
+    busy: float
+    blocked_on_head: float
+    blocked_on_source: float
+    blocked_on_consumer: float
+    total: int | None
+
+    def __init__(self, **values: Any) -> None:
+        for name in self.__slots__:
+            setattr(self, name, values[name])
+
+    def __repr__(self) -> str:
+        return f"Stats({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stats):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, ({name: getattr(self, name) for name in self.__slots__},)
+
+
+def _restore(values: dict[str, Any]) -> Stats:
+    return Stats(**values)

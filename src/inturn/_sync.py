@@ -1,0 +1,296 @@
+"""The synchronous driver: `OrderedMap`, the object that `ordered_map` returns.
+
+The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and delivers. It waits in one place only,
+`_wait`. Who is the consumer is settled by the token in `_consumer`, an atomic dictionary operation
+and no lock, so that an interrupt at any point leaves nothing locked.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+from collections.abc import Callable, Iterator
+from time import perf_counter as clock
+from types import TracebackType
+from typing import Any, Final, Generic, NoReturn, TypeVar
+
+from ._outcome import Err
+from ._run import AGAIN, LEFT_OUT, Raised, Run
+from ._source import HANDFUL_S, Feeder, Source
+from ._stats import Stats
+from ._window import NEVER, Now
+from ._worker import inside
+
+__all__ = ["OrderedMap"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+_END: Final = object()
+
+
+class _Forks:
+    count = 0
+
+
+def _forked() -> None:
+    _Forks.count += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def _nothing_held() -> Any:
+    raise IndexError
+
+
+class OrderedMap(Iterator[R_co], Generic[R_co]):
+    """An iterator over results in input order; also a context manager. Made by `ordered_map`.
+
+    Attributes:
+        indexed: Whether it delivers ``(index, result)``.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bulk",
+        "_consumer",
+        "_feeder",
+        "_forks",
+        "_live",
+        "_name",
+        "_over",
+        "_pop",
+        "_run",
+        "_source",
+        "indexed",
+    )
+
+    def __init__(self, run: Run, source: Source, *, live: bool, indexed: bool, name: str) -> None:
+        self._run = run
+        self._source: Source | None = source
+        self._live = live
+        self._feeder: Feeder | None = None
+        self._bulk = not live and not run.shows_progress
+        self._pop: Callable[[], Any] = _nothing_held
+        self._consumer: dict[None, object] = {}
+        self._forks = _Forks.count
+        self._over = False
+        self._name = name
+        self.indexed = indexed
+
+    def __iter__(self) -> OrderedMap[R_co]:
+        return self
+
+    def __next__(self) -> R_co:
+        if self._forks == _Forks.count:
+            try:
+                return self._pop()  # type: ignore[no-any-return]
+            except IndexError:
+                pass
+        return self._next()  # type: ignore[no-any-return]
+
+    def _next(self) -> Any:
+        if self._forks != _Forks.count:
+            raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
+        me = object()
+        if self._consumer.setdefault(None, me) is not me:
+            raise ValueError(f"{self._name} already executing: a run has one consumer at a time")
+        try:
+            outcome = self._step()
+            if outcome is _END or type(outcome) is Raised:
+                self._finish()
+                if outcome is _END:
+                    self._join()
+        except BaseException:  # a handler's error, or Ctrl-C
+            self._finish()
+            raise
+        finally:
+            if self._consumer.get(None) is me:
+                del self._consumer[None]
+        if outcome is _END:
+            raise StopIteration
+        if type(outcome) is Raised:
+            error = outcome.error
+            try:
+                raise error
+            finally:
+                del error, outcome  # the traceback holds this frame
+        return outcome
+
+    # ---- the consumer ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        run, job = self._run, self._run.job
+        run.clocks.started = job.begin(contextvars.copy_context(), run.deadline)
+        run.begin()
+        job.pool.open()
+        if self._live:
+            assert self._source is not None
+            self._feeder = Feeder(self._source, run.window, job)
+            self._feeder.start()
+
+    def _step(self) -> Any:
+        """The next result, `_END` or `Raised`."""
+        run = self._run
+        job, window = run.job, run.window
+        if self._over:
+            return _END
+        run.held = []
+        if run.clocks.started is None:
+            self._begin()
+        run.enter()
+        until = clock() + HANDFUL_S
+        waited = False
+        while True:
+            if job.crashed is not None:
+                return Raised(job.crashed)
+            if job.stopped:
+                return _END
+            now = window.now()
+            if now is Now.DELIVER:
+                if not waited and not self._live and window.room() > 0 and window.halt == NEVER:
+                    self._pull(until)  # in exchange for what left at the last `next`
+                outcome = self._deliver()
+                if outcome is AGAIN or outcome is LEFT_OUT:
+                    waited = False
+                    continue
+                run.tick()
+                run.leave()
+                return outcome
+            waited = True
+            if now is Now.DONE:
+                return _END
+            left = run.remaining()
+            if left is not None and left <= 0:
+                return Raised(TimeoutError(f"the run took longer than deadline={run.deadline:g} s"))
+            if now is Now.PULL and not self._live and not (job.pool.inline and window.taken < window.pulled):
+                self._pull(until)
+            else:
+                self._wait(left)
+            run.tick()
+
+    def _pull(self, until: float) -> None:
+        if not self._run.job.may_start():
+            return
+        assert self._source is not None
+        begun = clock()
+        self._source.pull(until)
+        self._run.clocks.on_source += clock() - begun
+
+    def _wait(self, seconds: float | None) -> None:
+        """Until the head is complete, or anything else has happened."""
+        run = self._run
+        job, window, clocks = run.job, run.window, run.clocks
+        job.sleeping.append(window.taken)
+        try:
+            if window.now() in (Now.DELIVER, Now.DONE) or job.stopped:
+                return
+            nothing = window.taken == window.pulled
+            begun = clock()
+            job.pool.wait(seconds)
+            if nothing:
+                clocks.on_source += clock() - begun
+            else:
+                clocks.on_head += clock() - begun
+        finally:
+            job.sleeping.clear()
+
+    def _deliver(self) -> Any:
+        """Take the head, and what is complete behind it in its chunk."""
+        run, window = self._run, self._run.window
+        index = window.taken
+        results = window.take_results() if self._bulk else None
+        if results is not None:
+            window.resize()
+            if self.indexed:
+                results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
+            run.held = results
+            self._pop = results.pop
+            return results.pop()
+        outcome = window.peek()
+        if type(outcome) is Err:
+            outcome = run.settle(outcome)
+            if outcome is AGAIN or outcome is LEFT_OUT or type(outcome) is Raised:
+                return outcome
+        else:
+            window.drop()
+        if self._feeder is not None:
+            self._feeder.room()
+        return (index, outcome) if self.indexed else outcome
+
+    def _finish(self) -> None:
+        """The run is over; by the consumer, or by `close` if there is none now."""
+        self._over = True
+        self._pop = _nothing_held
+        self._source = None
+        job = self._run.job
+        try:
+            self._run.end()
+        finally:
+            if self._feeder is not None:
+                self._feeder.room()
+            job.pool.retire()
+
+    def _join(self) -> None:
+        job = self._run.job
+        if inside(job):
+            return
+        job.pool.join()
+        job.warden.join()
+        if self._feeder is not None:
+            self._feeder.join()
+
+    # ---- anyone ----------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the run: what has not started never starts, and what runs is waited for.
+
+        It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait). A
+        ``next`` that waits raises ``StopIteration``.
+        """
+        if self._forks != _Forks.count:
+            return  # the parent's workers are none of ours
+        self._over = True
+        self._pop = _nothing_held
+        self._run.job.stop()
+        me = object()
+        if self._consumer.setdefault(None, me) is me:
+            try:
+                self._finish()
+            finally:
+                del self._consumer[None]
+        if self._feeder is not None:
+            self._feeder.room()
+        self._join()
+
+    def __enter__(self) -> OrderedMap[R_co]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        try:
+            run = self._run
+            if not self._over and self._forks == _Forks.count:
+                run.job.stop()
+                if self._feeder is not None:
+                    self._feeder.room()
+        except AttributeError:  # it was never finished, or the interpreter is on its way out
+            pass
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of the run; at any time, from any thread."""
+        return self._run.stats()
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return (
+            f"<{self._name} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
+            f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle a run ({self._name}): it holds threads and an iterator; send the items instead")

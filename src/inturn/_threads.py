@@ -1,0 +1,299 @@
+"""Threads of the library's own: the pool behind ``executor="thread"``, and the places of every pool of ours.
+
+A place is a thread that claims chunks and runs them at its *station*: in the thread itself here, in a worker
+process in `_processes`. The threads are daemonic, so that a call that was given up never blocks the exit of the
+interpreter; an ``atexit`` hook waits for the calls that were not.
+
+======== =============================================== ==========================================
+place    how it is told                                  left by
+======== =============================================== ==========================================
+unborn   a token in ``_permits``                         `notify`, which starts it
+idle     a token in ``_idle``; waits in ``_tokens.get``  `notify`, which takes the token; `stop`
+running  ``chunk`` is set                                its chunk's end; `give_up`
+given up ``given_up``; its permit is back                its call's return, which nobody sees
+left     ``left`` is released                            (also as soon as it is given up)
+======== =============================================== ==========================================
+
+`_lock` keeps workers and the warden from claiming and taking back at the same time. The consumer, `stop` and finalisers
+never take it, so a signal handler that closes the run in the consumer's thread cannot deadlock.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable
+from itertools import repeat
+from queue import SimpleQueue
+from typing import Any, Final, Protocol
+
+from ._outcome import Kind
+from ._window import Chunk
+from ._worker import Call, Job, Place, run_chunk, run_watched
+
+__all__ = ["Station", "ThreadPool", "Threads"]
+
+
+class Threads:
+    """``executor="thread"`` with settings.
+
+    Args:
+        initializer: Called once in each thread before its first item. If it raises, the run ends with that error.
+        initargs: Its arguments.
+        name: What the names of the threads begin with.
+
+    >>> import inturn
+    >>> list(inturn.ordered_map(str.upper, "abc", executor=inturn.Threads(name="shout")))
+    ['A', 'B', 'C']
+    """
+
+    __slots__ = ("initargs", "initializer", "name")
+
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        name: str = "inturn",
+    ) -> None:
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Threads(initializer={self.initializer!r}, initargs={self.initargs!r}, name={self.name!r})"
+
+
+class Station(Protocol):
+    """How a place runs chunks. All methods are called in the place's thread."""
+
+    watched: bool  # whether the warden looks after boxes and limits
+
+    def open(self) -> None:
+        """Before the first chunk; an error ends the run."""
+
+    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
+        """Append the chunk's outcomes; False if the place has to leave."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class _InThread:
+    """A station that is the thread itself."""
+
+    __slots__ = ("_job", "_settings")
+
+    watched: Final = True
+
+    def __init__(self, job: Job, settings: Threads) -> None:
+        self._job = job
+        self._settings = settings
+
+    def open(self) -> None:
+        if self._settings.initializer is not None:
+            self._job.context.copy().run(self._settings.initializer, *self._settings.initargs)
+
+    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
+        if self._job.timeout is not None:
+            return run_watched(chunk, self._job, place)
+        run_chunk(chunk, self._job)
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class CallThread(threading.Thread):
+    """A thread in which calls of a run are made; the exit of the interpreter waits until it has `left`."""
+
+    def __init__(self, job: Job, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self.job = job
+        self.given_up = False
+        self.left = threading.Lock()
+        self.left.acquire()
+
+
+class ThreadPlace(CallThread):
+    """A thread that claims chunks and runs them until its run is over."""
+
+    def __init__(self, pool: ThreadPool, station: Station, name: str) -> None:
+        super().__init__(pool.job, name)
+        self.pool = pool
+        self.station = station
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+
+    def run(self) -> None:
+        pool, job = self.pool, self.job
+        stays = True
+        try:
+            self.station.open()
+            while (chunk := pool.next_chunk()) is not None:
+                self.boxed = self.station.watched and job.timeout is None and pool.boxes and chunk.size > 1
+                job.begun(self, chunk)
+                stays = self.station.run(chunk, self)
+                if not stays:
+                    return
+                job.ended(self, chunk)
+                del chunk
+        except BaseException as error:  # noqa: BLE001 - an initializer that fails, or a fault of ours
+            self.chunk = None
+            job.crash(error)
+        finally:
+            self.station.close()
+            if stays:  # else the warden has released it
+                self.left.release()
+
+    def give_up(self) -> None:
+        pool, job, chunk, call = self.pool, self.job, self.chunk, self.call
+        assert chunk is not None
+        assert call is not None
+        assert job.timeout is not None
+        self.given_up = True
+        job.abandoned += 1
+        with pool.lock:
+            job.window.take_back(chunk)
+        error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
+        job.failed(chunk, call.item, error, job.timeout, Kind.FAILED)
+        job.ended(self, chunk)
+        call.item = None
+        pool.release(self)
+
+
+class ThreadPool:
+    """Places that are started as items need them, at most `concurrency` at once."""
+
+    inline: Final = False
+
+    def __init__(self, job: Job, station: Callable[[], Station], *, name: str = "inturn", boxes: bool = True) -> None:
+        self.job = job
+        self.boxes = boxes
+        self.lock = threading.Lock()
+        self._station = station
+        self._name = name
+        self._places: dict[ThreadPlace, None] = {}
+        self._permits: deque[None] = deque(repeat(None, job.concurrency))
+        self._idle: deque[None] = deque()
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._born = 0
+
+    @classmethod
+    def of(cls, job: Job, settings: Threads, *, boxes: bool) -> ThreadPool:
+        return cls(job, lambda: _InThread(job, settings), name=settings.name, boxes=boxes)
+
+    # ---- consumer, warden, workers ---------------------------------------------------------------
+
+    def open(self) -> None:
+        pass
+
+    def hungry(self) -> bool:
+        """Whether `notify` could have an effect."""
+        return bool(self._idle or self._permits)
+
+    def notify(self, chunks: int) -> None:
+        while chunks > 0 and not self.job.stopped:
+            try:
+                self._idle.pop()
+            except IndexError:
+                if not self._start():
+                    return
+            else:
+                self._tokens.put(None)
+            chunks -= 1
+
+    def _start(self) -> bool:
+        try:
+            self._permits.pop()
+        except IndexError:
+            return False
+        self._born += 1
+        place = ThreadPlace(self, self._station(), f"{self._name}-{self._born}")
+        self._places[place] = None
+        try:
+            place.start()
+        except Exception:  # no further thread can be had: go on with those there are
+            del self._places[place]
+            if not self._places:
+                raise
+            return False
+        return True
+
+    def places(self) -> list[Place]:
+        return list(self._places)
+
+    def running(self) -> int:
+        return sum(place.chunk is not None for place in list(self._places))
+
+    def take_back(self, chunk: Chunk) -> bool | None:
+        with self.lock:
+            return self.job.window.take_back(chunk)
+
+    def release(self, place: ThreadPlace) -> None:
+        """The place was given up: another may be started in its stead (warden only)."""
+        self._places.pop(place, None)
+        place.left.release()
+        self._permits.append(None)
+        self.notify(min(1, self.job.window.available()))
+
+    def wait(self, seconds: float | None) -> None:
+        self.job.sleep(seconds)
+
+    # ---- its places ------------------------------------------------------------------------------
+
+    def next_chunk(self) -> Chunk | None:
+        """Claim a chunk, waiting for one; None when the run is over."""
+        while (chunk := self._claim()) is None:
+            self._idle.append(None)
+            chunk = self._claim()  # what came before we said that we are idle
+            if chunk is not None:
+                try:
+                    self._idle.pop()
+                except IndexError:
+                    self._tokens.get()  # somebody has just woken us, or one who waits in our stead
+                return chunk
+            if not self.job.stopped:
+                self._tokens.get()
+            if self.job.stopped:
+                self._tokens.put(None)  # hand the word on
+                return None
+        return chunk
+
+    def _claim(self) -> Chunk | None:
+        if not self.job.may_start():
+            return None
+        with self.lock:
+            return self.job.window.claim()
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        self._tokens.put(None)
+
+    def retire(self) -> None:
+        pass
+
+    def join(self) -> None:
+        for place in list(self._places):
+            with place.left:
+                pass
+            if not place.given_up:
+                place.join()
+
+
+def _at_exit() -> None:
+    """Let running calls end, as the standard library does, but not those that were given up."""
+    places = [each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up]
+    for place in places:
+        place.job.stop()
+    for place in places:
+        with place.left:
+            pass
+
+
+atexit.register(_at_exit)

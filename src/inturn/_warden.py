@@ -1,0 +1,135 @@
+"""The one thread of a run that looks at the clock: time boxes, time limits, and pauses before a retry.
+
+It is started when first needed and rests, without a time-out, while there is nothing to watch.
+
+======= ======================================================= ====================================
+state   how it is told                                          left by
+======= ======================================================= ====================================
+absent  ``_absent`` holds its one token                         whoever takes the token starts it
+resting ``_resting`` holds its one token                        whoever takes the token wakes it
+due     it waits for the earliest of boxes, limits and pauses   time passing, or a new pause
+======= ======================================================= ====================================
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import deque
+from queue import Empty, SimpleQueue
+from time import perf_counter as clock
+from typing import TYPE_CHECKING
+
+from ._window import BOX_S, Chunk
+
+if TYPE_CHECKING:
+    from ._worker import Job, Place
+
+__all__ = ["Warden"]
+
+
+class Warden:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._inbox: SimpleQueue[tuple[float, int, Chunk] | None] = SimpleQueue()
+        self._pauses: list[tuple[float, int, Chunk]] = []
+        self._absent = deque([None])
+        self._resting: deque[None] = deque()
+        self._thread: threading.Thread | None = None
+
+    # ---- from workers and the consumer -----------------------------------------------------------
+
+    def arm(self) -> None:
+        """There is something to watch in a place."""
+        if self._absent:
+            self._start()
+        elif self._resting:
+            try:
+                self._resting.pop()
+            except IndexError:
+                return  # somebody else wakes it
+            self._inbox.put(None)
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        """The chunk is ready to run again after a pause."""
+        self._inbox.put((clock() + seconds, chunk.index, chunk))
+        if self._absent:
+            self._start()
+
+    def _start(self) -> None:
+        try:
+            self._absent.pop()
+        except IndexError:
+            return
+        self._thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._inbox.put(None)
+
+    def join(self) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    # ---- its own thread --------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        job = self._job
+        try:
+            while not job.stopped:
+                due = self._look()
+                if due is None:
+                    self._resting.append(None)
+                    due = self._look()  # what was armed before we said that we rest
+                    if due is not None and self._resting:
+                        self._resting.clear()
+                try:
+                    pause = self._inbox.get(timeout=due)
+                except Empty:
+                    continue
+                if pause is not None:
+                    heapq.heappush(self._pauses, pause)
+        except BaseException as error:  # noqa: BLE001 - the consumer must not wait for ever
+            job.crash(error)
+
+    def _look(self) -> float | None:
+        """Do what is due; seconds until something else is, or None."""
+        job, now = self._job, clock()
+        dues: list[float] = []
+        while self._pauses and self._pauses[0][0] <= now:
+            job.window.again(heapq.heappop(self._pauses)[-1])
+            job.pool.notify(1)
+        if self._pauses:
+            dues.append(self._pauses[0][0])
+        for place in job.pool.places():
+            due = self._look_at(place, now)
+            if due is not None:
+                dues.append(due)
+        return max(0.0, min(dues) - clock()) if dues else None
+
+    def _look_at(self, place: Place, now: float) -> float | None:
+        job = self._job
+        chunk, call = place.chunk, place.call
+        if chunk is None:
+            return None
+        if job.timeout is not None and call is not None:
+            due = call.started + job.timeout
+            if due > now:
+                return due
+            if call.settle():
+                place.give_up()
+            return None
+        if place.boxed:
+            due = place.since + BOX_S
+            if due > now:
+                return due
+            taken = job.pool.take_back(chunk)
+            if taken is None:
+                return now + BOX_S
+            if place.chunk is chunk:
+                place.boxed = False
+            job.window.measured(now - place.since, len(chunk.out) + 1)
+            if taken:
+                job.pool.notify(job.window.available())
+            job.notify()  # what the chunk has so far may be delivered
+        return None

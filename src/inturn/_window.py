@@ -1,0 +1,362 @@
+"""The engine of `ordered_map`: what is held, in which order, and what to do now.
+
+Sans-IO: nothing here starts a call, waits, or reads a clock, so every interleaving can be driven by a
+test without a thread, and the same object serves threads, processes, borrowed executors and asyncio.
+
+The window is a linked list of nodes, oldest first, that ends in the *main pile*::
+
+    cursor -> Chunk -> Chunk -> Pile -> Chunk -> ... -> main Pile
+              running  ended    taken back              pulled, not claimed
+
+- a `Pile` holds items that nobody has started, in order;
+- a worker *claims* a `Chunk`, a few consecutive items from the front of the oldest pile. A chunk is made when
+  a worker is there to run it, so an item never waits for batch-mates that are still to be pulled, and the
+  size of a batch is decided as late as can be;
+- what a chunk has not started can be *taken back*: it becomes a pile right behind its chunk;
+- an item that runs again is a chunk of one that stands in the place of its outcome.
+
+===========  ================  ============================================
+chunk state  how it is told    what happens next
+===========  ================  ============================================
+running      ``not ended``     ``out`` grows; ``todo`` shrinks at both ends' will
+ended        ``ended``         ``len(out) == size`` once a rest has been linked
+===========  ================  ============================================
+
+Who may call what:
+
+- *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
+  `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
+- *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`.
+- *anyone*: `halt_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
+
+Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
+exactly one pile, one ``todo``, one call, or has one outcome.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import repeat
+from typing import Any, Final
+
+from ._outcome import Err
+
+__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window"]
+
+BOX_S: Final = 0.005
+"""The time box: seconds after which what a chunk has not started is taken back."""
+
+NEVER: Final = sys.maxsize
+"""The value of `Window.halt` while no failure ends the run."""
+
+_AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a good guess is never taken back
+_TINY_S: Final = 100e-6  # items shorter than this may widen a default window
+_MOST: Final = 4096  # and never past this
+
+_gil_enabled = getattr(sys, "_is_gil_enabled", None)
+
+
+class _Taking:
+    """An iterator that several threads may take from without the GIL; ``iter(list)`` is one with it."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._take = deque(items).popleft
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._take()
+        except IndexError:
+            raise StopIteration from None
+
+
+_taking: Any = iter if _gil_enabled is None or _gil_enabled() else _Taking
+
+
+class Now(enum.Enum):
+    """The answer to *what now?*"""
+
+    DELIVER = "the head is complete"
+    PULL = "there is room, and the head is not complete"
+    WAIT = "the window is full, or the source at its end, and the head is not complete"
+    DONE = "all is delivered and the source is at its end"
+
+
+class _Node:
+    __slots__ = ("next",)
+
+    next: _Node
+
+
+class Chunk(_Node):
+    """Consecutive items that one worker runs one after the other.
+
+    The worker takes items from `todo` and appends one outcome each to `out`: a bare result, an `Err`, or
+    a `Chunk` of one where the item runs again. ``out[i]`` belongs to item ``index + i``; what has been
+    delivered is overwritten, so that nothing of it is kept.
+    """
+
+    __slots__ = ("attempt", "ended", "index", "out", "plain", "size", "todo")
+
+    def __init__(self, index: int, size: int, attempt: int = 1) -> None:
+        self.index = index
+        self.size = size
+        self.attempt = attempt
+        self.todo: Iterator[Any] = iter(())
+        self.out: list[Any] = []
+        self.plain = True  # no Err and no Chunk in `out`; cleared before the first of them is appended
+        self.ended = False
+
+    @classmethod
+    def again(cls, index: int, item: Any, attempt: int) -> Chunk:
+        chunk = cls(index, 1, attempt)
+        chunk.todo = iter((item,))
+        return chunk
+
+
+class Pile(_Node):
+    """Items that nobody has started, in order; `tail` is the node before it."""
+
+    __slots__ = ("index", "items", "tail")
+
+    def __init__(self, index: int, items: Iterable[Any], tail: _Node) -> None:
+        self.index = index
+        self.items = deque(items)
+        self.tail = tail
+
+
+class Window:
+    """The items that are pulled and not yet delivered."""
+
+    def __init__(self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True) -> None:
+        start = Chunk(0, 0)
+        start.ended = True
+        self._base = limit if limit is not None else 2 * concurrency * (chunksize or 1)
+        self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
+        self._chunksize = chunksize
+        self._batch = batch
+        self._cursor: _Node = start
+        self._position = 0
+        self._main = start.next = Pile(0, (), start)
+        self._rests: list[Pile] = []
+        self._again: deque[Chunk] = deque()
+        self.limit = self._base
+        self.pulled = 0
+        self.taken = 0
+        self.exhausted = False
+        self.final: Err | None = None
+        self.halt = NEVER  # nothing of a higher index is started
+        self.pace_s: float | None = None  # seconds an item takes, as far as is known
+        self.small = True  # no large item or result was seen lately
+
+    # ---- the side of the source ------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many items may be pulled now."""
+        return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
+
+    def add(self, item: Any) -> None:
+        self._main.items.append(item)
+        self.pulled += 1
+
+    def extend(self, items: list[Any]) -> None:
+        self._main.items.extend(items)
+        self.pulled += len(items)
+
+    def finish(self, final: Err | None = None) -> None:
+        """The source is at its end, or has failed."""
+        self.final = final
+        self.exhausted = True
+
+    # ---- the side of the workers -----------------------------------------------------------------
+
+    def available(self) -> int:
+        """About how many chunks could be claimed now; 0 only if none could."""
+        if self._again:
+            return len(self._again)
+        ready = len(self._main.items)
+        if self._chunksize is not None:
+            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize
+        elif ready:
+            ready = max(1, ready // self._size())
+        return ready + len(self._rests)
+
+    def _size(self) -> int:
+        if self._chunksize is not None:
+            return self._chunksize
+        if not self._batch or not self.pace_s or self.pace_s > _AIM_S:
+            return 1
+        return int(min(_AIM_S / self.pace_s, _MOST))
+
+    def claim(self) -> Chunk | None:
+        """Take a chunk to run, the oldest there is; None if there is nothing to start."""
+        while self._again:
+            chunk = self._again.popleft()
+            if chunk.index <= self.halt:
+                return chunk
+        pile = self._rests[0] if self._rests else self._main
+        there = len(pile.items)
+        size = self._size()
+        if self._chunksize is None:
+            size = min(size, max(1, there // 2))
+        elif there < size and pile is self._main and not self.exhausted:
+            return None
+        size = min(size, there)
+        if not size or pile.index > self.halt:
+            return None
+        # Linked before the items leave the pile: whoever finds the pile empty finds the chunk before it.
+        chunk = Chunk(pile.index, size)
+        chunk.next = pile
+        pile.tail.next = chunk
+        pile.tail = chunk
+        pile.index += size
+        chunk.todo = _taking(list(map(deque.popleft, repeat(pile.items, size))))
+        if pile is not self._main and not pile.items:
+            self._rests.pop(0)
+        return chunk
+
+    def take_back(self, chunk: Chunk) -> bool:
+        """Make a pile of what the chunk has not started."""
+        rest = list(chunk.todo)
+        if not rest:
+            return False
+        pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
+        behind = pile.next = chunk.next
+        if isinstance(behind, Pile):
+            behind.tail = pile
+        chunk.next = pile
+        bisect.insort(self._rests, pile, key=lambda each: each.index)
+        chunk.size -= len(rest)  # last: until then the consumer does not walk past the chunk
+        return True
+
+    def again(self, chunk: Chunk) -> None:
+        """An item that stands in the window is ready to run again."""
+        self._again.append(chunk)
+
+    def halt_at(self, index: int) -> None:
+        """The run will end with this item: start nothing behind it."""
+        self.halt = min(self.halt, index)
+
+    def measured(self, seconds: float, items: int) -> None:
+        """A chunk took so long; the pace falls by half at most, and rises at once."""
+        pace = seconds / items
+        self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
+
+    # ---- the side of the consumer ----------------------------------------------------------------
+
+    def now(self) -> Now:
+        if self.taken == self.pulled:
+            if not self.exhausted:
+                return Now.PULL
+            return Now.DONE if self.final is None else Now.DELIVER
+        if self._outcome() is not None:
+            return Now.DELIVER
+        return Now.PULL if self.room() > 0 and self.halt == NEVER else Now.WAIT
+
+    def _outcome(self) -> tuple[Any] | None:
+        """The head's outcome, in a tuple, if it is complete; moves the cursor to the head's chunk."""
+        while True:
+            node = self._cursor
+            if isinstance(node, Chunk):
+                ended = node.ended  # read before `out`, as it is set after the last outcome
+                if self._position < len(node.out):
+                    outcome = node.out[self._position]
+                    while type(outcome) is Chunk:  # it runs again, perhaps for the third time
+                        if not outcome.out:
+                            return None
+                        outcome = outcome.out[0]
+                    return (outcome,)
+                if not ended or self._position < node.size:
+                    return None
+            following = node.next
+            if isinstance(following, Pile):
+                if following.items or following is self._main:
+                    if following is node.next:
+                        return None
+                    continue
+                if following is not node.next:
+                    continue
+            self._cursor = following
+            self._position = 0
+
+    def peek(self) -> Any:
+        """The head's outcome; only after `now` said DELIVER."""
+        outcome = self._outcome() if self.taken < self.pulled else None
+        return self.final if outcome is None else outcome[0]
+
+    def drop(self) -> None:
+        """The head has been delivered or left out."""
+        if self.taken == self.pulled:
+            self.final = None
+            return
+        chunk = self._cursor
+        assert isinstance(chunk, Chunk)
+        chunk.out[self._position] = None
+        self._position += 1
+        self.taken += 1
+
+    def run_again(self, item: Any, attempt: int) -> Chunk:
+        """The head, whose outcome is not wanted, gets another turn: this chunk is to be given to `again`."""
+        chunk = self._cursor
+        assert isinstance(chunk, Chunk)
+        fresh = Chunk.again(self.taken, item, attempt)
+        chunk.out[self._position] = fresh
+        return fresh
+
+    def take_results(self) -> list[Any] | None:
+        """All results of the head's chunk, the newest first, if it is complete and free of errors.
+
+        They count as taken: the caller has to deliver them before it asks for room.
+        """
+        chunk = self._cursor
+        if not (isinstance(chunk, Chunk) and chunk.ended and chunk.plain and self._position == 0):
+            return None
+        results, chunk.out = chunk.out, []
+        if not results or len(results) < chunk.size:
+            chunk.out = results
+            return None
+        chunk.size = 0
+        self.taken += len(results)
+        results.reverse()
+        return results
+
+    def resize(self) -> None:
+        """Widen a default window while items prove tiny, and narrow it when they do not."""
+        if self.pace_s is not None and self.pace_s < _TINY_S and self.small:
+            self.limit = min(self._most, self.limit * 2)
+        elif self.limit > self._base:
+            self.limit = max(self._base, self.limit // 2)
+
+    def clear(self) -> None:
+        """The run is over: let go of everything that is held; the counts stay."""
+        start = Chunk(0, 0)
+        start.ended = True
+        start.next = self._main
+        self._cursor = self._main.tail = start
+        self._position = 0
+        for pile in [*self._rests, self._main]:
+            pile.items.clear()
+        self._again.clear()
+        self.final = None
+
+    # ---- for whoever looks on --------------------------------------------------------------------
+
+    def waiting(self) -> int:
+        """How many items in the window are complete."""
+        count, node, position = 0, self._cursor, self._position
+        while node is not self._main:
+            if isinstance(node, Chunk):
+                out = node.out
+                count += max(0, len(out) - position)
+                if not node.plain:
+                    count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+            node, position = node.next, 0
+        return count
