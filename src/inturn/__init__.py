@@ -9,11 +9,29 @@ C
 """
 
 from ._api import ordered_map
+from ._api_async import ordered_amap, ordered_gather
+from ._api_flat import ordered_flat_map
 from ._outcome import Failure
 from ._policy import SKIP, Retry, retry, sentinel
+from ._processes import Processes, WorkerDied
 from ._report import Report
 from ._stats import Stats
 from ._threads import Threads
 
-__all__ = ["SKIP", "Failure", "Report", "Retry", "Stats", "Threads", "ordered_map", "retry", "sentinel"]
+__all__ = [
+    "SKIP",
+    "Failure",
+    "Processes",
+    "Report",
+    "Retry",
+    "Stats",
+    "Threads",
+    "WorkerDied",
+    "ordered_amap",
+    "ordered_flat_map",
+    "ordered_gather",
+    "ordered_map",
+    "retry",
+    "sentinel",
+]
 __version__ = "0.1.0"

@@ -22,6 +22,7 @@ from typing import BinaryIO, NamedTuple
 
 from . import Stats, ordered_map
 
+_WINDOW = 256  # files differ in size by orders of magnitude: hold many, so that no worker waits behind a big one
 _NOT_OURS = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
 
 
@@ -99,7 +100,12 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         sink = stack.enter_context(options.output.open("wb")) if options.output else None
         members = ordered_map(
-            gzip_member, entries, executor=options.executor, concurrency=options.concurrency, progress=progress
+            gzip_member,
+            entries,
+            executor=options.executor,
+            concurrency=options.concurrency,
+            window=_WINDOW,
+            progress=progress,
         )
         ours = write(stack.enter_context(members), sink)
     plain = write(map(gzip_member, entries), None)

@@ -250,7 +250,7 @@ def ordered_map(
         spread=len(iterables) > 1,
         concurrency=checks.concurrency_of(concurrency, opener.default_concurrency, checks.known_length(iterables)),
         window=limit,
-        chunksize=size,
+        chunksize=size if opener.batches else None,  # one at a time anyway
         batch=opener.batches,
         on_error=on_error,
         timeout=seconds,

@@ -216,8 +216,6 @@ class Borrowed:
             finally:
                 self._submitting.discard(me)
                 self._claiming.release()
-            if flight is None:
-                return
 
     def _board(self) -> _Flight | None:
         try:
@@ -322,6 +320,15 @@ class Borrowed:
                 pass
             return
         self.job.sleep(seconds)
+
+    def attends(self) -> bool:
+        """Whether `wait` has something to do just now, besides waiting to be notified."""
+        if self._driven():
+            return True
+        if not self._nested:
+            return False
+        flight = self._head()
+        return flight is None or (flight.chunk is None and not flight.load.ended)
 
     def _driven(self) -> bool:
         return any(_drives(flight.future) for flight in list(self._flights))

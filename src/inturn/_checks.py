@@ -14,7 +14,9 @@ from typing import Any
 
 __all__ = [
     "async_function",
+    "async_generator_function",
     "at_least_one",
+    "buffer_of",
     "concurrency_of",
     "cpus",
     "function",
@@ -32,12 +34,22 @@ def function(fn: object) -> None:
 
 
 def async_function(fn: Any) -> bool:
-    """Whether a call of it returns a coroutine; told without importing inspect."""
+    """Whether a call of it returns a coroutine."""
+    return _has_flag(fn, 0x0080)  # CO_COROUTINE
+
+
+def async_generator_function(fn: Any) -> bool:
+    """Whether a call of it returns an async generator."""
+    return _has_flag(fn, 0x0200)  # CO_ASYNC_GENERATOR
+
+
+def _has_flag(fn: Any, flag: int) -> bool:
+    """Told without importing inspect."""
     while hasattr(fn, "func") and hasattr(fn, "keywords"):  # functools.partial
         fn = fn.func
     for each in (fn, getattr(fn, "__func__", None), getattr(type(fn), "__call__", None)):
         code = getattr(each, "__code__", None)
-        if code is not None and code.co_flags & 0x0080:  # CO_COROUTINE
+        if code is not None and code.co_flags & flag:
             return True
     return False
 
@@ -57,7 +69,7 @@ def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[A
     return each[0] if len(each) == 1 else zip(*each, strict=strict)
 
 
-def total_of(sources: tuple[Iterable[Any], ...]) -> int | None:
+def total_of(sources: tuple[Any, ...]) -> int | None:
     """How many items there will be, as far as the sources say."""
     hints = [hint for hint in map(_hint, sources) if hint is not None]
     return min(hints, default=None)
@@ -114,6 +126,13 @@ def window_of(window: object, chunksize: int | None) -> int | None:
     number = at_least_one("window", window)
     if number is not None and chunksize is not None and number < chunksize:
         raise ValueError(f"window must be at least chunksize={chunksize}, got {number}: a chunk must fit into it")
+    return number
+
+
+def buffer_of(buffer: object) -> int:
+    number = at_least_one("buffer", buffer)
+    if number is None:
+        raise TypeError("buffer must be an int, got None")
     return number
 
 

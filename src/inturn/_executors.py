@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from . import _checks as checks
 from ._borrowed import Borrowed
+from ._flat import FlatSerial
+from ._processes import Processes, open_processes
 from ._serial import Serial
 from ._threads import ThreadPool, Threads
 from ._worker import Job, Pool
 
-__all__ = ["ExecutorLike", "Opener", "Submits", "open_pool"]
+__all__ = ["ExecutorLike", "FlatExecutorLike", "Opener", "Submits", "open_flat_pool", "open_pool"]
 
 
 class Submits(Protocol):
@@ -20,7 +22,10 @@ class Submits(Protocol):
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
-ExecutorLike = Literal["thread", "serial"] | Threads | Submits | Callable[[int], Submits]
+ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
+
+
+FlatExecutorLike = Literal["thread", "serial"] | Threads
 
 
 class Opener(NamedTuple):
@@ -49,16 +54,37 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
         if timeout is not None:
             raise ValueError('timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"')
         return Opener(_serial, _one, batches=False)
+    if executor == "process":
+        executor = Processes()
+    if isinstance(executor, Processes):
+        return Opener(open_processes(executor), checks.cpus, batches=True)
     if isinstance(executor, str):
-        raise ValueError(f'executor must be "thread", "serial", an executor or a callable, got {executor!r}')
+        raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
     if hasattr(executor, "submit") and not isinstance(executor, type):
         return Opener(lambda job, boxes: Borrowed(job, executor, None, boxes=boxes), _threads, batches=True)
     if callable(executor):
         return Opener(lambda job, boxes: Borrowed(job, None, executor, boxes=boxes), _threads, batches=True)
     raise TypeError(
-        f'executor must be "thread", "serial", an object with submit() or a callable, got {type(executor).__name__}: {executor!r}'
+        f'executor must be "thread", "process", "serial", an object with submit() or a callable, got {type(executor).__name__}: {executor!r}'
     )
 
 
 def _serial(job: Job, *, boxes: bool) -> Pool:
     return Serial(job)
+
+
+_FLAT: Final = '"thread", "serial" or Threads'
+
+
+def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
+    """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
+    if executor == "serial":
+        return open_pool(executor, timeout)._replace(open=lambda job, boxes: FlatSerial(job))
+    if executor == "thread" or isinstance(executor, Threads):
+        return open_pool(executor, timeout)
+    if isinstance(executor, str):
+        raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
+    cure = ""
+    if callable(executor) or hasattr(executor, "submit"):
+        cure = "; an executor of yours returns results whole: collect lists with ordered_map"
+    raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")

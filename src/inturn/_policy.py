@@ -179,6 +179,15 @@ class RetryPolicy(Generic[S_co]):
         return decided if isinstance(decided, Retry) else self.then(failure)
 
 
+def never_retries(policy: Policy) -> bool:
+    """Whether it is known that the policy, when it is asked in turn, won't return a `Retry`."""
+    if isinstance(policy, RetryPolicy):
+        return never_retries(policy.then)
+    if isinstance(policy, _Always):
+        return not isinstance(policy.value, Retry)
+    return any(policy is each for each in NAMED.values())
+
+
 Named = Literal["raise", "skip"]
 
 
@@ -286,6 +295,18 @@ def retry(
 _MISSING: Final = object()
 
 
+class _Always:
+    """``sentinel(value)``."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, failure: Failure) -> Any:
+        return self.value
+
+
 @overload
 def sentinel(value: T) -> Callable[[Failure], T]: ...
 @overload
@@ -306,7 +327,7 @@ def sentinel(value: Any = _MISSING, *, factory: Any = None) -> Callable[[Failure
     if (value is _MISSING) == (factory is None):
         raise TypeError("sentinel takes either a value or factory=, one of the two")
     if factory is None:
-        return lambda failure: value
+        return _Always(value)
     if not callable(factory):
         raise TypeError(f"factory must be callable, got {type(factory).__name__}: {factory!r}")
     return factory  # type: ignore[no-any-return]

@@ -72,8 +72,8 @@ class Run:
         total: int | None,
     ) -> None:
         self.policy: Policy = resolve("on_error", on_error)
-        self.window = Window(concurrency, window, chunksize, batch=batch and timeout is None)
-        self.job = Job(Star(fn) if spread else fn, self.window, decision_of(self.policy), timeout, concurrency)
+        self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None)
+        self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
         self.job.warden = Warden(self.job)
         self.deadline = deadline
         self.total = total
@@ -86,6 +86,12 @@ class Run:
         self._progress = progress
         self.progress: Progress | None = None
 
+    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
+        return Window(concurrency, limit, chunksize, batch=batch)
+
+    def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
+        return Job(fn, self.window, decision_of(self.policy), timeout, concurrency)
+
     def begin(self) -> None:
         """The first ``next``."""
         self.progress = progress_of(self._progress, self.total)
@@ -95,7 +101,34 @@ class Run:
         at = self.job.deadline_at
         return None if at is None else at - clock()
 
-    # ---- what takes the item's place -------------------------------------------------------------
+    def out_of_time(self) -> Raised:
+        return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
+
+    # ---- what is delivered -----------------------------------------------------------------------
+
+    def deliver(self, *, bulk: bool, indexed: bool) -> Any:
+        """What takes the complete head's place: a value, `LEFT_OUT`, `AGAIN`, or `Raised`.
+
+        With ``bulk``, what is complete behind it in its chunk is taken too, into `held`.
+        """
+        window = self.window
+        index = window.taken
+        results = window.take_results() if bulk else None
+        if results is not None:
+            window.resize()
+            if indexed:
+                results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
+            self.held = results
+            return results.pop()
+        outcome = window.peek()
+        if type(outcome) is Err:
+            outcome = self.settle(outcome)
+            if outcome is AGAIN or outcome is LEFT_OUT or type(outcome) is Raised:
+                return outcome
+        else:
+            window.drop()
+        return (index, outcome) if indexed else outcome
+
 
     def settle(self, err: Err) -> Any:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""
@@ -115,15 +148,21 @@ class Run:
             if raised is not err.error and raised.__cause__ is None:
                 raised.__cause__ = err.error
             return Raised(raised)
-        if isinstance(value, Retry):
-            self.job.retry(window.run_again(err.item, err.attempt + 1), value.after)
+        if isinstance(value, Retry) and self._again(err, value.after):
             return AGAIN
         self.failed += 1
+        if isinstance(value, Retry):
+            return Raised(err.error)
         window.drop()
         if value is SKIP:
             self.skipped += 1
             return LEFT_OUT
         return value
+
+    def _again(self, err: Err, after: float) -> bool:
+        """The head runs again; False if it can't."""
+        self.job.retry(self.window.run_again(err.item, err.attempt + 1), after)
+        return True
 
     # ---- the books -------------------------------------------------------------------------------
 

@@ -29,10 +29,10 @@ class Serial:
         pass
 
     def hungry(self) -> bool:
-        return False
+        return bool(self._job.sleeping)
 
     def notify(self, chunks: int) -> None:
-        if chunks:
+        if chunks and self._job.sleeping:  # for a live source, or for a pause before a retry
             self._job.notify()
 
     def places(self) -> list[Place]:

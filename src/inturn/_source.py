@@ -52,8 +52,7 @@ class Source:
             if not batch:
                 self._finish(None)
                 return
-            window.extend(batch)
-            pool.notify(min(len(batch), window.available()))
+            pool.notify(window.extend(batch))
             return
         take = self._take
         while True:
@@ -66,9 +65,9 @@ class Source:
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
-            window.add(item)
-            if pool.hungry():
-                pool.notify(min(1, window.available()))
+            fresh = window.add(item)
+            if fresh and pool.hungry():
+                pool.notify(fresh)
             room -= 1
             if not room or clock() >= until:
                 return
@@ -76,8 +75,7 @@ class Source:
     def _finish(self, final: Err | None) -> None:
         self._iterator = None
         self._take = _ended
-        self._window.finish(final)
-        self._job.pool.notify(self._window.available())  # a last chunk that is not full
+        self._job.pool.notify(self._window.finish(final))
 
 
 def _ended() -> Any:

@@ -14,7 +14,6 @@ from time import perf_counter as clock
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from ._outcome import Err
 from ._run import AGAIN, LEFT_OUT, Raised, Run
 from ._source import HANDFUL_S, Feeder, Source
 from ._stats import Stats
@@ -28,12 +27,12 @@ R_co = TypeVar("R_co", covariant=True)
 _END: Final = object()
 
 
-class _Forks:
-    count = 0
+_forks = 0  # how many forks lie between the first process and this one
 
 
 def _forked() -> None:
-    _Forks.count += 1
+    global _forks
+    _forks += 1
 
 
 if hasattr(os, "register_at_fork"):
@@ -74,7 +73,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         self._bulk = not live and not run.shows_progress
         self._pop: Callable[[], Any] = _nothing_held
         self._consumer: dict[None, object] = {}
-        self._forks = _Forks.count
+        self._forks = _forks
         self._over = False
         self._name = name
         self.indexed = indexed
@@ -83,7 +82,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         return self
 
     def __next__(self) -> R_co:
-        if self._forks == _Forks.count:
+        if self._forks == _forks:
             try:
                 return self._pop()  # type: ignore[no-any-return]
             except IndexError:
@@ -91,7 +90,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         return self._next()  # type: ignore[no-any-return]
 
     def _next(self) -> Any:
-        if self._forks != _Forks.count:
+        if self._forks != _forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         me = object()
         if self._consumer.setdefault(None, me) is not me:
@@ -102,6 +101,8 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 self._finish()
                 if outcome is _END:
                     self._join()
+            elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
+                self._pop = _nothing_held
         except BaseException:  # a handler's error, or Ctrl-C
             self._finish()
             raise
@@ -163,7 +164,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 return _END
             left = run.remaining()
             if left is not None and left <= 0:
-                return Raised(TimeoutError(f"the run took longer than deadline={run.deadline:g} s"))
+                return run.out_of_time()
             if now is Now.PULL and not self._live and not (job.pool.inline and window.taken < window.pulled):
                 self._pull(until)
             else:
@@ -198,26 +199,13 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
 
     def _deliver(self) -> Any:
         """Take the head, and what is complete behind it in its chunk."""
-        run, window = self._run, self._run.window
-        index = window.taken
-        results = window.take_results() if self._bulk else None
-        if results is not None:
-            window.resize()
-            if self.indexed:
-                results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
-            run.held = results
-            self._pop = results.pop
-            return results.pop()
-        outcome = window.peek()
-        if type(outcome) is Err:
-            outcome = run.settle(outcome)
-            if outcome is AGAIN or outcome is LEFT_OUT or type(outcome) is Raised:
-                return outcome
-        else:
-            window.drop()
+        run = self._run
+        outcome = run.deliver(bulk=self._bulk, indexed=self.indexed)
+        if run.held:
+            self._pop = run.held.pop
         if self._feeder is not None:
             self._feeder.room()
-        return (index, outcome) if self.indexed else outcome
+        return outcome
 
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `close` if there is none now."""
@@ -249,7 +237,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait). A
         ``next`` that waits raises ``StopIteration``.
         """
-        if self._forks != _Forks.count:
+        if self._forks != _forks:
             return  # the parent's workers are none of ours
         self._over = True
         self._pop = _nothing_held
@@ -273,7 +261,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
     def __del__(self) -> None:
         try:
             run = self._run
-            if not self._over and self._forks == _Forks.count:
+            if not self._over and self._forks == _forks:
                 run.job.stop()
                 if self._feeder is not None:
                     self._feeder.room()

@@ -28,11 +28,11 @@ from itertools import repeat
 from queue import SimpleQueue
 from typing import Any, Final, Protocol
 
-from ._outcome import Kind
+from ._outcome import Kind, detach
 from ._window import Chunk
-from ._worker import Call, Job, Place, run_chunk, run_watched
+from ._worker import Call, Job, Place
 
-__all__ = ["Station", "ThreadPool", "Threads"]
+__all__ = ["CallThread", "Station", "ThreadPlace", "ThreadPool", "Threads", "at_exit"]
 
 
 class Threads:
@@ -67,12 +67,19 @@ class Threads:
 
 
 class Station(Protocol):
-    """How a place runs chunks. All methods are called in the place's thread."""
+    """How a place runs chunks. All methods but `started` are called in the place's thread."""
 
     watched: bool  # whether the warden looks after boxes and limits
 
     def open(self) -> None:
         """Before the first chunk; an error ends the run."""
+
+    def ready(self) -> bool:
+        """Before each chunk is claimed; False if the place has to leave."""
+        ...
+
+    def started(self) -> None:
+        """Wait for what must not overlap with the one who started the place, and is called in (no place's thread)."""
 
     def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
         """Append the chunk's outcomes; False if the place has to leave."""
@@ -96,11 +103,14 @@ class _InThread:
         if self._settings.initializer is not None:
             self._job.context.copy().run(self._settings.initializer, *self._settings.initargs)
 
-    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
-        if self._job.timeout is not None:
-            return run_watched(chunk, self._job, place)
-        run_chunk(chunk, self._job)
+    def ready(self) -> bool:
         return True
+
+    def started(self) -> None:
+        pass
+
+    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
+        return self._job.run(chunk, place)
 
     def close(self) -> None:
         pass
@@ -133,8 +143,9 @@ class ThreadPlace(CallThread):
         pool, job = self.pool, self.job
         stays = True
         try:
-            self.station.open()
-            while (chunk := pool.next_chunk()) is not None:
+            if not self._opens():
+                return
+            while self.station.ready() and (chunk := pool.next_chunk()) is not None:
                 self.boxed = self.station.watched and job.timeout is None and pool.boxes and chunk.size > 1
                 job.begun(self, chunk)
                 stays = self.station.run(chunk, self)
@@ -142,13 +153,30 @@ class ThreadPlace(CallThread):
                     return
                 job.ended(self, chunk)
                 del chunk
-        except BaseException as error:  # noqa: BLE001 - an initializer that fails, or a fault of ours
+        except BaseException as error:  # noqa: BLE001 - a fault of ours
             self.chunk = None
             job.crash(error)
         finally:
             self.station.close()
             if stays:  # else the warden has released it
                 self.left.release()
+
+    def _opens(self) -> bool:
+        """Open the station; if that fails, so does the next item, past every policy, and the run with it."""
+        try:
+            try:
+                self.station.open()
+            finally:
+                self.pool.arrived()
+        except Exception as error:  # noqa: BLE001 - whatever an initializer raises
+            chunk = self.pool.next_chunk()
+            if chunk is not None:
+                self.job.begun(self, chunk)
+                for item in chunk.todo:
+                    self.job.failed(chunk, item, detach(error), 0.0, Kind.FATAL)
+                self.job.ended(self, chunk)
+            return False
+        return True
 
     def give_up(self) -> None:
         pool, job, chunk, call = self.pool, self.job, self.chunk, self.call
@@ -180,6 +208,7 @@ class ThreadPool:
         self._places: dict[ThreadPlace, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: deque[None] = deque()
+        self._coming: deque[None] = deque()  # one for each place that was woken or started and has not claimed yet
         self._tokens: SimpleQueue[None] = SimpleQueue()
         self._born = 0
 
@@ -198,10 +227,12 @@ class ThreadPool:
 
     def notify(self, chunks: int) -> None:
         while chunks > 0 and not self.job.stopped:
+            self._coming.append(None)
             try:
                 self._idle.pop()
             except IndexError:
                 if not self._start():
+                    self.arrived()
                     return
             else:
                 self._tokens.put(None)
@@ -222,6 +253,11 @@ class ThreadPool:
             if not self._places:
                 raise
             return False
+        except BaseException:  # interrupted: if the thread runs, it finds the run stopped, and nobody waits for it
+            place.given_up = True
+            del self._places[place]
+            raise
+        place.station.started()
         return True
 
     def places(self) -> list[Place]:
@@ -256,9 +292,11 @@ class ThreadPool:
                     self._idle.pop()
                 except IndexError:
                     self._tokens.get()  # somebody has just woken us, or one who waits in our stead
+                    self.arrived()
                 return chunk
             if not self.job.stopped:
                 self._tokens.get()
+                self.arrived()
             if self.job.stopped:
                 self._tokens.put(None)  # hand the word on
                 return None
@@ -267,8 +305,21 @@ class ThreadPool:
     def _claim(self) -> Chunk | None:
         if not self.job.may_start():
             return None
+        window = self.job.window
         with self.lock:
-            return self.job.window.claim()
+            chunk = window.claim()
+            left = window.available()
+        # Whoever leaves something wakes the next: how many chunks there are was a guess when the items came.
+        if left > len(self._coming) and self.hungry():
+            self.notify(1)
+        return chunk
+
+    def arrived(self) -> None:
+        """A place that was woken or started looks for a chunk now."""
+        try:
+            self._coming.pop()
+        except IndexError:
+            pass
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -286,7 +337,7 @@ class ThreadPool:
                 place.join()
 
 
-def _at_exit() -> None:
+def at_exit() -> None:
     """Let running calls end, as the standard library does, but not those that were given up."""
     places = [each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up]
     for place in places:
@@ -296,4 +347,4 @@ def _at_exit() -> None:
             pass
 
 
-atexit.register(_at_exit)
+atexit.register(at_exit)

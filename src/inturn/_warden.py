@@ -21,6 +21,7 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
 from ._window import BOX_S, Chunk
+from ._worker import LONG_S
 
 if TYPE_CHECKING:
     from ._worker import Job, Place
@@ -84,7 +85,7 @@ class Warden:
                     if due is not None and self._resting:
                         self._resting.clear()
                 try:
-                    pause = self._inbox.get(timeout=due)
+                    pause = self._inbox.get(timeout=due and min(due, LONG_S))
                 except Empty:
                     continue
                 if pause is not None:
@@ -118,18 +119,20 @@ class Warden:
                 return due
             if call.settle():
                 place.give_up()
+            elif place.call is call:
+                return now + BOX_S  # its thread is just handing an element over
             return None
-        if place.boxed:
+        if place.boxed and not chunk.swept:
             due = place.since + BOX_S
             if due > now:
                 return due
             taken = job.pool.take_back(chunk)
             if taken is None:
                 return now + BOX_S
-            if place.chunk is chunk:
-                place.boxed = False
-            job.window.measured(now - place.since, len(chunk.out) + 1)
+            chunk.swept = True
+            job.window.measured(now - place.since, [*chunk.out, None])
             if taken:
                 job.pool.notify(job.window.available())
-            job.notify()  # what the chunk has so far may be delivered
+            if job.sleeping:
+                job.notify()  # what the chunk has so far may be delivered
         return None

@@ -26,7 +26,7 @@ Who may call what:
 
 - *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
   `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
-- *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`.
+- *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`, `give_back`.
 - *anyone*: `halt_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
 
 Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
@@ -45,7 +45,7 @@ from typing import Any, Final
 
 from ._outcome import Err
 
-__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window"]
+__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window", "taking"]
 
 BOX_S: Final = 0.005
 """The time box: seconds after which what a chunk has not started is taken back."""
@@ -78,7 +78,18 @@ class _Taking:
             raise StopIteration from None
 
 
-_taking: Any = iter if _gil_enabled is None or _gil_enabled() else _Taking
+taking: Any = iter if _gil_enabled is None or _gil_enabled() else _Taking
+
+
+def small(thing: Any) -> bool:
+    """Whether it is under a kilobyte, as far as a quick look tells; the elements of a short sequence count."""
+    try:
+        size = sys.getsizeof(thing)
+        if type(thing) is tuple or type(thing) is list:
+            size += sum(map(sys.getsizeof, thing[:8]))
+    except Exception:  # noqa: BLE001 - an object may refuse to be measured
+        return False
+    return size <= 1024
 
 
 class Now(enum.Enum):
@@ -104,7 +115,7 @@ class Chunk(_Node):
     delivered is overwritten, so that nothing of it is kept.
     """
 
-    __slots__ = ("attempt", "ended", "index", "out", "plain", "size", "todo")
+    __slots__ = ("attempt", "ended", "index", "out", "plain", "size", "swept", "todo")
 
     def __init__(self, index: int, size: int, attempt: int = 1) -> None:
         self.index = index
@@ -114,6 +125,7 @@ class Chunk(_Node):
         self.out: list[Any] = []
         self.plain = True  # no Err and no Chunk in `out`; cleared before the first of them is appended
         self.ended = False
+        self.swept = False  # its time box is over, its rest has been taken back
 
     @classmethod
     def again(cls, index: int, item: Any, attempt: int) -> Chunk:
@@ -155,7 +167,8 @@ class Window:
         self.final: Err | None = None
         self.halt = NEVER  # nothing of a higher index is started
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
-        self.small = True  # no large item or result was seen lately
+        self._small_items = True  # the last that was looked at
+        self._small_results = True
 
     # ---- the side of the source ------------------------------------------------------------------
 
@@ -163,31 +176,42 @@ class Window:
         """How many items may be pulled now."""
         return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
 
-    def add(self, item: Any) -> None:
+    def add(self, item: Any) -> int:
+        """One item more; returns how many chunks more may be claimed."""
         self._main.items.append(item)
         self.pulled += 1
+        return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
 
-    def extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[Any]) -> int:
+        """Several items more; returns how many chunks more may be claimed."""
+        before = self.pulled
         self._main.items.extend(items)
         self.pulled += len(items)
+        if self._chunksize is None:
+            return min(len(items), self.available())
+        return self.pulled // self._chunksize - before // self._chunksize
 
-    def finish(self, final: Err | None = None) -> None:
-        """The source is at its end, or has failed."""
+    def finish(self, final: Err | None = None) -> int:
+        """The source is at its end, or has failed; returns 1 if that completes a chunk."""
         self.final = final
         self.exhausted = True
+        return int(self._chunksize is not None and self.pulled % self._chunksize > 0)
 
     # ---- the side of the workers -----------------------------------------------------------------
 
     def available(self) -> int:
-        """About how many chunks could be claimed now; 0 only if none could."""
+        """About how many chunks could be claimed now; 0 just when `claim` would find none."""
         if self._again:
             return len(self._again)
-        ready = len(self._main.items)
+        rests = self._rests
+        if rests and rests[0].index <= self.halt:
+            return len(rests)
+        ready = len(self._main.items) if self._main.index <= self.halt else 0
         if self._chunksize is not None:
             ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize
         elif ready:
             ready = max(1, ready // self._size())
-        return ready + len(self._rests)
+        return ready
 
     def _size(self) -> int:
         if self._chunksize is not None:
@@ -218,7 +242,10 @@ class Window:
         pile.tail.next = chunk
         pile.tail = chunk
         pile.index += size
-        chunk.todo = _taking(list(map(deque.popleft, repeat(pile.items, size))))
+        items = list(map(deque.popleft, repeat(pile.items, size)))
+        chunk.todo = taking(items)
+        if self._most > self._base:
+            self._small_items = small(items[0])
         if pile is not self._main and not pile.items:
             self._rests.pop(0)
         return chunk
@@ -237,6 +264,16 @@ class Window:
         chunk.size -= len(rest)  # last: until then the consumer does not walk past the chunk
         return True
 
+    def give_back(self, chunk: Chunk, items: list[Any]) -> None:
+        """The last items of a chunk, which its worker had taken and has not started: as `take_back`."""
+        if not items:
+            return
+        chunk.todo = iter(items)
+        if hasattr(chunk, "next"):
+            self.take_back(chunk)
+        else:  # it stands in the place of an outcome
+            self._again.appendleft(chunk)
+
     def again(self, chunk: Chunk) -> None:
         """An item that stands in the window is ready to run again."""
         self._again.append(chunk)
@@ -245,10 +282,12 @@ class Window:
         """The run will end with this item: start nothing behind it."""
         self.halt = min(self.halt, index)
 
-    def measured(self, seconds: float, items: int) -> None:
+    def measured(self, seconds: float, outcomes: list[Any]) -> None:
         """A chunk took so long; the pace falls by half at most, and rises at once."""
-        pace = seconds / items
+        pace = seconds / len(outcomes)
         self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
+        if self._most > self._base:
+            self._small_results = small(outcomes[-1])
 
     # ---- the side of the consumer ----------------------------------------------------------------
 
@@ -330,7 +369,8 @@ class Window:
 
     def resize(self) -> None:
         """Widen a default window while items prove tiny, and narrow it when they do not."""
-        if self.pace_s is not None and self.pace_s < _TINY_S and self.small:
+        tiny = self.pace_s is not None and self.pace_s < _TINY_S
+        if tiny and self._small_items and self._small_results:
             self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:
             self.limit = max(self._base, self.limit // 2)

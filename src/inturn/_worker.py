@@ -14,16 +14,13 @@ from collections import deque
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from time import perf_counter as clock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Final, Protocol
 
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, Decide, Retry
 from ._window import Chunk, Window
 
-if TYPE_CHECKING:
-    from ._warden import Warden
-
-__all__ = ["Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
+__all__ = ["LONG_S", "Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 """The jobs inside whose calls this code runs, the outermost first."""
@@ -32,6 +29,10 @@ enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("int
 def inside(job: Job) -> bool:
     """Whether this code runs inside a call of the job."""
     return job in enclosing.get()
+
+
+LONG_S: Final = 1e6
+"""No single wait is longer, in seconds: the operating system's limits are met before patience is."""
 
 
 class Star:
@@ -66,6 +67,33 @@ class Call:
             return False
         return True
 
+    def reopen(self) -> None:
+        """Whoever has settled it goes on with it."""
+        self._open.append(None)
+
+
+class Wake(Protocol):
+    """What the consumer sleeps by: a ``SimpleQueue``, or the bell of an event loop."""
+
+    def put(self, token: None, /) -> None:
+        """Wake it; from anywhere."""
+
+    def get(self, *, timeout: float | None) -> None:
+        """Sleep; raises ``queue.Empty`` when that took too long (consumer only)."""
+
+
+class Watch(Protocol):
+    """Who looks at the clock for a run."""
+
+    def arm(self) -> None:
+        """There is something to watch in a place."""
+
+    def later(self, seconds: float, chunk: Chunk, /) -> None:
+        """The chunk is ready to run again after a pause."""
+
+    def stop(self) -> None: ...
+    def join(self) -> None: ...
+
 
 class Place(Protocol):
     """Where one call at a time runs. Its worker writes these fields; anyone reads them."""
@@ -82,7 +110,10 @@ class Place(Protocol):
 class Pool(Protocol):
     """Where the calls of a run go."""
 
-    inline: bool  # calls run in the consumer's thread, when it waits
+    @property
+    def inline(self) -> bool:
+        """Whether calls run in the consumer's thread, when it waits."""
+        ...
 
     def open(self) -> None:
         """The first ``next`` (consumer only)."""
@@ -123,7 +154,7 @@ class Job:
     """What a run's workers need to know, and how they tell what has happened."""
 
     pool: Pool
-    warden: Warden
+    warden: Watch
 
     def __init__(
         self,
@@ -142,7 +173,7 @@ class Job:
         self.deadline_at: float | None = None
         self.stopped = False
         self.crashed: BaseException | None = None
-        self.wake: SimpleQueue[None] = SimpleQueue()
+        self.wake: Wake = SimpleQueue()
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
         self.retried = 0
         self.abandoned = 0
@@ -197,13 +228,20 @@ class Job:
             if place.chunk is not None and place.chunk.index > index:
                 drain(place.chunk)
 
+    def run(self, chunk: Chunk, place: Place) -> bool:
+        """Run a claimed chunk in this thread; False if its worker has to leave."""
+        if self.timeout is not None:
+            return run_watched(chunk, self, place)
+        run_chunk(chunk, self)
+        return True
+
     def begun(self, place: Place, chunk: Chunk) -> None:
         """A place is about to run a chunk that was claimed."""
         place.since = clock()
         place.chunk = chunk
         if self.stopped or chunk.index > self.window.halt:  # asked after `chunk` is set: see stop, _halt_at
             drain(chunk)
-        elif place.boxed or self.timeout is not None:
+        elif place.boxed:
             self.warden.arm()
 
     def ended(self, place: Place, chunk: Chunk) -> None:
@@ -213,13 +251,13 @@ class Job:
         self.busy_s += seconds
         self.last_end = now
         if chunk.out:
-            self.window.measured(seconds, len(chunk.out))
+            self.window.measured(seconds, chunk.out)
         place.chunk = None
         chunk.ended = True
         sleeping = self.sleeping
         if sleeping:
             try:
-                if chunk.index <= sleeping[0] < chunk.index + max(1, chunk.size):
+                if chunk.index <= sleeping[0] <= chunk.index + chunk.size:  # the item behind it waits for `ended`
                     sleeping.pop()
                     self.wake.put(None)
             except IndexError:
@@ -235,7 +273,7 @@ class Job:
     def sleep(self, seconds: float | None) -> None:
         """Wait, in C, until something wakes the consumer; it may be woken for nothing."""
         try:
-            self.wake.get(timeout=seconds)
+            self.wake.get(timeout=seconds and min(seconds, LONG_S))
         except Empty:
             pass
 
@@ -248,6 +286,7 @@ class Job:
     def stop(self) -> None:
         """Nothing is started any more."""
         self.stopped = True
+        self.context = contextvars.Context()  # it holds `enclosing`, and that this job: a cycle
         for place in self.pool.places():
             drain(place.chunk)
         self.pool.stop()
@@ -272,6 +311,7 @@ def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
     for item in chunk.todo:
         place.call = call = Call(item, clock())
+        job.warden.arm()  # after `call` is set: the warden may just be lying down
         error: BaseException | None = None
         result = None
         try:

@@ -1,0 +1,451 @@
+"""The public async functions: signatures, documentation, and the way from arguments to a run; no logic.
+
+asyncio is imported when one of them is called, so that ``import inturn`` stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from . import _checks as checks
+from ._executors import Opener, open_pool
+from ._outcome import Failure
+from ._policy import Named, Retry, Skip
+from ._progress import check_progress
+
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    from typing_extensions import Unpack
+
+    from ._async import OrderedAmap
+    from ._executors import ExecutorLike
+    from ._run import Run
+    from ._stats import Stats
+
+    class AsyncOptions(TypedDict, total=False):
+        """What `ordered_amap` takes besides ``executor``, ``on_error`` and ``indexed``."""
+
+        concurrency: int | None
+        window: int | None
+        timeout: float | None
+        deadline: float | None
+        strict: bool
+        progress: bool | Callable[[Stats], object] | Any
+
+    class GatherOptions(TypedDict, total=False):
+        """What `ordered_gather` takes besides ``on_error``."""
+
+        concurrency: int | None
+        batch_size: int | None
+        timeout: float | None
+
+
+__all__ = ["ordered_amap", "ordered_gather"]
+
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+Source = Iterable[T] | AsyncIterable[T]
+
+
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., Any], /, *sources: Source[Any], executor: Any = ..., on_error: Any = ..., indexed: bool = ..., **options: Unpack[AsyncOptions]
+) -> OrderedAmap[Any]: ...
+def ordered_amap(
+    fn: Callable[..., Any],
+    /,
+    *sources: Source[Any],
+    concurrency: int | None = None,
+    window: int | None = None,
+    executor: Any = None,
+    on_error: Any = "raise",
+    timeout: float | None = None,
+    deadline: float | None = None,
+    indexed: bool = False,
+    strict: bool = False,
+    progress: Any = False,
+) -> OrderedAmap[Any]:
+    """Run an async ``fn`` over items, several at once, and deliver the results in input order.
+
+    >>> import asyncio
+    >>> from inturn import ordered_amap
+    >>> async def shout(word):
+    ...     await asyncio.sleep(0.03 / len(word))  # the longer ones are ready first
+    ...     return word.upper()
+    >>> async def main():
+    ...     async with ordered_amap(shout, ["a", "bb", "ccc"]) as results:
+    ...         async for result in results:
+    ...             print(result)
+    >>> asyncio.run(main())
+    A
+    BB
+    CCC
+
+    The result is an async iterator and an async context manager. Arguments are checked at the call; nothing is pulled
+    or started before the first ``anext``. At no moment are more than ``window`` items pulled and not yet delivered, so
+    the source may be endless. A slow item holds up delivery, not work. While the consumer is busy with something that
+    awaits, what has been pulled is run. Each call is a task of its own, in its own copy of the context.
+
+    Whatever ends the run (``aclose``, leaving ``async with``, a cancellation of the consumer, an error, the deadline), every call
+    that still runs is cancelled, and awaited with its cleanup, before control returns.
+
+    Args:
+        fn: Called with one item, or with one item of each source; what it returns is awaited. With an ``executor``, a
+            plain function.
+        *sources: Iterables and async iterables; several are zipped. If all are plain they are pulled inside ``anext``, a
+            millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a ready
+            result never waits for it.
+        concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does; never more than a known
+            number of items.
+        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, growing up to 4096 while items
+            take microseconds.
+        executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
+        on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
+            `sentinel`, `retry`, or any function of a `Failure`. An item that ends cancelled, though not by the run, has failed.
+        timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at most, its
+            item fails with ``TimeoutError``, whatever the call makes of its cancellation.
+        deadline: Seconds for the whole run, from the first ``anext``; then ``anext`` raises ``TimeoutError`` as soon as it
+            would have to wait.
+        indexed: Whether to deliver ``(index, result)``.
+        strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
+        progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
+            times a second and once at the end.
+
+    Returns:
+        An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels its calls
+        without awaiting them, and emits a ``ResourceWarning``.
+
+    Raises:
+        TypeError, ValueError: At the call, for arguments that cannot be meant.
+        RuntimeError: From ``anext``, in another event loop than the first one, or while another task awaits it.
+        Exception: From ``anext``, an error of ``fn`` in its item's turn, with a note that names the item; an error of
+            the source in its turn.
+
+    Cost: two to three microseconds per item for calls that return at once, three to four on Python 3.11.
+    """
+    from ._async import OrderedAmap
+    from ._run import Run
+
+    checks.function(fn)
+    for name, value in (("indexed", indexed), ("strict", strict)):
+        checks.flag(name, value)
+    limit = checks.window_of(window, None)
+    seconds = checks.seconds("timeout", timeout)
+    check_progress(progress)
+    opener = None if executor is None else open_pool(executor, seconds)
+    if opener is not None and checks.async_function(fn):
+        raise TypeError(f"fn is an async function, which runs in the event loop: leave executor= out for {fn!r}")
+    run = Run(
+        fn,
+        spread=len(sources) > 1,
+        concurrency=checks.concurrency_of(
+            concurrency, _sixteen if opener is None else opener.default_concurrency, checks.known_length(sources)
+        ),
+        window=limit,
+        chunksize=None,
+        batch=opener is None or opener.batches,
+        on_error=on_error,
+        timeout=seconds,
+        deadline=checks.seconds("deadline", deadline),
+        progress=progress,
+        total=checks.total_of(sources),
+    )
+    _take_places(run, fn, opener)
+    return OrderedAmap(run, _source(sources, run, strict=strict), indexed=indexed, name="ordered_amap")
+
+
+@overload
+async def ordered_gather(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+) -> list[R]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+) -> list[R]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+) -> list[R]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+) -> list[R]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+) -> list[R]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[..., Awaitable[Any]], /, *items: Source[Any], on_error: Any = ..., **options: Unpack[GatherOptions]
+) -> list[Any]: ...
+async def ordered_gather(
+    fn: Callable[..., Any],
+    /,
+    *items: Source[Any],
+    concurrency: int | None = None,
+    batch_size: int | None = None,
+    on_error: Any = "raise",
+    timeout: float | None = None,
+) -> list[Any]:
+    """Await ``fn`` of every item, at most ``concurrency`` at once, and return the list of results in input order.
+
+    >>> import asyncio, inturn
+    >>> async def invert(x):
+    ...     return 1 / x
+    >>> asyncio.run(inturn.ordered_gather(invert, [1, 2, 4], concurrency=2))
+    [1.0, 0.5, 0.25]
+    >>> report = inturn.Report(asyncio.run(inturn.ordered_gather(invert, [1, 0, 4], on_error="return")))
+    >>> report.successful, len(report.failed)
+    ([1.0, 0.25], 1)
+
+    It is ``asyncio.gather`` with a semaphore, except that under ``"raise"`` the first failure in time is raised at once: nothing is
+    started after it, and what runs is cancelled and awaited.
+
+    Args:
+        fn: Called with one item, or with one item of each source; what it returns is awaited.
+        *items: Iterables and async iterables; several are zipped. All of it is held: for a stream use `ordered_amap`.
+        concurrency: Calls that may run at once. None: 16.
+        batch_size: Run the items in batches of so many, each finished before the next one is pulled and begins.
+        on_error: As for `ordered_amap`; what is skipped is not in the list.
+        timeout: Seconds that one call may run, as for `ordered_amap`.
+
+    Raises:
+        TypeError, ValueError: For arguments that cannot be meant.
+        Exception: The first failure under ``"raise"``, with a note that names the item; an error of the source.
+    """
+    from ._async import OrderedAmap
+    from ._gather import GatherRun, gather
+
+    checks.function(fn)
+    run = GatherRun(
+        fn,
+        spread=len(items) > 1,
+        concurrency=checks.concurrency_of(concurrency, _sixteen, checks.known_length(items)),
+        batch_size=checks.at_least_one("batch_size", batch_size),
+        chunksize=None,
+        batch=True,
+        on_error=on_error,
+        timeout=checks.seconds("timeout", timeout),
+        deadline=None,
+        progress=False,
+        total=checks.total_of(items),
+    )
+    _take_places(run, fn, None)
+    return await gather(OrderedAmap(run, _source(items, run, strict=False), indexed=False, name="ordered_gather"))
+
+
+def _sixteen() -> int:
+    return 16
+
+
+def _take_places(run: Run, fn: Callable[..., Any], opener: Opener | None) -> None:
+    """Give the run its pool: tasks, unless an executor was asked for."""
+    from ._tasks import TaskPool
+
+    if opener is not None:
+        run.job.pool = opener.open(run.job, boxes=True)
+        return
+    pool = TaskPool(run.job, known=checks.async_function(fn))
+    run.job.pool, run.job.warden = pool, pool.pauses
+
+
+def _source(sources: tuple[Source[Any], ...], run: Run, *, strict: bool) -> Any:
+    """What pulls: the consumer, or a task if one of the sources is async. Their iterators are taken here and now."""
+    from ._asource import TaskFeeder, together
+    from ._source import Source
+
+    if any(hasattr(type(source), "__aiter__") for source in sources):
+        return TaskFeeder(together(sources, strict=strict), run.window, run.job)
+    return Source(checks.iterators(sources, strict=strict), run.window, run.job)  # type: ignore[arg-type]

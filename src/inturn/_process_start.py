@@ -1,0 +1,204 @@
+"""How a worker process is started: which start method, and what has to hold still meanwhile.
+
+What ``multiprocessing`` does is used as it is, but for three things:
+
+- *fork while places run.* A worker that is replaced, or started late, is forked while the threads of other places exist.
+  A place holds its `Awake` lock whenever it runs code of the user (pickling and unpickling, with all the imports that this may
+  bring); whoever forks takes the locks of all places first. Besides, the consumer waits in C while a worker is forked on
+  its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
+- *silence.* ``os.fork`` warns about threads, since Python 3.12. These threads are ours and hold still.
+- *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it, set
+  by the first thing that it unpickles.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import operator
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from multiprocessing import popen_fork, util
+from time import perf_counter as clock
+from types import FunctionType
+from typing import Any, Final
+
+from ._threads import CallThread
+
+__all__ = ["NO_GUARD", "Awake", "choose_method", "main_is_there", "new_process", "own_descriptors", "starting"]
+
+NO_GUARD: Final = 78
+"""The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
+
+_PATIENCE_S: Final = 0.25  # how long a fork waits for places that run code of the user
+
+own_descriptors: Final[set[int]] = set()
+"""Descriptors of the parent's ends; changed while `_forking` is held only."""
+
+_forking = threading.Lock()
+
+
+class Awake:
+    """Held by a place while it runs code of the user; of use where workers are forked."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        with _forking:
+            _awake.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def stands_still(self, until: float) -> bool:
+        return self._lock.acquire(timeout=max(0.0, until - clock()))
+
+
+_awake: Final[weakref.WeakSet[Awake]] = weakref.WeakSet()
+
+
+@contextmanager
+def starting(method: str) -> Iterator[None]:
+    """While a worker is started, and while descriptors of ours are opened or closed."""
+    with _forking:
+        if method != "fork":
+            yield
+            return
+        until = clock() + _PATIENCE_S
+        held = [each for each in list(_awake) if each.stands_still(until)]
+        try:
+            yield
+        finally:
+            for each in held:
+                each.__exit__()
+
+
+def _after_fork() -> None:
+    """In a forked child, ours or another's, nothing is held."""
+    global _forking  # noqa: PLW0603 - there is one of it in a process
+    _forking = threading.Lock()
+    own_descriptors.clear()
+    _awake.clear()
+
+
+# ---- start methods -------------------------------------------------------------------------------
+
+
+def choose_method(wanted: str | None) -> str:
+    """What ``multiprocessing`` would use; ``forkserver`` instead of ``fork`` beside threads that are not ours."""
+    if wanted is not None:
+        return wanted
+    methods = multiprocessing.get_all_start_methods()
+    method = multiprocessing.get_start_method(allow_none=True) or methods[0]
+    if method == "fork" and "forkserver" in methods and _others():
+        return "forkserver"
+    return method
+
+
+def _others() -> bool:
+    me = threading.current_thread()
+    return any(
+        each is not me and not isinstance(each, CallThread) and not each.name.startswith("inturn-")
+        for each in threading.enumerate()
+    )
+
+
+def main_is_there(method: str) -> bool:
+    """Whether a worker has the module ``__main__`` as it is here."""
+    if method == "fork":
+        return True
+    from multiprocessing import spawn
+
+    data = spawn.get_preparation_data("")
+    return "init_main_from_name" in data or "init_main_from_path" in data
+
+
+def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> Any:
+    """Start a process; within `starting` only.
+
+    Raises:
+        OSError: No further process or descriptor can be had.
+    """
+    if method == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()
+        process = multiprocessing.get_context(method).Process(name=_DeafName(name), target=target, args=args)
+        process.start()
+        return process
+    kind: Any = _ForkProcess if method == "fork" else multiprocessing.get_context(method).Process
+    process = kind(name=name, target=target, args=args)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return process
+
+
+class _Deafness:
+    """Unpickling it makes a process ignore SIGINT; it takes nothing but the standard library."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return signal.signal, (signal.SIGINT, signal.SIG_IGN)
+
+
+class _DeafName(str):
+    """A name of a process, among the first things that it is sent."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return operator.getitem, ((_Deafness(), str(self)), 1)
+
+
+def _fork() -> int:
+    return os.fork()
+
+
+# A warning is not shown where the module of its caller has no name, as happens when the interpreter exits.
+_fork_quietly: Final = FunctionType(_fork.__code__, {"os": os, "__name__": None})
+
+
+def _pipe(undo: ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        undo.callback(os.close, end)
+    return ends
+
+
+class _ForkPopen(popen_fork.Popen):
+    def _launch(self, process_obj: Any) -> None:
+        with ExitStack() as undo:
+            ours = _pipe(undo)
+            childs = _pipe(undo)
+            self.pid = _fork_quietly()
+            undo.pop_all()
+        if not self.pid:
+            code = 1
+            try:
+                os.close(ours[0])
+                os.close(childs[1])
+                code = process_obj._bootstrap(parent_sentinel=childs[0])
+            finally:
+                os._exit(code)
+        os.close(ours[1])
+        os.close(childs[0])
+        self.finalizer = util.Finalize(self, util.close_fds, (ours[0], childs[1]))
+        self.sentinel = ours[0]
+
+
+class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[name-defined,misc]
+    @staticmethod
+    def _Popen(process_obj: Any) -> _ForkPopen:  # noqa: N802 - multiprocessing's name for it
+        return _ForkPopen(process_obj)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,130 @@
+"""``executor="process"``: its settings, and the error of an item whose worker died. Imports nothing of ``multiprocessing``."""
+
+from __future__ import annotations
+
+import signal as signals
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._process_pool import ProcessPool
+    from ._worker import Job
+
+__all__ = ["Processes", "WorkerDied", "open_processes"]
+
+
+class WorkerDied(RuntimeError):
+    """The worker process died while it ran this item.
+
+    Attributes:
+        index: Position of the item in the source, from 0.
+        exitcode: The exit code; the negative of the signal's number where a signal killed it; None if it could not be learnt.
+        signal: The signal that killed it (``signal.SIGKILL``, …), else None.
+    """
+
+    def __init__(self, index: int, exitcode: int | None, signal: int | None = None) -> None:
+        super().__init__(index, exitcode, signal)
+        self.index = index
+        self.exitcode = exitcode
+        self.signal = signal
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            hint = " (out of memory, perhaps)" if self.signal == 9 else ""
+            how = f"was killed by {getattr(self.signal, 'name', f'signal {self.signal}')}{hint}"
+        elif self.exitcode is None:
+            how = "ended"
+        else:
+            how = f"exited with code {self.exitcode}"
+        return f"the worker process {how} while it ran item {self.index}"
+
+    @classmethod
+    def of(cls, index: int, exitcode: int | None) -> WorkerDied:
+        if exitcode is None or exitcode >= 0:
+            return cls(index, exitcode)
+        try:
+            return cls(index, exitcode, signals.Signals(-exitcode))
+        except ValueError:  # a real-time signal has no name
+            return cls(index, exitcode, -exitcode)
+
+
+class Processes:
+    """``executor="process"`` with settings.
+
+    Args:
+        initializer: Called once in each worker process before its first item, where it may keep what items share (a model, a
+            connection) in a module's global variable. If it fails three times in a row, the run ends with its error.
+        initargs: Its arguments.
+        start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``. None: what ``multiprocessing`` would use, but ``"forkserver"``
+            in place of ``"fork"`` where the process has other threads.
+        max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in libraries.
+            None: never.
+
+    >>> import inturn
+    >>> list(inturn.ordered_map(abs, [-1, 2, -3], executor=inturn.Processes(max_tasks_per_worker=100)))
+    [1, 2, 3]
+    """
+
+    __slots__ = ("initargs", "initializer", "max_tasks_per_worker", "start_method")
+
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        start_method: str | None = None,
+        max_tasks_per_worker: int | None = None,
+    ) -> None:
+        from ._checks import at_least_one
+
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
+        if start_method is not None and not isinstance(start_method, str):
+            raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.start_method = start_method
+        self.max_tasks_per_worker = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
+
+    def __repr__(self) -> str:
+        return (
+            f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, "
+            f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r})"
+        )
+
+
+def open_processes(settings: Processes) -> Callable[..., ProcessPool]:
+    """Check that processes can be had here; returns what makes the pool of a job.
+
+    Raises:
+        ValueError: The start method is unknown.
+        RuntimeError: This process must not have children of its own.
+        SystemExit: ``__main__`` is being imported by a worker, and starts a run: it has no guard.
+    """
+    import multiprocessing
+
+    methods = multiprocessing.get_all_start_methods()
+    wanted = settings.start_method
+    if wanted is not None and wanted not in methods:
+        raise ValueError(f"start_method must be one of {', '.join(map(repr, methods))}, got {wanted!r}")
+    process = multiprocessing.current_process()
+    if process.daemon:
+        raise RuntimeError(
+            'executor="process" cannot be used inside a daemonic process, which may have no children: '
+            'use executor="thread" here, or make the outer process non-daemonic (Celery: --pool=threads or solo; '
+            "PyTorch DataLoader: num_workers=0)"
+        )
+    try:
+        from ._process_pool import ProcessPool
+    except (ImportError, AttributeError, ValueError) as error:  # Windows has neither poll nor fork
+        raise RuntimeError(
+            'executor="process" needs a POSIX system: pass a concurrent.futures.ProcessPoolExecutor instead'
+        ) from error
+    from ._process_start import NO_GUARD
+
+    if getattr(process, "_inheriting", False):
+        raise SystemExit(NO_GUARD)
+
+    def open_pool(job: Job, *, boxes: bool) -> ProcessPool:
+        return ProcessPool(job, settings, boxes=boxes)
+
+    return open_pool

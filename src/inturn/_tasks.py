@@ -1,0 +1,427 @@
+"""The pool whose workers are asyncio tasks: each item is a `Task` of its own, with a context of its own.
+
+A task belongs to one item for all its life, so whatever hangs on a task (its cancellation count, ``current_task()`` as a
+key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes that cheap is that a call
+which returns at once costs no trip through the loop: from Python 3.12 on a task is started eagerly, here, by the *pump*,
+which takes its result and goes on to the next item of the chunk. Only a call that really waits gets a done-callback, and then the
+rest of its chunk is taken back at once. Where tasks cannot start eagerly (Python 3.11, a task factory of the user's) the
+pump looks at them one turn of the loop later, which is when their first step is over.
+
+======== =================================================== ==============================================
+place    how it is told                                      left by
+======== =================================================== ==============================================
+free     counted in ``_permits``                             the pump, which claims a chunk for it
+begun    ``chunk`` is set; in ``_fresh`` if not eager        its call's end or first wait: the pump's look
+waiting  its task is in ``_tasks``, and maps to the place    the call's end: `_landed`
+late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
+given up its task maps to None; the place is free            the call's end, which nobody sees
+======== =================================================== ==============================================
+
+Everything here runs in the loop's thread, except `stop`, which is for anyone at any moment. The pump is a callback of
+the loop that runs for a few milliseconds at most and then lets others have a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from functools import partial
+from inspect import isawaitable
+from time import perf_counter as clock
+from typing import Any, Final
+
+from ._outcome import Kind, detach
+from ._window import BOX_S, Chunk
+from ._worker import LONG_S, Call, Job, Place
+
+__all__ = ["Pauses", "TaskPool"]
+
+_TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
+_GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
+
+Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
+
+
+class _Carried(Exception):
+    """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
+
+    def __init__(self, error: BaseException, kind: Kind) -> None:
+        self.error = error
+        self.kind = kind
+
+
+async def _call(fn: Callable[[Any], Any], item: Any) -> Any:
+    """What a task runs where ``fn`` is known to be async."""
+    try:
+        return await fn(item)
+    except (SystemExit, KeyboardInterrupt) as error:
+        caught = error
+    raise _Carried(caught, Kind.PASSING)
+
+
+def _maker(loop: asyncio.AbstractEventLoop) -> tuple[Make, bool]:
+    """How a task is made in this loop, and whether that also runs its first step."""
+    factory = loop.get_task_factory()
+    eager = sys.version_info >= (3, 12)
+    if eager and factory is asyncio.eager_task_factory:
+        factory = None
+    if factory is not None:
+        return lambda coro, context: loop.create_task(coro, context=context), False
+    if eager:
+        return lambda coro, context: asyncio.Task(coro, loop=loop, context=context, eager_start=True), True
+    return lambda coro, context: asyncio.Task(coro, loop=loop, context=context), False
+
+
+class Pauses:
+    """What a `Warden` is on threads: it lets an item run again when its pause is over. Boxes and limits are the pool's."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._timers: dict[Chunk, asyncio.TimerHandle] = {}
+
+    def arm(self) -> None:
+        pass
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        """The chunk is ready to run again after a pause."""
+        loop = asyncio.get_running_loop()
+        self._timers[chunk] = loop.call_later(min(seconds, LONG_S), self._over, chunk, context=self._job.context)
+
+    def _over(self, chunk: Chunk) -> None:
+        del self._timers[chunk]
+        self._job.window.again(chunk)
+        self._job.pool.notify(1)
+
+    def __bool__(self) -> bool:
+        return bool(self._timers)
+
+    def cancel(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def stop(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+class TaskPlace:
+    """Where one call at a time runs."""
+
+    __slots__ = ("boxed", "call", "chunk", "item", "late", "mark", "pool", "since", "task", "timer")
+
+    def __init__(self, pool: TaskPool) -> None:
+        self.pool = pool
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+        self.item: Any = None
+        self.task: asyncio.Task[Any] | None = None
+        self.mark = 0.0  # when the call began
+        self.timer: asyncio.TimerHandle | None = None
+        self.late = False
+
+    def give_up(self) -> None:
+        self.pool.give_up(self)
+
+
+class TaskPool:
+    """At most `concurrency` calls at once, each in a task of its own."""
+
+    inline: Final = False
+
+    def __init__(self, job: Job, *, known: bool) -> None:
+        self.job = job
+        self.pauses = Pauses(job)
+        self._call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = _call if known else self._call_checked
+        self._proven = known  # that fn returns awaitables
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._make: Make | None = None
+        self._eager = False
+        self._permits = job.concurrency
+        self._busy: dict[TaskPlace, None] = {}
+        self._free: list[TaskPlace] = []
+        self._fresh: list[TaskPlace] = []  # begun, and to be looked at in the next turn
+        self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
+        self._scheduled = False
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._make, self._eager = _maker(self._loop)
+
+    # ---- consumer, feeder, timers ----------------------------------------------------------------
+
+    def hungry(self) -> bool:
+        return self._permits > 0 and not self._scheduled
+
+    def notify(self, chunks: int) -> None:
+        if chunks and self._permits and not self._scheduled and not self.job.stopped:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        assert self._loop is not None
+        self._scheduled = True
+        self._loop.call_soon(self._pump, context=self.job.context)
+
+    def places(self) -> list[Place]:
+        return list(self._busy)
+
+    def running(self) -> int:
+        return len(self._busy)
+
+    def take_back(self, chunk: Chunk) -> bool | None:
+        return self.job.window.take_back(chunk)
+
+    def wait(self, seconds: float | None) -> None:
+        raise AssertionError("the async driver waits by itself")
+
+    # ---- the pump --------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Start what can be started, for a few milliseconds."""
+        job = self.job
+        try:
+            begun = clock()
+            if self._fresh:
+                self._look(begun)
+            more = False
+            while self._permits and job.may_start():
+                chunk = job.window.claim()
+                if chunk is None:
+                    break
+                place = self._free.pop() if self._free else TaskPlace(self)
+                self._permits -= 1
+                self._busy[place] = None
+                job.begun(place, chunk)
+                if self._eager:
+                    self._run(place, chunk, begun + _TURN_S)
+                else:
+                    self._begin(place, chunk)
+                if clock() >= begun + _TURN_S:
+                    more = True
+                    break
+            self._scheduled = False
+            if more or self._fresh:
+                self._schedule()
+        except BaseException as error:  # noqa: BLE001 - Ctrl-C, or a fault of ours: the consumer must not wait for ever
+            self._scheduled = False
+            job.crash(error)
+
+    def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
+        """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
+        job, make, call = self.job, self._make, self._call
+        fn, copy, append = job.fn, job.context.copy, chunk.out.append
+        assert make is not None
+        mark = place.since
+        for item in chunk.todo:
+            task = make(call(fn, item), copy())
+            if not task.done():
+                place.item, place.task, place.mark = item, task, mark
+                self._waits(place)
+                return
+            try:
+                append(task.result())
+            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+                self._failed(chunk, item, error, clock() - mark)
+            mark = clock()
+            if mark >= until:
+                job.window.take_back(chunk)
+        self._end(place)
+
+    def _begin(self, place: TaskPlace, chunk: Chunk) -> None:
+        """Start the chunk's first call, which is not eager."""
+        assert self._make is not None
+        for item in chunk.todo:
+            place.item, place.mark = item, place.since
+            place.task = self._make(self._call(self.job.fn, item), self.job.context.copy())
+            self._fresh.append(place)
+            return
+        self._end(place)
+
+    def _look(self, now: float) -> None:
+        """The first steps of calls that were not eager are over: see which have ended, and start the next of their chunks."""
+        job, make, call = self.job, self._make, self._call
+        fn, copy, fresh, oldest = job.fn, job.context.copy, [], now - BOX_S
+        assert make is not None
+        looked_at, self._fresh = self._fresh, fresh
+        shared = 1 - 1 / len(looked_at)
+        for place in looked_at:
+            task, chunk = place.task, place.chunk
+            assert task is not None
+            assert chunk is not None
+            if not task.done():
+                self._waits(place)
+                continue
+            try:
+                chunk.out.append(task.result())
+            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+                self._failed(chunk, place.item, error, now - place.mark)
+            if place.since < oldest:
+                job.window.take_back(chunk)
+            place.mark = now
+            for item in chunk.todo:
+                place.item = item
+                place.task = make(call(fn, item), copy())
+                fresh.append(place)
+                break
+            else:
+                place.since += (now - place.since) * shared  # the time that others took in the same turns
+                self._end(place)
+
+    def _waits(self, place: TaskPlace) -> None:
+        """The call has not ended in its first step: it keeps the place, and its batch-mates go elsewhere."""
+        job, task, chunk = self.job, place.task, place.chunk
+        assert task is not None
+        assert chunk is not None
+        assert self._loop is not None
+        self._tasks[task] = place
+        task.add_done_callback(partial(self._landed, place), context=job.context)
+        if job.stopped:
+            task.cancel()
+            return
+        job.window.take_back(chunk)
+        if chunk.out and job.sleeping:
+            job.notify()  # what came before it in the batch may be delivered
+        if job.timeout is not None:
+            left = max(0.0, job.timeout - (clock() - place.mark))
+            place.timer = self._loop.call_later(min(left, LONG_S), self._expire, place, context=job.context)
+
+    def _landed(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        """The task of a call that has waited is done."""
+        if self._tasks.pop(task) is None:
+            _retrieve(task)  # it was given up
+            return
+        chunk = place.chunk
+        assert chunk is not None
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        if self.job.stopped:
+            _retrieve(task)
+        elif place.late:
+            self._overran(place, task)
+        else:
+            self._record(place, task)
+        self._end(place)
+        self.notify(1)
+
+    def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        chunk = place.chunk
+        assert chunk is not None
+        try:
+            chunk.out.append(task.result())
+        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            self._failed(chunk, place.item, error, clock() - place.mark)
+        place.item = place.task = None
+
+    def _failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
+        if type(error) is _Carried:
+            self.job.failed(chunk, item, detach(error.error), elapsed, error.kind)
+        else:
+            self.job.failed(chunk, item, error, elapsed)
+
+    def _end(self, place: TaskPlace) -> None:
+        """The place is free."""
+        chunk = place.chunk
+        assert chunk is not None
+        self.job.ended(place, chunk)
+        place.item = place.task = None
+        place.late = False
+        del self._busy[place]
+        self._free.append(place)
+        self._permits += 1
+
+    async def _call_checked(self, fn: Callable[[Any], Any], item: Any) -> Any:
+        """What a task runs where ``fn`` may return anything."""
+        try:
+            awaitable = fn(item)
+            if isawaitable(awaitable):
+                self._proven = True
+                return await awaitable
+            caught: BaseException = TypeError(
+                f"fn returned {type(awaitable).__name__}, which cannot be awaited: make fn async, "
+                'or have it run elsewhere with executor="thread" or "process"'
+            )
+            kind = Kind.FAILED if self._proven else Kind.FATAL
+        except (SystemExit, KeyboardInterrupt) as error:
+            caught, kind = error, Kind.PASSING
+        raise _Carried(caught, kind)
+
+    # ---- time limits -----------------------------------------------------------------------------
+
+    def _expire(self, place: TaskPlace) -> None:
+        """The call has taken too long: it is cancelled."""
+        assert place.task is not None
+        assert self._loop is not None
+        place.timer = None
+        if not place.task.done():
+            place.late = True
+            place.task.cancel()
+            place.timer = self._loop.call_later(_GRACE_S, place.give_up, context=self.job.context)
+
+    def _overran(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        cause: BaseException | None = None
+        try:
+            task.result()  # a call that swallows the cancellation has failed all the same
+        except BaseException as error:  # noqa: BLE001 - it shows where the call was
+            cause = detach(error.error if type(error) is _Carried else error)
+        self._fail_late(place, cause)
+
+    def _fail_late(self, place: TaskPlace, cause: BaseException | None) -> None:
+        assert place.chunk is not None
+        error = TimeoutError(f"the call took longer than timeout={self.job.timeout:g} s")
+        error.__cause__ = cause
+        self.job.failed(place.chunk, place.item, error, clock() - place.mark, Kind.FAILED)
+
+    def give_up(self, place: TaskPlace) -> None:
+        """The call does not heed its cancellation: its item fails now; the call no longer counts."""
+        assert place.task is not None
+        place.timer = None
+        self._tasks[place.task] = None
+        self.job.abandoned += 1
+        self._fail_late(place, None)
+        self._end(place)
+        self.notify(1)
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        loop = self._loop
+        if loop is not None and (self._busy or self._tasks or self.pauses):
+            try:
+                loop.call_soon_threadsafe(self.cancel)
+            except RuntimeError:  # the loop is closed: its tasks are gone
+                pass
+
+    def cancel(self) -> None:
+        """Cancel every call that still runs (after `stop`; in the loop)."""
+        self.pauses.cancel()
+        fresh, self._fresh = self._fresh, []
+        for place in fresh:
+            self._waits(place)
+        for task, place_or_none in list(self._tasks.items()):
+            if place_or_none is not None and place_or_none.timer is not None:
+                place_or_none.timer.cancel()
+                place_or_none.timer = None
+            task.cancel()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What is to be awaited after `cancel`."""
+        return list(self._tasks)
+
+    def retire(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at what became of the task, so that asyncio has nothing to complain of."""
+    if not task.cancelled():
+        task.exception()
