@@ -9,8 +9,9 @@ C
 """
 
 from ._api import ordered_map
-from ._api_async import ordered_amap, ordered_gather
+from ._api_async import ordered_amap
 from ._api_flat import ordered_flat_map
+from ._api_gather import ordered_gather
 from ._outcome import Failure
 from ._policy import SKIP, Retry, retry, sentinel
 from ._processes import Processes, WorkerDied

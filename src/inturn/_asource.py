@@ -60,17 +60,15 @@ class _Zip:
         if self._ended:
             raise StopAsyncIteration
         items: list[Any] = []
-        for position, iterator in enumerate(self._iterators):
-            try:
+        try:
+            for iterator in self._iterators:
                 items.append(await _next(iterator))
-            except StopAsyncIteration:
-                break
-        else:
-            return tuple(items)
-        self._ended = True
-        if self._strict:
-            await self._compare(position)
-        raise StopAsyncIteration
+        except StopAsyncIteration:
+            self._ended = True
+            if self._strict:
+                await self._compare(len(items))
+            raise
+        return tuple(items)
 
     async def _compare(self, position: int) -> None:
         """The words are those of ``zip(strict=True)``."""

@@ -3,7 +3,7 @@
 The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers. It
 waits in one place, `_wait`, for the run's bell. Who is the consumer is settled by the token in `_consumer`.
 
-What has to end with a run, its `_Leash`, does not refer to the handle, so that the handle can be dropped while calls run.
+What has to end with a run (its `Leash`) does not refer to the handle, so the handle can be dropped while calls run.
 
 ========== ======================================== =====================================================
 a run is   how it is told                           left by
@@ -14,8 +14,7 @@ over       ``_over`` is True                        (its tasks may still be clea
 ========== ======================================== =====================================================
 
 It is a class and no async generator: nothing is suspended inside a task group or a cancel scope (PEP 789), and
-closing does not depend on the garbage collector. The one async generator here, `_last_will`, is known to the loop, which closes it
-when it shuts down, and the open run with it.
+closing does not depend on the garbage collector.
 """
 
 from __future__ import annotations
@@ -24,20 +23,19 @@ import asyncio
 import contextvars
 import os
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from time import perf_counter as clock
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from ._asource import TaskFeeder
-from ._bell import Bell, all_done, in_thread, tell
+from ._bell import Bell, tell
 from ._borrowed import Borrowed
+from ._leash import Leash
 from ._run import AGAIN, LEFT_OUT, Raised, Run
 from ._source import HANDFUL_S, Source
 from ._stats import Stats
-from ._tasks import TaskPool
 from ._window import NEVER, Now
-from ._worker import Job, inside
 
 __all__ = ["OrderedAmap"]
 
@@ -50,68 +48,6 @@ _BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a
 
 def _nothing_held() -> Any:
     raise IndexError
-
-
-class _Leash:
-    """What is ended with a run: its calls, and the feeder."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.feeder: TaskFeeder | None = None
-        self._will: AsyncGenerator[None, None] | None = None
-
-    def take(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The run is in the hands of this loop."""
-        self.loop = loop
-        self.job.wake = Bell(loop)
-        will = self._will = _last_will(self)
-        try:
-            will.asend(None).send(None)
-        except StopIteration:  # it has come to its yield
-            pass
-
-    def stop(self) -> None:
-        """Nothing is started any more, and what runs is cancelled (in the loop)."""
-        self.job.stop()
-        if isinstance(self.job.pool, TaskPool):
-            self.job.pool.cancel()
-        if self.feeder is not None:
-            self.feeder.cancel()
-        self.drop()
-
-    def drop(self) -> None:
-        """The run is over: the loop need not care for it."""
-        will, self._will = self._will, None
-        if will is not None:
-            try:
-                will.aclose().send(None)
-            except (StopIteration, RuntimeError):  # RuntimeError: it is what has called us
-                pass
-
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        tasks: list[asyncio.Task[Any]] = [] if self.feeder is None else [*self.feeder.tasks()]
-        return tasks + self.job.pool.tasks() if isinstance(self.job.pool, TaskPool) else tasks
-
-    async def gone(self, *, threads: bool) -> None:
-        """Until nothing of the run is left (after `stop`), calls in threads and processes included if so wanted."""
-        job = self.job
-        if inside(job):
-            return  # a call of the run itself, or its source, would wait for itself
-        await all_done(self.tasks)
-        if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
-            await in_thread(job.pool.join, job.warden.join)
-
-
-async def _last_will(leash: _Leash) -> AsyncGenerator[None, None]:
-    """Closed by the loop when it shuts down with the run still open, so that no task is left pending then."""
-    try:
-        yield
-    finally:
-        if leash._will is not None:
-            leash.stop()
-            leash.job.pool.retire()
-            await leash.gone(threads=True)
 
 
 class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
@@ -141,7 +77,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._run = run
         self._source = source if isinstance(source, Source) else None
         self._feeder = source if isinstance(source, TaskFeeder) else None
-        self._leash = _Leash(run.job)
+        self._leash = Leash(run.job)
         self._bulk = self._feeder is None and not run.shows_progress
         self._pop: Callable[[], Any] = _nothing_held
         self._breath = 0.0  # when others are to have a turn

@@ -25,7 +25,7 @@ class Submits(Protocol):
 ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
 
 
-FlatExecutorLike = Literal["thread", "serial"] | Threads
+FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
 
 
 class Opener(NamedTuple):
@@ -73,7 +73,7 @@ def _serial(job: Job, *, boxes: bool) -> Pool:
     return Serial(job)
 
 
-_FLAT: Final = '"thread", "serial" or Threads'
+_FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 
 
 def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
@@ -82,9 +82,22 @@ def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
         return open_pool(executor, timeout)._replace(open=lambda job, boxes: FlatSerial(job))
     if executor == "thread" or isinstance(executor, Threads):
         return open_pool(executor, timeout)
+    if executor == "process":
+        executor = Processes()
+    if isinstance(executor, Processes):
+        return open_pool(executor, timeout)._replace(open=_flat_processes(executor))
     if isinstance(executor, str):
         raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
     cure = ""
     if callable(executor) or hasattr(executor, "submit"):
         cure = "; an executor of yours returns results whole: collect lists with ordered_map"
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
+
+
+def _flat_processes(settings: Processes) -> Callable[..., Pool]:
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        from ._flat_processes import FlatProcessPool
+
+        return FlatProcessPool(job, settings)
+
+    return open_

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["ATOMS", "LARGE", "RemoteTraceback", "dumps_fn", "is_atom", "pack", "pack_error", "unpack", "unpack_error"]
 
 PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
-Packed = tuple[str, str, "bytes | None"]  # what it was, its traceback in words, itself if it pickles
+Packed = tuple[str, str, tuple[bytes, ...]]  # what it was, its traceback in words, itself and its causes if they pickle
+_MOST_CAUSES: Final = 8
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str, bytes})
 LARGE: Final = 1 << 16
@@ -73,39 +74,53 @@ def dumps_fn(fn: Any, *, main_is_there: bool = False) -> bytes:
 
 
 def pack_error(error: BaseException) -> Packed:
-    """An error in a form that always travels."""
+    """An error in a form that always travels, and the causes it was raised from as far as they travel."""
     try:
         words = "".join(traceback.format_exception(error))
     except Exception:  # noqa: BLE001 - its `__str__` may be broken
         words = "".join(traceback.format_tb(error.__traceback__))
     try:
-        blob: bytes | None = pickle.dumps(error, PROTOCOL)
-        if not isinstance(pickle.loads(blob), BaseException):  # type: ignore[arg-type]  # noqa: S301 - our own; many errors pickle and do not unpickle
-            blob = None
-    except Exception:  # noqa: BLE001
-        blob = None
-    try:
         text = f"{type(error).__qualname__}: {error}"
     except Exception:  # noqa: BLE001
         text = type(error).__qualname__
-    return text, words, blob
+    blobs: list[bytes] = []
+    each: BaseException | None = error
+    while each is not None and len(blobs) < _MOST_CAUSES and (blob := _dumps_error(each)) is not None:
+        blobs.append(blob)
+        each = each.__cause__
+    return text, words, tuple(blobs)
+
+
+def _dumps_error(error: BaseException) -> bytes | None:
+    try:
+        blob = pickle.dumps(error, PROTOCOL)
+        whole = isinstance(pickle.loads(blob), BaseException)  # noqa: S301 - our own; many errors pickle and do not unpickle
+    except Exception:  # noqa: BLE001
+        return None
+    return blob if whole else None
 
 
 def unpack_error(packed: Packed) -> BaseException:
-    text, words, blob = packed
-    error: BaseException | None = None
-    if blob is not None:
+    """The error, with its causes; the last of them is its traceback, in words."""
+    text, words, blobs = packed
+    chain = list(_loads_errors(blobs)) or [RuntimeError(text)]
+    for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
+        try:
+            error.__cause__ = cause
+        except Exception:  # noqa: BLE001, S110 - frozen exceptions exist
+            pass
+    return chain[0]
+
+
+def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
+    for blob in blobs:
         try:
             error = pickle.loads(blob)  # noqa: S301 - from a worker of the same run
         except Exception:  # noqa: BLE001
-            error = None
-    if not isinstance(error, BaseException):
-        error = RuntimeError(text)
-    try:
-        error.__cause__ = RemoteTraceback(words)
-    except Exception:  # noqa: BLE001, S110 - frozen exceptions exist
-        pass
-    return error
+            return
+        if not isinstance(error, BaseException):
+            return
+        yield error
 
 
 # ---- items and results ---------------------------------------------------------------------------

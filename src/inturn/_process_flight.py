@@ -1,6 +1,6 @@
 """One chunk on its way through a worker process: from packing its items to its last outcome.
 
-All of it happens in the place's thread. ``chunk.todo`` is an `_Away` meanwhile, so that whoever drains the chunk (a failure that ends
+All of it happens in the place's thread. ``chunk.todo`` is an `Away` meanwhile, so that whoever drains the chunk (a failure that ends
 the run, `Job.stop`) reaches the worker, at once and from any thread.
 
 With the counter of the worker's memory at item *i* and *r* outcomes reported, a death is settled like this:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from ._process_pool import ProcessPool
     from ._process_start import Awake
 
-__all__ = ["Flight"]
+__all__ = ["Away", "Flight"]
 
 _SIZED: Final = frozenset({str, bytes})
 
 
-class _Away:
+class Away:
     """What a chunk has to do, while its items are in a worker: taking from it recalls them."""
 
     __slots__ = ("_recall", "_serial")
@@ -49,7 +49,7 @@ class _Away:
         self._recall = recall
         self._serial = serial
 
-    def __iter__(self) -> _Away:
+    def __iter__(self) -> Away:
         return self
 
     def __next__(self) -> NoReturn:
@@ -83,7 +83,7 @@ class Flight:
         with self._awake:
             load = self._load()
         worker.up.numbers[0] = -1
-        chunk.todo = iter(_Away(worker.recall, self._serial))
+        chunk.todo = iter(Away(worker.recall, self._serial))
         if job.stopped or chunk.index > job.window.halt:  # asked after `todo` is set: see `Job.stop`
             return
         self._begun = clock()

@@ -28,20 +28,26 @@ import signal
 import threading
 from collections.abc import Callable
 from time import perf_counter as clock
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _wire as wire
 from ._outcome import detach
 from ._pickling import ATOMS, LARGE, PROTOCOL, pack, pack_error, unpack
 from ._segments import Memory
-from ._window import BOX_S, taking
+from ._gil import rest_of, taking
+from ._window import BOX_S
 from ._worker import enclosing
 
-__all__ = ["BATCHED", "EACH", "PACED", "ignore_interrupts", "main"]
+if TYPE_CHECKING:
+    from ._flat_worker import Streams
+
+__all__ = ["BATCHED", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "main"]
 
 BATCHED: Final = 0  # outcomes are reported when the chunk is over, or recalled
 PACED: Final = 1  # besides, before an item is begun a time box after the last report
 EACH: Final = 2  # besides, after every item
+STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `_flat_worker`
+CREDIT: Final = 4  # how many more, or None when the run is over; and how many have arrived
 
 _LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot be waited for
 
@@ -91,6 +97,7 @@ class _Worker:
         self._out: list[Any] = []
         self._reported = 0  # how many of `_out`
         self._begun = self._reported_at = 0.0
+        self._streams: Streams | None = None
 
     # ---- the main thread -------------------------------------------------------------------------
 
@@ -106,7 +113,12 @@ class _Worker:
             serial, how, items = pickle.loads(wire.read(link, size))  # noqa: S301 - from our parent
             if not serial:
                 return
-            self._run(fn, serial, how, items)
+            if how == CREDIT:
+                numbers[0] = -1  # too late for a stream that has ended; nothing has begun
+            elif how == STREAM:
+                self._stream(fn, serial, items)
+            else:
+                self._run(fn, serial, how, items)
             del items
 
     def _prepare(self) -> Callable[[Any], Any] | None:
@@ -132,7 +144,7 @@ class _Worker:
         self._up.clear()
         with self._lock:
             self._serial, self._todo, self._out, self._reported = serial, todo, out, 0
-            rest = len(list(todo)) if serial <= self._recalled else 0
+            rest = len(rest_of(todo)) if serial <= self._recalled else 0
         numbers, append = self._up.numbers, out.append
         position = 0
         mark = self._begun = self._reported_at = clock()
@@ -159,6 +171,13 @@ class _Worker:
         with self._lock:
             self._report(serial, done=True, rest=rest)
             self._serial, self._todo, self._out = 0, iter(()), []
+
+    def _stream(self, fn: Callable[[Any], Any], serial: int, load: tuple[Any, int]) -> None:
+        if self._streams is None:
+            from ._flat_worker import Streams
+
+            self._streams = Streams(self)
+        self._streams.run(fn, serial, load)
 
     def _unpack(self, packed: tuple[Any, ...]) -> Any:
         if not packed:
@@ -214,7 +233,7 @@ class _Worker:
         with self._lock:
             self._recalled = max(self._recalled, serial)
             if self._serial and self._serial <= serial:
-                self._report(self._serial, done=False, rest=len(list(self._todo)))
+                self._report(self._serial, done=False, rest=len(rest_of(self._todo)))
 
     def _watch_parent(self) -> int | None:
         if not hasattr(os, "pidfd_open"):

@@ -77,6 +77,10 @@ class Memory:
         """The reader has taken everything out."""
         self._end = _HEAD
 
+    def used(self) -> bool:
+        """Whether anything was stowed since `clear`."""
+        return self._end > _HEAD
+
     def stow(self, data: memoryview) -> Where | None:
         """Copy the data in; None if there is no room for it."""
         begin, size = self._end, data.nbytes

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._gil import fence
 from ._outcome import Err, Kind
 from ._window import Window
 from ._worker import Job
@@ -108,6 +109,7 @@ class Feeder:
 
     def room(self) -> None:
         """The consumer has taken something, or the run is over; from anywhere."""
+        fence()
         if self._resting:
             try:
                 self._resting.pop()

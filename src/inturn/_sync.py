@@ -94,12 +94,15 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         me = object()
         if self._consumer.setdefault(None, me) is not me:
+            if self._over:
+                raise StopIteration  # it is being closed from elsewhere
             raise ValueError(f"{self._name} already executing: a run has one consumer at a time")
         try:
             outcome = self._step()
             if outcome is _END or type(outcome) is Raised:
+                closed = self._over  # by somebody else, who waits for what runs
                 self._finish()
-                if outcome is _END:
+                if outcome is _END and not closed:
                     self._join()
             elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
                 self._pop = _nothing_held
@@ -128,8 +131,9 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         job.pool.open()
         if self._live:
             assert self._source is not None
-            self._feeder = Feeder(self._source, run.window, job)
-            self._feeder.start()
+            feeder = Feeder(self._source, run.window, job)
+            feeder.start()
+            self._feeder = feeder  # started: `close` may join it
 
     def _step(self) -> Any:
         """The next result, `_END` or `Raised`."""

@@ -1,17 +1,16 @@
-"""The pool whose workers are asyncio tasks: each item is a `Task` of its own, with a context of its own.
+"""The pool whose workers are asyncio tasks: each call that waits is a `Task` of its own, with a context of its own.
 
-A task belongs to one item for all its life, so whatever hangs on a task (its cancellation count, ``current_task()`` as a
-key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes that cheap is that a call
-which returns at once costs no trip through the loop: from Python 3.12 on a task is started eagerly, here, by the *pump*,
-which takes its result and goes on to the next item of the chunk. Only a call that really waits gets a done-callback, and then the
-rest of its chunk is taken back at once. Where tasks cannot start eagerly (Python 3.11, a task factory of the user's) the
-pump looks at them one turn of the loop later, which is when their first step is over.
+A task belongs to one call for all the call's life, so whatever hangs on a task (its cancellation count, ``current_task()`` as
+a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes that cheap is that a call
+which returns at once costs no trip through the loop: its task is started eagerly by the *pump*, which takes the result and goes
+on to the next item of the chunk (on Python 3.11, where tasks cannot start eagerly, see `_carrier`). At the first call
+that waits, the rest of its chunk is taken back, and a done-callback tells of its end.
 
 ======== =================================================== ==============================================
 place    how it is told                                      left by
 ======== =================================================== ==============================================
 free     counted in ``_permits``                             the pump, which claims a chunk for it
-begun    ``chunk`` is set; in ``_fresh`` if not eager        its call's end or first wait: the pump's look
+begun    ``chunk`` is set, inside the pump                   its chunk's end; its first call that waits
 waiting  its task is in ``_tasks``, and maps to the place    the call's end: `_landed`
 late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
 given up its task maps to None; the place is free            the call's end, which nobody sees
@@ -32,11 +31,13 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._carrier import Carrier
 from ._outcome import Kind, detach
-from ._window import BOX_S, Chunk
+from ._pauses import Pauses
+from ._window import Chunk
 from ._worker import LONG_S, Call, Job, Place
 
-__all__ = ["Pauses", "TaskPool"]
+__all__ = ["TaskPool"]
 
 _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
@@ -61,52 +62,15 @@ async def _call(fn: Callable[[Any], Any], item: Any) -> Any:
     raise _Carried(caught, Kind.PASSING)
 
 
-def _maker(loop: asyncio.AbstractEventLoop) -> tuple[Make, bool]:
-    """How a task is made in this loop, and whether that also runs its first step."""
+def _maker(loop: asyncio.AbstractEventLoop) -> Make | None:
+    """How a task is made in this loop, if possible running its first step; None if calls are to be carried."""
     factory = loop.get_task_factory()
-    eager = sys.version_info >= (3, 12)
-    if eager and factory is asyncio.eager_task_factory:
-        factory = None
-    if factory is not None:
-        return lambda coro, context: loop.create_task(coro, context=context), False
-    if eager:
-        return lambda coro, context: asyncio.Task(coro, loop=loop, context=context, eager_start=True), True
-    return lambda coro, context: asyncio.Task(coro, loop=loop, context=context), False
-
-
-class Pauses:
-    """What a `Warden` is on threads: it lets an item run again when its pause is over. Boxes and limits are the pool's."""
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._timers: dict[Chunk, asyncio.TimerHandle] = {}
-
-    def arm(self) -> None:
-        pass
-
-    def later(self, seconds: float, chunk: Chunk) -> None:
-        """The chunk is ready to run again after a pause."""
-        loop = asyncio.get_running_loop()
-        self._timers[chunk] = loop.call_later(min(seconds, LONG_S), self._over, chunk, context=self._job.context)
-
-    def _over(self, chunk: Chunk) -> None:
-        del self._timers[chunk]
-        self._job.window.again(chunk)
-        self._job.pool.notify(1)
-
-    def __bool__(self) -> bool:
-        return bool(self._timers)
-
-    def cancel(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-
-    def stop(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
+    if sys.version_info >= (3, 12):
+        if factory is None or factory is asyncio.eager_task_factory:
+            return lambda coro, context: asyncio.Task(coro, loop=loop, context=context, eager_start=True)
+    elif factory is None:
+        return None
+    return lambda coro, context: loop.create_task(coro, context=context)
 
 
 class TaskPlace:
@@ -138,21 +102,20 @@ class TaskPool:
     def __init__(self, job: Job, *, known: bool) -> None:
         self.job = job
         self.pauses = Pauses(job)
-        self._call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = _call if known else self._call_checked
+        self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = _call if known else self._call_checked
         self._proven = known  # that fn returns awaitables
         self._loop: asyncio.AbstractEventLoop | None = None
         self._make: Make | None = None
-        self._eager = False
         self._permits = job.concurrency
         self._busy: dict[TaskPlace, None] = {}
         self._free: list[TaskPlace] = []
-        self._fresh: list[TaskPlace] = []  # begun, and to be looked at in the next turn
         self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
         self._scheduled = False
+        self._turns: dict[asyncio.Task[Any], None] = {}  # the carriers that are to run the pump
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._make, self._eager = _maker(self._loop)
+        self._make = _maker(self._loop)
 
     # ---- consumer, feeder, timers ----------------------------------------------------------------
 
@@ -166,7 +129,28 @@ class TaskPool:
     def _schedule(self) -> None:
         assert self._loop is not None
         self._scheduled = True
-        self._loop.call_soon(self._pump, context=self.job.context)
+        if self._make is None:
+            for _ in range(max(1, min(self._permits, self.job.window.available()))):  # one for each call that may wait
+                turn = asyncio.Task(self._carry(), loop=self._loop, context=self.job.context)
+                self._turns[turn] = None
+                turn.add_done_callback(self._turned)
+        else:
+            self._loop.call_soon(self._pump, context=self.job.context)
+
+    async def _carry(self) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        del self._turns[task]
+        task.remove_done_callback(self._turned)
+        carrier = Carrier(task)
+        self._pump(carrier)
+        return None if carrier.rest is None else await carrier.rest
+
+    def _turned(self, task: asyncio.Task[Any]) -> None:
+        """The carrier was cancelled before its turn came."""
+        self._turns.pop(task, None)
+        self._scheduled = bool(self._turns)
+        self.notify(1)
 
     def places(self) -> list[Place]:
         return list(self._busy)
@@ -182,15 +166,13 @@ class TaskPool:
 
     # ---- the pump --------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def _pump(self, carrier: Carrier | None = None) -> None:
         """Start what can be started, for a few milliseconds."""
         job = self.job
         try:
-            begun = clock()
-            if self._fresh:
-                self._look(begun)
+            until = clock() + _TURN_S
             more = False
-            while self._permits and job.may_start():
+            while not more and self._permits and job.may_start():
                 chunk = job.window.claim()
                 if chunk is None:
                     break
@@ -198,23 +180,21 @@ class TaskPool:
                 self._permits -= 1
                 self._busy[place] = None
                 job.begun(place, chunk)
-                if self._eager:
-                    self._run(place, chunk, begun + _TURN_S)
-                else:
-                    self._begin(place, chunk)
-                if clock() >= begun + _TURN_S:
+                if carrier is None:
+                    self._run(place, chunk, until)
+                elif not carrier.run(self, place, chunk, until):
                     more = True
-                    break
-            self._scheduled = False
-            if more or self._fresh:
-                self._schedule()
+                more = more or clock() >= until
+            self._scheduled = bool(self._turns)
+            if more and job.window.available():
+                self.notify(1)
         except BaseException as error:  # noqa: BLE001 - Ctrl-C, or a fault of ours: the consumer must not wait for ever
-            self._scheduled = False
+            self._scheduled = bool(self._turns)
             job.crash(error)
 
     def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
         """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
-        job, make, call = self.job, self._make, self._call
+        job, make, call = self.job, self._make, self.call
         fn, copy, append = job.fn, job.context.copy, chunk.out.append
         assert make is not None
         mark = place.since
@@ -222,58 +202,18 @@ class TaskPool:
             task = make(call(fn, item), copy())
             if not task.done():
                 place.item, place.task, place.mark = item, task, mark
-                self._waits(place)
+                self.waits(place)
                 return
             try:
                 append(task.result())
             except BaseException as error:  # noqa: BLE001 - it travels to the consumer
-                self._failed(chunk, item, error, clock() - mark)
+                self.failed(chunk, item, error, clock() - mark)
             mark = clock()
             if mark >= until:
                 job.window.take_back(chunk)
-        self._end(place)
+        self.end(place)
 
-    def _begin(self, place: TaskPlace, chunk: Chunk) -> None:
-        """Start the chunk's first call, which is not eager."""
-        assert self._make is not None
-        for item in chunk.todo:
-            place.item, place.mark = item, place.since
-            place.task = self._make(self._call(self.job.fn, item), self.job.context.copy())
-            self._fresh.append(place)
-            return
-        self._end(place)
-
-    def _look(self, now: float) -> None:
-        """The first steps of calls that were not eager are over: see which have ended, and start the next of their chunks."""
-        job, make, call = self.job, self._make, self._call
-        fn, copy, fresh, oldest = job.fn, job.context.copy, [], now - BOX_S
-        assert make is not None
-        looked_at, self._fresh = self._fresh, fresh
-        shared = 1 - 1 / len(looked_at)
-        for place in looked_at:
-            task, chunk = place.task, place.chunk
-            assert task is not None
-            assert chunk is not None
-            if not task.done():
-                self._waits(place)
-                continue
-            try:
-                chunk.out.append(task.result())
-            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
-                self._failed(chunk, place.item, error, now - place.mark)
-            if place.since < oldest:
-                job.window.take_back(chunk)
-            place.mark = now
-            for item in chunk.todo:
-                place.item = item
-                place.task = make(call(fn, item), copy())
-                fresh.append(place)
-                break
-            else:
-                place.since += (now - place.since) * shared  # the time that others took in the same turns
-                self._end(place)
-
-    def _waits(self, place: TaskPlace) -> None:
+    def waits(self, place: TaskPlace) -> None:
         """The call has not ended in its first step: it keeps the place, and its batch-mates go elsewhere."""
         job, task, chunk = self.job, place.task, place.chunk
         assert task is not None
@@ -307,8 +247,8 @@ class TaskPool:
             self._overran(place, task)
         else:
             self._record(place, task)
-        self._end(place)
-        self.notify(1)
+        self.end(place)
+        self.notify(min(1, self.job.window.available()))
 
     def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
         chunk = place.chunk
@@ -316,16 +256,16 @@ class TaskPool:
         try:
             chunk.out.append(task.result())
         except BaseException as error:  # noqa: BLE001 - it travels to the consumer
-            self._failed(chunk, place.item, error, clock() - place.mark)
+            self.failed(chunk, place.item, error, clock() - place.mark)
         place.item = place.task = None
 
-    def _failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
+    def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is _Carried:
             self.job.failed(chunk, item, detach(error.error), elapsed, error.kind)
         else:
             self.job.failed(chunk, item, error, elapsed)
 
-    def _end(self, place: TaskPlace) -> None:
+    def end(self, place: TaskPlace) -> None:
         """The place is free."""
         chunk = place.chunk
         assert chunk is not None
@@ -385,8 +325,8 @@ class TaskPool:
         self._tasks[place.task] = None
         self.job.abandoned += 1
         self._fail_late(place, None)
-        self._end(place)
-        self.notify(1)
+        self.end(place)
+        self.notify(min(1, self.job.window.available()))
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -401,9 +341,8 @@ class TaskPool:
     def cancel(self) -> None:
         """Cancel every call that still runs (after `stop`; in the loop)."""
         self.pauses.cancel()
-        fresh, self._fresh = self._fresh, []
-        for place in fresh:
-            self._waits(place)
+        for turn in self._turns:
+            turn.cancel()
         for task, place_or_none in list(self._tasks.items()):
             if place_or_none is not None and place_or_none.timer is not None:
                 place_or_none.timer.cancel()
@@ -412,7 +351,7 @@ class TaskPool:
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is to be awaited after `cancel`."""
-        return list(self._tasks)
+        return [*self._tasks, *self._turns]
 
     def retire(self) -> None:
         pass

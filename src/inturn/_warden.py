@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
+from ._gil import fence
 from ._window import BOX_S, Chunk
 from ._worker import LONG_S
 
@@ -36,12 +37,14 @@ class Warden:
         self._pauses: list[tuple[float, int, Chunk]] = []
         self._absent = deque([None])
         self._resting: deque[None] = deque()
+        self._gone = threading.Lock()
         self._thread: threading.Thread | None = None
 
     # ---- from workers and the consumer -----------------------------------------------------------
 
     def arm(self) -> None:
         """There is something to watch in a place."""
+        fence()
         if self._absent:
             self._start()
         elif self._resting:
@@ -62,14 +65,24 @@ class Warden:
             self._absent.pop()
         except IndexError:
             return
-        self._thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
-        self._thread.start()
+        self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
+        thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._gone.release()
+            raise
+        self._thread = thread
 
     def stop(self) -> None:
         self._inbox.put(None)
 
     def join(self) -> None:
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is threading.current_thread():
+            return
+        with self._gone:
+            pass
+        if self._thread is not None:
             self._thread.join()
 
     # ---- its own thread --------------------------------------------------------------------------
@@ -88,10 +101,13 @@ class Warden:
                     pause = self._inbox.get(timeout=due and min(due, LONG_S))
                 except Empty:
                     continue
+                self._resting.clear()
                 if pause is not None:
                     heapq.heappush(self._pauses, pause)
         except BaseException as error:  # noqa: BLE001 - the consumer must not wait for ever
             job.crash(error)
+        finally:
+            self._gone.release()
 
     def _look(self) -> float | None:
         """Do what is due; seconds until something else is, or None."""

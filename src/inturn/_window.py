@@ -43,9 +43,10 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any, Final
 
+from ._gil import rest_of, taking
 from ._outcome import Err
 
-__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window", "taking"]
+__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window"]
 
 BOX_S: Final = 0.005
 """The time box: seconds after which what a chunk has not started is taken back."""
@@ -56,30 +57,6 @@ NEVER: Final = sys.maxsize
 _AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a good guess is never taken back
 _TINY_S: Final = 100e-6  # items shorter than this may widen a default window
 _MOST: Final = 4096  # and never past this
-
-_gil_enabled = getattr(sys, "_is_gil_enabled", None)
-
-
-class _Taking:
-    """An iterator that several threads may take from without the GIL; ``iter(list)`` is one with it."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._take = deque(items).popleft
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            return self._take()
-        except IndexError:
-            raise StopIteration from None
-
-
-taking: Any = iter if _gil_enabled is None or _gil_enabled() else _Taking
-
 
 def small(thing: Any) -> bool:
     """Whether it is under a kilobyte, as far as a quick look tells; the elements of a short sequence count."""
@@ -178,15 +155,15 @@ class Window:
 
     def add(self, item: Any) -> int:
         """One item more; returns how many chunks more may be claimed."""
+        self.pulled += 1  # first: once it is in the pile, it may be run and complete before our next step
         self._main.items.append(item)
-        self.pulled += 1
         return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
 
     def extend(self, items: list[Any]) -> int:
         """Several items more; returns how many chunks more may be claimed."""
         before = self.pulled
-        self._main.items.extend(items)
         self.pulled += len(items)
+        self._main.items.extend(items)
         if self._chunksize is None:
             return min(len(items), self.available())
         return self.pulled // self._chunksize - before // self._chunksize
@@ -203,7 +180,7 @@ class Window:
         """About how many chunks could be claimed now; 0 just when `claim` would find none."""
         if self._again:
             return len(self._again)
-        rests = self._rests
+        rests = self._rests[:]  # workers take from it meanwhile
         if rests and rests[0].index <= self.halt:
             return len(rests)
         ready = len(self._main.items) if self._main.index <= self.halt else 0
@@ -252,7 +229,7 @@ class Window:
 
     def take_back(self, chunk: Chunk) -> bool:
         """Make a pile of what the chunk has not started."""
-        rest = list(chunk.todo)
+        rest = rest_of(chunk.todo)
         if not rest:
             return False
         pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
@@ -305,7 +282,6 @@ class Window:
         while True:
             node = self._cursor
             if isinstance(node, Chunk):
-                ended = node.ended  # read before `out`, as it is set after the last outcome
                 if self._position < len(node.out):
                     outcome = node.out[self._position]
                     while type(outcome) is Chunk:  # it runs again, perhaps for the third time
@@ -313,7 +289,7 @@ class Window:
                             return None
                         outcome = outcome.out[0]
                     return (outcome,)
-                if not ended or self._position < node.size:
+                if self._position < node.size:
                     return None
             following = node.next
             if isinstance(following, Pile):

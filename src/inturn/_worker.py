@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final, Protocol
 
+from ._gil import fence
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, Decide, Retry
 from ._window import Chunk, Window
@@ -223,6 +224,7 @@ class Job:
 
     def _halt_at(self, index: int, chunk: Chunk | None = None) -> None:
         self.window.halt_at(index)
+        fence()
         drain(chunk)
         for place in self.pool.places():
             if place.chunk is not None and place.chunk.index > index:
@@ -239,6 +241,7 @@ class Job:
         """A place is about to run a chunk that was claimed."""
         place.since = clock()
         place.chunk = chunk
+        fence()
         if self.stopped or chunk.index > self.window.halt:  # asked after `chunk` is set: see stop, _halt_at
             drain(chunk)
         elif place.boxed:
@@ -255,9 +258,10 @@ class Job:
         place.chunk = None
         chunk.ended = True
         sleeping = self.sleeping
+        fence()
         if sleeping:
             try:
-                if chunk.index <= sleeping[0] <= chunk.index + chunk.size:  # the item behind it waits for `ended`
+                if chunk.index <= sleeping[0] < chunk.index + chunk.size:
                     sleeping.pop()
                     self.wake.put(None)
             except IndexError:
@@ -286,6 +290,7 @@ class Job:
     def stop(self) -> None:
         """Nothing is started any more."""
         self.stopped = True
+        fence()
         self.context = contextvars.Context()  # it holds `enclosing`, and that this job: a cycle
         for place in self.pool.places():
             drain(place.chunk)

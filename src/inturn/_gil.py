@@ -1,0 +1,63 @@
+"""What differs without the GIL, in one place.
+
+With the GIL, an iterator over a list can be shared (each step is atomic), and all threads see writes in one order. Without
+it, neither holds: the processor may let a thread read before its own last write is seen by others. Two threads that each
+write one thing and then read the other's could so both miss the other (Dekker's pattern).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["fence", "rest_of", "taking"]
+
+
+class _Taking:
+    """An iterator that several threads may take from."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = deque(items)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self._items.popleft()
+        except IndexError:
+            raise StopIteration from None
+
+    def rest(self) -> list[Any]:
+        """From the right, so that one who takes from the left meanwhile leaves no gap."""
+        items: list[Any] = []
+        try:
+            while True:
+                items.append(self._items.pop())
+        except IndexError:
+            items.reverse()
+            return items
+
+
+_gil_enabled = getattr(sys, "_is_gil_enabled", None)
+GIL = _gil_enabled is None or bool(_gil_enabled())
+
+
+def taking(items: list[Any]) -> Iterator[Any]:
+    """An iterator that a worker runs through while others may take `rest_of` it."""
+    return iter(items) if GIL else _Taking(items)
+
+
+def rest_of(iterator: Iterator[Any]) -> list[Any]:
+    """All that is left of what `taking` returned, in one piece."""
+    return iterator.rest() if type(iterator) is _Taking else list(iterator)
+
+
+def fence() -> None:
+    """What this thread has written is seen by all before it reads on."""
+    if not GIL:
+        [].append(None)  # takes and leaves the list's own lock: an atomic exchange, which is a full barrier

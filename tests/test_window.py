@@ -1,0 +1,253 @@
+"""The engine of `ordered_map` under every interleaving Hypothesis can think of, without a thread; its model is `map`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from inturn._outcome import Err, Kind
+from inturn._window import NEVER, Chunk, Now, Window
+
+ITEMS = 60
+
+
+class Model(RuleBasedStateMachine):
+    """Workers, the warden and the consumer take turns at random; what is delivered is what `map` delivers."""
+
+    @initialize(
+        concurrency=st.integers(1, 4),
+        limit=st.one_of(st.none(), st.integers(1, 12)),
+        chunksize=st.one_of(st.none(), st.integers(1, 5)),
+        failing=st.sets(st.integers(0, ITEMS)),
+        again=st.dictionaries(st.integers(0, ITEMS), st.integers(1, 3)),
+        source_fails=st.booleans(),
+    )
+    def begin(
+        self,
+        concurrency: int,
+        limit: int | None,
+        chunksize: int | None,
+        failing: set[int],
+        again: dict[int, int],
+        source_fails: bool,
+    ) -> None:
+        if limit is not None and chunksize is not None:
+            limit = max(limit, chunksize)
+        self.window = Window(concurrency, limit, chunksize)
+        self.most = limit if limit is not None else max(4096, 2 * concurrency * (chunksize or 1))
+        self.chunksize = chunksize
+        self.failing = failing
+        self.again = again
+        self.source_fails = source_fails
+        self.running: list[Chunk] = []
+        self.pausing: list[Chunk] = []
+        self.begun: list[tuple[int, int]] = []
+        self.delivered: list[Any] = []
+        self.attempts: dict[int, int] = {}
+
+    # ---- the consumer ----
+
+    @rule(count=st.integers(1, 8))
+    def pull(self, count: int) -> None:
+        window = self.window
+        count = min(count, window.room())
+        if count < 1:
+            return
+        items = list(range(window.pulled, min(ITEMS, window.pulled + count)))
+        if len(items) == 1:
+            window.add(items[0])
+        else:
+            window.extend(items)
+        if len(items) < count:
+            final = Err(OSError("the source"), kind=Kind.SOURCE) if self.source_fails else None
+            window.finish(final)
+
+    @rule()
+    def deliver_one(self) -> None:
+        window = self.window
+        if window.now() is not Now.DELIVER:
+            return
+        at_end = window.taken == window.pulled
+        outcome = window.peek()
+        if type(outcome) is Err:
+            self.delivered.append("source" if at_end else ("failed", outcome.item))
+        else:
+            self.delivered.append(outcome)
+        window.drop()
+
+    @rule()
+    def deliver_many(self) -> None:
+        if self.window.now() is Now.DELIVER:
+            results = self.window.take_results()
+            if results is not None:
+                assert results
+                self.delivered += reversed(results)
+
+    @rule()
+    def policy_retries_the_head(self) -> None:
+        window = self.window
+        if window.now() is Now.DELIVER and window.taken < window.pulled:
+            outcome = window.peek()
+            if type(outcome) is Err and self.attempts.get(outcome.item, 0) < 6:
+                self.pausing.append(window.run_again(outcome.item, outcome.attempt + 1))
+
+    @rule(pace=st.sampled_from([1e-7, 1e-5, 1e-3, 1.0]))
+    def time_passes(self, pace: float) -> None:
+        self.window.measured(pace, [None])
+        self.window.resize()
+
+    # ---- the workers ----
+
+    @rule()
+    def claim(self) -> None:
+        could = self.window.available() > 0
+        chunk = self.window.claim()
+        assert (chunk is not None) == could
+        if chunk is not None:
+            self.begun.append((chunk.index, chunk.size))
+            if self.chunksize is not None and chunk.attempt == 1:
+                behind_a_rest = chunk.index % self.chunksize or chunk.size < self.chunksize
+                assert chunk.size == self.chunksize or self.window.exhausted or behind_a_rest
+            self.running.append(chunk)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def run_one_item(self, data: st.DataObject) -> None:
+        chunk = data.draw(st.sampled_from(self.running))
+        for item in chunk.todo:
+            self.run_item(chunk, item)
+            return
+        self.end(chunk)
+
+    def run_item(self, chunk: Chunk, item: int) -> None:
+        assert chunk.index + len(chunk.out) == item
+        attempt = self.attempts[item] = self.attempts.get(item, 0) + 1
+        if attempt <= self.again.get(item, 0):
+            fresh = Chunk.again(item, item, chunk.attempt + 1)
+            chunk.plain = False
+            chunk.out.append(fresh)
+            self.pausing.append(fresh)
+        elif item in self.failing:
+            chunk.plain = False
+            chunk.out.append(Err(ValueError(item), item, attempt=chunk.attempt))
+        else:
+            chunk.out.append(item * 10)
+
+    def end(self, chunk: Chunk) -> None:
+        chunk.ended = True
+        self.running.remove(chunk)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def take_back(self, data: st.DataObject) -> None:
+        self.window.take_back(data.draw(st.sampled_from(self.running)))
+
+    @precondition(lambda self: self.pausing)
+    @rule(data=st.data())
+    def pause_ends(self, data: st.DataObject) -> None:
+        chunk = data.draw(st.sampled_from(self.pausing))
+        self.pausing.remove(chunk)
+        self.window.again(chunk)
+
+    # ---- what always holds ----
+
+    def expected(self) -> list[Any]:
+        values: list[Any] = [("failed", item) if item in self.failing else item * 10 for item in range(ITEMS)]
+        return [*values, "source"] if self.source_fails else values
+
+    @invariant()
+    def g01_what_is_delivered_is_a_prefix_of_map(self) -> None:
+        if hasattr(self, "window"):
+            assert self.delivered == self.expected()[: len(self.delivered)]
+
+    @invariant()
+    def g03_the_window_is_never_exceeded(self) -> None:
+        if hasattr(self, "window"):
+            window = self.window
+            assert window.pulled - window.taken <= self.most
+            assert 0 <= window.taken <= window.pulled
+            assert window.limit <= self.most
+            assert window.waiting() <= window.pulled - window.taken
+
+    def teardown(self) -> None:
+        """Whatever has happened so far, the run can be brought to its end, and nothing is lost."""
+        if not hasattr(self, "window"):
+            return
+        window = self.window
+        while window.now() is not Now.DONE:
+            self.pull(3)
+            for chunk in list(self.pausing):
+                self.pausing.remove(chunk)
+                window.again(chunk)
+            self.claim()
+            for chunk in list(self.running):
+                for item in chunk.todo:
+                    self.run_item(chunk, item)
+                self.end(chunk)
+            self.deliver_one()
+        assert self.delivered == self.expected()
+        assert window.pulled == window.taken == ITEMS
+
+
+TestWindow = Model.TestCase
+TestWindow.settings = settings(max_examples=200, stateful_step_count=80, deadline=None)
+
+
+def test_g09_nothing_behind_a_failure_that_ends_the_run_can_be_claimed() -> None:
+    window = Window(2, 20, None)
+    window.extend(list(range(10)))
+    first = window.claim()
+    assert first is not None
+    window.halt_at(0)
+    assert window.available() == 0
+    assert window.claim() is None
+    assert window.halt == 0 != NEVER
+    first.out.append(0)
+    first.ended = True
+    assert window.now() is Now.DELIVER
+
+
+def test_g12_clear_lets_go_of_everything_and_keeps_the_counts() -> None:
+    window = Window(2, 20, None)
+    window.extend([object() for _ in range(6)])
+    chunk = window.claim()
+    assert chunk is not None
+    window.take_back(chunk)
+    window.clear()
+    assert window.claim() is None
+    assert window.waiting() == 0
+    assert (window.pulled, window.taken) == (6, 0)
+
+
+def test_g04_a_default_window_widens_for_tiny_items_and_narrows_for_slow_or_large_ones() -> None:
+    window = Window(2, None, None)
+    assert window.limit == 4
+    window.measured(1e-6, [None])
+    for _ in range(20):
+        window.resize()
+    assert window.limit == 4096
+    window.measured(1.0, [None])
+    for _ in range(20):
+        window.resize()
+    assert window.limit == 4
+    for large in (bytes(2000), (1, bytes(2000)), ["x", bytes(2000)]):
+        window = Window(2, None, None)
+        window.measured(1e-6, [large])
+        window.resize()
+        assert window.limit == 4
+    window = Window(2, None, None)
+    window.extend([bytes(2000)] * 4)
+    assert window.claim() is not None
+    window.measured(1e-6, [None])
+    window.resize()
+    assert window.limit == 4
+
+
+def test_g04_an_explicit_window_stays_as_it_is() -> None:
+    window = Window(2, 10, None)
+    window.measured(1e-6, [None])
+    window.resize()
+    assert window.limit == 10
