@@ -9,6 +9,7 @@ C
 """
 
 from ._api import ordered_map
+from ._api_aflat import ordered_aflat_map
 from ._api_async import ordered_amap
 from ._api_flat import ordered_flat_map
 from ._api_gather import ordered_gather
@@ -28,6 +29,7 @@ __all__ = [
     "Stats",
     "Threads",
     "WorkerDied",
+    "ordered_aflat_map",
     "ordered_amap",
     "ordered_flat_map",
     "ordered_gather",

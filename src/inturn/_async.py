@@ -37,7 +37,7 @@ from ._source import HANDFUL_S, Source
 from ._stats import Stats
 from ._window import NEVER, Now
 
-__all__ = ["OrderedAmap"]
+__all__ = ["OrderedAmap", "nothing_held"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -46,7 +46,8 @@ _PATIENCE_S: Final = 0.005  # how long the head of a nested run is left in the q
 _BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a turn this often
 
 
-def _nothing_held() -> Any:
+def nothing_held() -> Any:
+    """What is taken from when nothing is held."""
     raise IndexError
 
 
@@ -79,7 +80,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._feeder = source if isinstance(source, TaskFeeder) else None
         self._leash = Leash(run.job)
         self._bulk = self._feeder is None and not run.shows_progress
-        self._pop: Callable[[], Any] = _nothing_held
+        self._pop: Callable[[], Any] = nothing_held
         self._breath = 0.0  # when others are to have a turn
         self._consumer: dict[None, object] = {}
         self._pid = os.getpid()
@@ -118,7 +119,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
                 self._finish()
                 await self._leash.gone(threads=outcome is _END)
             elif self._over:  # closed meanwhile: what is held is not delivered
-                self._pop = _nothing_held
+                self._pop = nothing_held
         except BaseException:  # cancelled, or a policy of ours is broken
             self._finish()
             await self._leash.gone(threads=False)
@@ -255,7 +256,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `aclose` if there is none now."""
         self._over = True
-        self._pop = _nothing_held
+        self._pop = nothing_held
         self._source = None
         try:
             self._run.end()
@@ -277,7 +278,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._check()
         leash = self._leash
         self._over = True
-        self._pop = _nothing_held
+        self._pop = nothing_held
         me = object()
         if self._consumer.setdefault(None, me) is me:
             try:

@@ -188,13 +188,20 @@ class Borrowed:
         return sum(flight.chunk is not None for flight in list(self._flights))
 
     def take_back(self, chunk: Chunk) -> bool | None:
+        return self._alone(self.job.window.take_back, chunk)
+
+    def _alone(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Act while nobody claims; None if the run is over before that can be had."""
+        if threading.get_ident() in self._submitting:
+            return act(*args)
         while not self._claiming.acquire(timeout=BOX_S):
             if self.job.stopped:
                 return None
         try:
-            return self.job.window.take_back(chunk)
+            return act(*args)
         finally:
             self._claiming.release()
+            self.notify()  # for those who tried meanwhile
 
     def notify(self, chunks: int = 1) -> None:
         """Submit while there is something to run and a permit to run it.
@@ -350,12 +357,7 @@ class Borrowed:
             self._patience_s = 0.0
             return True
         if flight is None:
-            if not self.job.may_start() or not self._claiming.acquire(timeout=BOX_S):
-                return False
-            try:
-                chunk = self.job.window.claim()
-            finally:
-                self._claiming.release()
+            chunk = self._alone(self.job.window.claim) if self.job.may_start() else None
             if chunk is None:
                 return False
             flight = _Flight(self, chunk, permit=False)

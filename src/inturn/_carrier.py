@@ -70,10 +70,15 @@ class Carrier:
         """Run a chunk until one of its calls waits or the turn is over; False if the carrier is used up."""
         job, call = pool.job, pool.call
         task: Any = self._task  # also its private attributes, which are what they are in 3.11
-        fn, copy, append = job.fn, job.context.copy, chunk.out.append
+        fn, copy = job.fn, job.context.copy
+        append: Any = chunk.out.append
         name, weak, refs = task.get_name(), getweakrefcount(task), 0
         refs = getrefcount(task)
         mark = place.since
+        unused = False
+        item: Any = None
+        context: Any = None
+        coro: Any = None
         for item in chunk.todo:
             context, coro = copy(), call(fn, item)
             try:
@@ -89,7 +94,7 @@ class Carrier:
                 place.item, place.task, place.mark = item, task, mark
                 self.rest = _Rest(context, coro, waits_for)
                 pool.waits(place)
-                return False
+                break
             mark = clock()
             if (
                 getrefcount(task) != refs
@@ -100,8 +105,12 @@ class Carrier:
             ):
                 job.window.take_back(chunk)
                 pool.end(place)
-                return False
+                break
             if mark >= until:
                 job.window.take_back(chunk)
-        pool.end(place)
-        return True
+        else:
+            pool.end(place)
+            unused = True
+        item = append = context = coro = None  # an error's traceback leads to this frame
+        del chunk
+        return unused

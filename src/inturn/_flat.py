@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, TypeVar
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from . import _sync
 from ._elements import close, elements_of
 from ._flat_job import NOTHING, FlatJob
-from ._lanes import NO_LANE, Lane, LaneWindow, Phase
+from ._lanes import NO_LANE, Bell, Lane, LaneWindow, Phase
 from ._outcome import Err
 from ._policy import decision_of
 from ._run import AGAIN, LEFT_OUT, Raised, Run
@@ -76,6 +76,13 @@ class FlatSerial(Serial):
         if lane.phase is Phase.ENDED:
             job.ended(self, chunk)
 
+    def pause(self) -> float | None:
+        """Seconds until `wait` has something to do; None if that takes something from elsewhere."""
+        if self.chunk is None:
+            return 0.0 if self._flat.window.available() and self._flat.may_start() else None
+        lane: Lane = self.chunk.out[0]
+        return max(0.0, lane.due - clock()) if lane.phase is Phase.PAUSING else 0.0
+
     def _advance(self, chunk: Chunk, lane: Lane) -> None:
         job, item, begun = self._flat, self._item, clock()
         try:
@@ -115,13 +122,14 @@ class FlatRun(Run):
     window: LaneWindow
     job: FlatJob
 
-    def __init__(self, fn: Any, *, buffer: int, **settings: Any) -> None:
+    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Bell] = SimpleQueue, **settings: Any) -> None:
         self._buffer = buffer
+        self._bell = bell
         self.lane = NO_LANE
         super().__init__(fn, chunksize=None, batch=False, **settings)
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
-        return LaneWindow(concurrency, limit, self._buffer, SimpleQueue)
+        return LaneWindow(concurrency, limit, self._buffer, self._bell)
 
     def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
         return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.policy)

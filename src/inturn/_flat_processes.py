@@ -1,7 +1,8 @@
-"""``executor="process"`` for a flat map: the elements of an item come back over its worker's own link, as they are produced.
+"""``executor="process"`` for a flat map: elements come back over their worker's own link, as they are produced.
 
-The place's thread sends the item with as many *credits* as its lane has room, puts what comes into the lane, and sends further
-credits as room appears (see `_flat_worker` for the other end). ``timeout`` counts the time in which the worker has credits.
+The place's thread sends the item with as many *credits* as its lane has room, puts what comes into the lane, and sends
+further credits as room appears (see `_flat_worker` for the other end). ``timeout`` counts the time in which the worker
+has credits.
 
 =========== ======================================= ===========================================================
 stream      how it is told                          left by
@@ -14,6 +15,7 @@ ending      ``grace_until`` is set                  the worker's last message; 0
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +43,7 @@ class FlatProcessPool(ProcessPool):
 
     def __init__(self, job: Job, settings: Processes) -> None:
         super().__init__(job, settings, boxes=False)
-        self._station = lambda: FlatStation(self)
+        self._station = partial(FlatStation, self)  # type: ignore[assignment]  # `watched` is final there
 
 
 class FlatStation(Station):
@@ -169,9 +171,9 @@ class _Stream:
         self,
         serial: int,
         batch: list[Any],
-        stowed: bool,  # noqa: FBT001
-        last: bool,  # noqa: FBT001
-        complete: bool,  # noqa: FBT001
+        stowed: bool,
+        last: bool,
+        complete: bool,
         packed: Any,
         seconds: float,
     ) -> bool:

@@ -1,11 +1,11 @@
 """What runs in a worker process for an item of a flat map: its elements stream to the parent, against *credits*.
 
-A credit is the parent's leave to produce one element: it has reserved room for it. Credits come through the link, as does
-everything; the main thread reads them when it has none left, and besides when large elements wait in shared memory, which is
-free again as soon as the parent says that it has received all of them.
+A credit is the parent's leave to produce one element: it has reserved room for it. Credits come through the link, as
+does everything; the main thread reads them when it has none left, and besides when large elements wait in shared
+memory, which is free again as soon as the parent says that it has received all of them.
 
-An element is sent at once, unless the last message was sent less than a moment ago: then it waits for company, and the *flusher*
-sends both when the moment is over. So a slow element is never late, and tiny ones travel by the hundred.
+An element is sent at once, unless the last message was sent less than a moment ago: then it waits for company, and the
+*flusher* sends them all when the moment is over. So a slow element is never late, and tiny ones travel by the hundred.
 
 ========== ================================== ==========================================================
 stream     how it is told                     left by

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from ._gil import fence
 from ._outcome import Kind
 from ._pickling import ATOMS, LARGE, is_atom, pack, unpack, unpack_error
 from ._process_handle import GRACE_S, Event, Handle

@@ -49,6 +49,7 @@ EACH: Final = 2  # besides, after every item
 STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `_flat_worker`
 CREDIT: Final = 4  # how many more, or None when the run is over; and how many have arrived
 
+_FAULT: Final = 70  # the exit code of a worker that failed by itself, as in sysexits.h
 _LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot be waited for
 
 
@@ -79,8 +80,10 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, foreign: tupl
     enclosing.set(())
     try:
         _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve()
-    except (EOFError, OSError, MemoryError):
+    except (EOFError, OSError):
         os._exit(1)  # the parent is gone, or has no more use for us
+    except BaseException:  # noqa: BLE001 - out of memory outside of any item, above all; it is told by the exit code
+        os._exit(_FAULT)
 
 
 class _Worker:

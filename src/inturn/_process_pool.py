@@ -139,6 +139,10 @@ class Station:
 
     def open(self) -> None:
         self._awake = Awake()
+        try:
+            self.ready()  # the place has not arrived before its process is up
+        finally:
+            self._born.put(None)
 
     def started(self) -> None:
         if self._pool.method == "fork":

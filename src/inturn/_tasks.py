@@ -37,7 +37,7 @@ from ._pauses import Pauses
 from ._window import Chunk
 from ._worker import LONG_S, Call, Job, Place
 
-__all__ = ["TaskPool"]
+__all__ = ["Carried", "TaskPlace", "TaskPool"]
 
 _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
@@ -45,7 +45,7 @@ _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit ma
 Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
 
 
-class _Carried(Exception):
+class Carried(Exception):
     """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
 
     def __init__(self, error: BaseException, kind: Kind) -> None:
@@ -59,7 +59,7 @@ async def _call(fn: Callable[[Any], Any], item: Any) -> Any:
         return await fn(item)
     except (SystemExit, KeyboardInterrupt) as error:
         caught = error
-    raise _Carried(caught, Kind.PASSING)
+    raise Carried(caught, Kind.PASSING)
 
 
 def _maker(loop: asyncio.AbstractEventLoop) -> Make | None:
@@ -111,6 +111,7 @@ class TaskPool:
         self._free: list[TaskPlace] = []
         self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
         self._scheduled = False
+        self._cancelled = False
         self._turns: dict[asyncio.Task[Any], None] = {}  # the carriers that are to run the pump
 
     def open(self) -> None:
@@ -195,15 +196,18 @@ class TaskPool:
     def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
         """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
         job, make, call = self.job, self._make, self.call
-        fn, copy, append = job.fn, job.context.copy, chunk.out.append
+        fn, copy = job.fn, job.context.copy
+        append: Any = chunk.out.append
         assert make is not None
         mark = place.since
+        item: Any = None
+        task: Any = None
         for item in chunk.todo:
             task = make(call(fn, item), copy())
             if not task.done():
                 place.item, place.task, place.mark = item, task, mark
                 self.waits(place)
-                return
+                break
             try:
                 append(task.result())
             except BaseException as error:  # noqa: BLE001 - it travels to the consumer
@@ -211,7 +215,10 @@ class TaskPool:
             mark = clock()
             if mark >= until:
                 job.window.take_back(chunk)
-        self.end(place)
+        else:
+            self.end(place)
+        item = task = append = None  # an error's traceback leads to this frame
+        del chunk
 
     def waits(self, place: TaskPlace) -> None:
         """The call has not ended in its first step: it keeps the place, and its batch-mates go elsewhere."""
@@ -260,7 +267,7 @@ class TaskPool:
         place.item = place.task = None
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
-        if type(error) is _Carried:
+        if type(error) is Carried:
             self.job.failed(chunk, item, detach(error.error), elapsed, error.kind)
         else:
             self.job.failed(chunk, item, error, elapsed)
@@ -290,7 +297,7 @@ class TaskPool:
             kind = Kind.FAILED if self._proven else Kind.FATAL
         except (SystemExit, KeyboardInterrupt) as error:
             caught, kind = error, Kind.PASSING
-        raise _Carried(caught, kind)
+        raise Carried(caught, kind)
 
     # ---- time limits -----------------------------------------------------------------------------
 
@@ -309,7 +316,7 @@ class TaskPool:
         try:
             task.result()  # a call that swallows the cancellation has failed all the same
         except BaseException as error:  # noqa: BLE001 - it shows where the call was
-            cause = detach(error.error if type(error) is _Carried else error)
+            cause = detach(error.error if type(error) is Carried else error)
         self._fail_late(place, cause)
 
     def _fail_late(self, place: TaskPlace, cause: BaseException | None) -> None:
@@ -339,7 +346,10 @@ class TaskPool:
                 pass
 
     def cancel(self) -> None:
-        """Cancel every call that still runs (after `stop`; in the loop)."""
+        """Cancel every call that still runs, once: its cleanup is to be left alone (after `stop`; in the loop)."""
+        if self._cancelled:
+            return
+        self._cancelled = True
         self.pauses.cancel()
         for turn in self._turns:
             turn.cancel()

@@ -25,11 +25,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import repeat
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from ._outcome import Kind, detach
-from ._window import Chunk
+from ._window import BOX_S, Chunk
 from ._worker import Call, Job, Place
 
 __all__ = ["CallThread", "Station", "ThreadPlace", "ThreadPool", "Threads", "at_exit"]
@@ -288,11 +288,7 @@ class ThreadPool:
             self._idle.append(None)
             chunk = self._claim()  # what came before we said that we are idle
             if chunk is not None:
-                try:
-                    self._idle.pop()
-                except IndexError:
-                    self._tokens.get()  # somebody has just woken us, or one who waits in our stead
-                    self.arrived()
+                self._not_idle()
                 return chunk
             if not self.job.stopped:
                 self._tokens.get()
@@ -313,6 +309,25 @@ class ThreadPool:
         if left > len(self._coming) and self.hungry():
             self.notify(1)
         return chunk
+
+    def _not_idle(self) -> None:
+        """Take back one word that we are idle, or the token that somebody has given for it.
+
+        There is one of the two for each who has said so, but either may be snatched by one who waits, whose own word
+        then stays behind for us: so we look for both, and wait for neither.
+        """
+        while not self.job.stopped:
+            try:
+                self._idle.pop()
+                return
+            except IndexError:
+                pass
+            try:
+                self._tokens.get(timeout=BOX_S)  # its giver may be between taking the word and giving the token
+                self.arrived()
+                return
+            except Empty:
+                pass
 
     def arrived(self) -> None:
         """A place that was woken or started looks for a chunk now."""

@@ -219,9 +219,13 @@ class Window:
         pile.tail.next = chunk
         pile.tail = chunk
         pile.index += size
-        items = list(map(deque.popleft, repeat(pile.items, size)))
+        items: list[Any] = []
+        try:
+            items.extend(map(deque.popleft, repeat(pile.items, size)))
+        except IndexError:  # cleared meanwhile: the run is over
+            pass
         chunk.todo = taking(items)
-        if self._most > self._base:
+        if items and self._most > self._base:
             self._small_items = small(items[0])
         if pile is not self._main and not pile.items:
             self._rests.pop(0)
