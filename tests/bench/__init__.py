@@ -1,0 +1,1 @@
+"""What inturn costs, beside its peers: ``python tests/bench``. One file per family of rows; `harness` has the rest."""

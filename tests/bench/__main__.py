@@ -1,0 +1,13 @@
+"""``python tests/bench [--rows P1,P4] [--rounds N] [--quick]`` prints the tables of docs/benchmarks.md."""
+
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # so that this is the package "bench", in workers too
+
+from bench import flat, harness, memory, processes, tasks, threads
+
+FAMILIES = [flat, memory, processes, tasks, threads]  # importing them has registered their rows
+
+if __name__ == "__main__":
+    sys.exit(harness.main())
