@@ -19,7 +19,7 @@ from ._run import AGAIN, LEFT_OUT, Raised, Run
 from ._serial import Serial
 from ._source import Source
 from ._sync import OrderedMap
-from ._window import Chunk
+from ._window import NEVER, Chunk
 
 __all__ = ["FlatRun", "FlatSerial", "OrderedFlatMap"]
 
@@ -137,7 +137,7 @@ class FlatRun(Run):
     def deliver(self, *, bulk: bool, indexed: bool) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
 
-        With ``bulk``, `lane` is where further elements can be taken from.
+        With ``bulk``, `lane` is where further elements can be taken from, as long as there are any.
         """
         window = self.window
         lane = window.head()
@@ -152,7 +152,7 @@ class FlatRun(Run):
         else:
             if lane.resting:
                 lane.relieve()
-            if bulk:
+            if bulk and (window.room() <= 0 or window.halt != NEVER):  # else `next` has to pull
                 self.lane = lane
             return (lane.index, outcome) if indexed else outcome
         if lane.error is None:

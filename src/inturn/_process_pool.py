@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
 
-from ._outcome import Kind
+from ._outcome import Kind, detach
 from ._pickling import dumps_fn, pack, unpack_error
 from ._process_flight import Flight
 from ._process_handle import GRACE_S, Event, Handle
@@ -157,12 +157,12 @@ class Station:
             try:
                 worker = pool.start_process()
             except OSError as error:
-                if pool.goes_without(self, error):
+                if pool.goes_without(self, detach(error)):
                     pool.notify(max(1, self._job.window.available()))
                     return False
                 break
             except Exception as error:  # noqa: BLE001 - what cannot be pickled may refuse in any way
-                pool.doom = error
+                pool.doom = detach(error)
                 break
             finally:
                 self._born.put(None)

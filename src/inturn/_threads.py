@@ -138,6 +138,7 @@ class ThreadPlace(CallThread):
         self.since = 0.0
         self.boxed = False
         self.call: Call | None = None
+        self.coming = True  # started or woken, and has not claimed since
 
     def run(self) -> None:
         pool, job = self.pool, self.job
@@ -145,7 +146,7 @@ class ThreadPlace(CallThread):
         try:
             if not self._opens():
                 return
-            while self.station.ready() and (chunk := pool.next_chunk()) is not None:
+            while self.station.ready() and (chunk := pool.next_chunk(self)) is not None:
                 self.boxed = self.station.watched and job.timeout is None and pool.boxes and chunk.size > 1
                 job.begun(self, chunk)
                 stays = self.station.run(chunk, self)
@@ -157,6 +158,8 @@ class ThreadPlace(CallThread):
             self.chunk = None
             job.crash(error)
         finally:
+            if self.coming:
+                pool.arrived()
             self.station.close()
             if stays:  # else the warden has released it
                 self.left.release()
@@ -164,12 +167,9 @@ class ThreadPlace(CallThread):
     def _opens(self) -> bool:
         """Open the station; if that fails, so does the next item, past every policy, and the run with it."""
         try:
-            try:
-                self.station.open()
-            finally:
-                self.pool.arrived()
+            self.station.open()
         except Exception as error:  # noqa: BLE001 - whatever an initializer raises
-            chunk = self.pool.next_chunk()
+            chunk = self.pool.next_chunk(self)
             if chunk is not None:
                 self.job.begun(self, chunk)
                 for item in chunk.todo:
@@ -282,29 +282,32 @@ class ThreadPool:
 
     # ---- its places ------------------------------------------------------------------------------
 
-    def next_chunk(self) -> Chunk | None:
+    def next_chunk(self, place: ThreadPlace) -> Chunk | None:
         """Claim a chunk, waiting for one; None when the run is over."""
-        while (chunk := self._claim()) is None:
+        while (chunk := self._claim(place)) is None:
             self._idle.append(None)
-            chunk = self._claim()  # what came before we said that we are idle
+            chunk = self._claim(place)  # what came before we said that we are idle
             if chunk is not None:
                 self._not_idle()
                 return chunk
             if not self.job.stopped:
                 self._tokens.get()
-                self.arrived()
+                place.coming = True
             if self.job.stopped:
                 self._tokens.put(None)  # hand the word on
                 return None
         return chunk
 
-    def _claim(self) -> Chunk | None:
+    def _claim(self, place: ThreadPlace) -> Chunk | None:
         if not self.job.may_start():
             return None
         window = self.job.window
         with self.lock:
             chunk = window.claim()
             left = window.available()
+            if place.coming:
+                place.coming = False
+                self.arrived()
         # Whoever leaves something wakes the next: how many chunks there are was a guess when the items came.
         if left > len(self._coming) and self.hungry():
             self.notify(1)
