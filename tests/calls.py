@@ -1,0 +1,94 @@
+"""Functions that a worker process could import too: what the generic part of the contract suite runs."""
+
+from typing import Any
+
+
+class Oops(Exception):
+    """An error that nothing else raises."""
+
+
+def double(x: int) -> int:
+    return 2 * x
+
+
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+def same(x: Any) -> Any:
+    return x
+
+
+def pair(*args: Any) -> tuple[Any, ...]:
+    return args
+
+
+def fail_at(bad: frozenset[int], x: int) -> int:
+    if x in bad:
+        raise Oops(f"no {x}")
+    return 2 * x
+
+
+def raise_it(error: BaseException | None) -> None:
+    if error is not None:
+        raise error
+
+
+def stop_at(bad: int, x: int) -> int:
+    if x == bad:
+        raise StopIteration("from fn")
+    return x
+
+
+def exit_at(bad: int, x: int) -> int:
+    if x == bad:
+        raise SystemExit(3)
+    return x
+
+
+def interrupt_at(bad: int, x: int) -> int:
+    if x == bad:
+        raise KeyboardInterrupt("from fn")
+    return x
+
+
+class Falsy(Exception):
+    """An error that is false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
+class Empty(Exception):
+    """An error that is empty."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+class RefusesNotes(Exception):
+    def add_note(self, note: str, /) -> None:
+        raise RuntimeError("no notes here")
+
+
+class Frozen(Exception):
+    """Nothing can be set on it, so nothing can be noted."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("frozen")
+
+
+class OddNotes(Exception):
+    """`add_note` of the base class refuses, because `__notes__` is no list."""
+
+    __notes__ = "not a list"
+
+
+class Prickly:
+    """An item that cannot be compared, hashed, measured, shown, copied or tested for truth, only handed on."""
+
+    def _refuse(self, *_: object) -> Any:
+        raise RuntimeError("do not touch")
+
+    __eq__ = __ne__ = __lt__ = __bool__ = __len__ = __repr__ = __sizeof__ = __iter__ = __copy__ = _refuse
+    __hash__ = _refuse

@@ -1,0 +1,122 @@
+"""Fixtures of every test: the drivers, and a look for what a test has left behind."""
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
+from pathlib import Path
+
+import hypothesis
+import pytest
+from drivers import DRIVERS, Driver, Runner
+from helpers import Gate
+
+hypothesis.settings.register_profile(
+    "default",
+    max_examples=60,
+    deadline=None,  # an example's time is the machine's, not the property's
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+with contextlib.suppress(ImportError):
+    import tqdm
+
+    tqdm.tqdm.monitor_interval = 0  # or else its first bar starts a thread that stays
+
+GRACE = 5.0  # seconds that a thread or a descriptor may take to go
+
+
+def _fixture(name: str, **wanted: bool):
+    drivers = [d for d in DRIVERS if all(getattr(d, key) == value for key, value in wanted.items())]
+
+    @pytest.fixture(name=name, params=drivers, ids=[d.name for d in drivers])
+    def fixture(request: pytest.FixtureRequest) -> Iterator[Runner]:
+        runner = Runner(request.param)
+        yield runner
+        runner.end()
+
+    return fixture
+
+
+driver = _fixture("driver")
+inside = _fixture("inside", in_process=True)
+overlapping = _fixture("overlapping", in_process=True, concurrent=True)
+own = _fixture("own", in_process=True, concurrent=True, owned=True)
+pulling = _fixture("pulling", in_process=True, live=False)
+
+
+@pytest.fixture
+def threads() -> Iterator[Runner]:
+    """The default driver alone, for what does not depend on the driver."""
+    runner = Runner(DRIVERS[0])
+    yield runner
+    runner.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> None:
+    """What `multiprocessing` starts once and keeps to the end is no leftover of the test that needs it first."""
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()
+        forkserver.ensure_running()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
+    report = yield
+    if call.when == "call":
+        item.stash[_failed] = report.failed
+    return report
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No thread, child process or descriptor may outlive its test."""
+    before = _belongings()
+    yield
+    Gate.open_all()
+    if request.node.stash.get(_failed, True):
+        return  # its traceback holds on to whatever was there
+    left = _left(before)
+    if left:
+        gc.collect()
+        deadline = time.monotonic() + GRACE
+        for thread in threading.enumerate():
+            if thread in left:
+                thread.join(max(0.0, deadline - time.monotonic()))
+        while (left := _left(before)) and time.monotonic() < deadline:
+            time.sleep(0.005)  # what ends outside of Python announces nothing to wait for
+    assert not left, f"left behind: {left}"
+
+
+def _left(before: set[object]) -> set[object]:
+    return _belongings() - before
+
+
+def _belongings() -> set[object]:
+    """Threads, also those that `threading` has not made, child processes and open descriptors."""
+    things: set[object] = {*threading.enumerate(), *multiprocessing.active_children()}
+    if sys.platform == "linux":
+        things.update(f"native thread {name}" for name in _listing("/proc/self/task"))
+        things.update(f"descriptor {name}" for name in _listing("/proc/self/fd"))
+        children = Path(f"/proc/self/task/{os.getpid()}/children")
+        if children.exists():  # not every kernel has it
+            things.update(f"child {pid}" for pid in children.read_text().split())
+    return things
+
+
+def _listing(directory: str) -> list[str]:
+    names = os.listdir(directory)
+    # the descriptor of this very listing is among them, and closed by now
+    return [name for name in names if os.path.lexists(f"{directory}/{name}")]

@@ -1,0 +1,280 @@
+"""What the tests wait with: doors, lists and counters that announce a change, so that no test sleeps to force an order.
+
+Everything that waits gives up after `LIMIT` seconds with an error that says what it waited for.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import inturn
+
+LIMIT = 10.0  # seconds; never reached by a test that passes, however loaded the machine
+
+
+class Gate:
+    """A door that calls wait at. Every gate is opened when its test is over, whatever happened."""
+
+    _all: list["Gate"] = []
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        Gate._all.append(self)
+
+    def wait(self) -> None:
+        assert self._event.wait(LIMIT), "nobody opened the gate"
+
+    def open(self) -> None:
+        self._event.set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._event.is_set()
+
+    @classmethod
+    def open_all(cls) -> None:
+        for gate in cls._all:
+            gate.open()
+        cls._all.clear()
+
+
+class Tally:
+    """A list that calls write into and a test can wait for."""
+
+    def __init__(self) -> None:
+        self.seen: list[Any] = []
+        self._changed = threading.Condition()
+
+    def add(self, value: Any) -> Any:
+        with self._changed:
+            self.seen.append(value)
+            self._changed.notify_all()
+        return value
+
+    def wait(self, count: int) -> list[Any]:
+        """Until `count` values are in; returns what is in then."""
+        with self._changed:
+            enough = self._changed.wait_for(lambda: len(self.seen) >= count, LIMIT)
+            assert enough, f"{len(self.seen)} of {count} came: {self.seen[:50]}"
+            return list(self.seen)
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+
+class Meter:
+    """How many are inside at once: now, and at most."""
+
+    def __init__(self) -> None:
+        self.now = self.peak = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.now -= 1
+
+
+class Background(threading.Thread):
+    """A call in a thread of its own, whose result, or error, can be asked for."""
+
+    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
+        super().__init__(daemon=True)
+        self._call: tuple[Any, ...] | None = (fn, *args)
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        assert self._call is not None
+        (fn, *args), self._call = self._call, None
+        try:
+            self._value = fn(*args)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            self._error = error
+
+    def result(self) -> Any:
+        self.join(LIMIT)
+        assert not self.is_alive(), "the call in the background does not end"
+        if self._error is not None:
+            try:
+                raise self._error
+            finally:
+                self._error = None
+        return self._value
+
+
+class Source:
+    """An iterator that records each pull: when, from which thread, with how many items held.
+
+    `held` counts what is pulled and not delivered at the moment a pull begins, the pull itself included; it is right
+    as long as the consumer counts up `delivered`, which `watch` does. `on_pull(k)` runs inside the pull of item k.
+    """
+
+    def __init__(self, items: Iterable[Any], on_pull: Callable[[int], object] | None = None) -> None:
+        self._items = iter(items)
+        self._on_pull = on_pull
+        self.begun = Tally()
+        self.asked = self.delivered = 0
+        self.held: list[int] = []
+        self.held_or_asked: list[int] = []  # for a feeder, which may pull before the consumer has counted
+        self.threads: set[int] = set()
+
+    @property
+    def pulls(self) -> int:
+        return len(self.begun)
+
+    def __iter__(self) -> "Source":
+        return self
+
+    def __next__(self) -> Any:
+        k = self.pulls
+        self.begun.add(k)
+        self.held.append(k + 1 - self.delivered)
+        self.held_or_asked.append(k + 1 - self.asked)
+        self.threads.add(threading.get_ident())
+        if self._on_pull is not None:
+            self._on_pull(k)
+        return next(self._items)
+
+    def watch(self, run: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            self.asked += 1
+            try:
+                result = next(run)
+            except StopIteration:
+                return
+            self.delivered += 1
+            yield result
+
+
+class Thing:
+    """An object whose end can be waited for."""
+
+    def __init__(self, name: object = None) -> None:
+        self.name = name
+
+
+def farewell(thing: object) -> Gate:
+    """A gate that opens when `thing` is no longer referenced by anybody."""
+    gate = Gate()
+    gate._reference = weakref.ref(thing, lambda _: gate.open())  # type: ignore[attr-defined]
+    return gate
+
+
+def spend(seconds: float) -> None:
+    """Take time: for calls and pulls whose duration itself is the point."""
+    time.sleep(seconds)
+
+
+def absence(seconds: float = 0.1) -> None:
+    """Leave time for something that must not happen: what does not happen announces nothing to wait for."""
+    time.sleep(seconds)
+
+
+def wait_until(condition: Callable[[], object], what: str = "") -> None:
+    """For states that nothing announces, such as a count in `stats` or the end of a thread."""
+    give_up = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < give_up, f"never came true: {what or condition}"
+        time.sleep(0.001)  # between two looks
+
+
+@contextlib.contextmanager
+def takes(*, at_least: float = 0.0, less_than: float = LIMIT) -> Iterator[None]:
+    """Bounds that are far apart from what happens when the guarantee is broken, so that load does not matter."""
+    begin = time.monotonic()
+    yield
+    elapsed = time.monotonic() - begin
+    assert at_least <= elapsed < less_than, f"took {elapsed:.3f} s"
+
+
+def primed(runner: Any, call: Callable[[int], Any], window: int = 10, **settings: Any) -> tuple[Any, Source]:
+    """A run over 0, 1, 2, … whose first result has been delivered, and whose window was full at that moment."""
+    import itertools
+
+    full = Gate()
+    source = Source(itertools.count(), lambda k: full.open() if k >= window - 1 else None)
+
+    def call_after_the_window_is_full(i: int) -> Any:
+        if i == 0:
+            full.wait()
+        return call(i)
+
+    run = runner.map(call_after_the_window_is_full, source, window=window, **settings)
+    next(run)
+    source.delivered += 1
+    return run, source
+
+
+PRELUDE = """
+import gc, itertools, os, signal, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from inturn import SKIP, Retry, Threads, ordered_map, retry, sentinel
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+
+
+class Script:
+    """A Python process of its own, in a process group of its own, that `say`s lines and may be sent signals."""
+
+    def __init__(self, body: str) -> None:
+        paths = [str(Path(inturn.__file__).parents[1]), str(Path(__file__).parent)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-W", "error", "-c", PRELUDE + body],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self.begin = time.monotonic()
+
+    def wait_for(self, word: str) -> None:
+        assert self.process.stdout is not None
+        seen = []
+        for line in self.process.stdout:
+            seen.append(line)
+            if line.split()[:1] == [word]:
+                return
+        self.process.wait()
+        assert self.process.stderr is not None
+        raise AssertionError(f"{word!r} was never said: {seen}\n{self.process.stderr.read()}")
+
+    def interrupt(self, number: int = signal.SIGINT) -> None:
+        self.begin = time.monotonic()
+        os.killpg(self.process.pid, number)
+
+    def end(self, limit: float = 15.0) -> "Script":
+        """Waits for the end; then `out`, `err`, `code`, and `seconds` since the start or the last interrupt."""
+        try:
+            self.out, self.err = self.process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # faulthandler then shows where it hangs
+            out, err = self.process.communicate()
+            raise AssertionError(f"the process does not end\n{out}\n{err}") from None
+        self.seconds = time.monotonic() - self.begin
+        self.code = self.process.returncode
+        self.lines = self.out.split("\n")[:-1]
+        return self
+
+    def __enter__(self) -> "Script":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()

@@ -1,0 +1,1040 @@
+"""Guarantees 13 to 16: closing, dropping, Ctrl-C, and the end of the interpreter."""
+
+import contextlib
+import gc
+import itertools
+import random
+import signal
+import sys
+import threading
+import traceback
+import types
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import pytest
+from calls import Oops, double, fail_at, same
+from helpers import Background, Gate, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
+
+import inturn
+from inturn import Retry, ordered_map, retry
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+
+
+class Stuck:
+    """Calls that have begun and wait: the first, or the first few, return, all later ones stand at a gate."""
+
+    def __init__(self, free=1):
+        self.gate, self.started, self.ended, self.free = Gate(), Tally(), Tally(), free
+
+    def __call__(self, i):
+        self.started.add(i)
+        if i >= self.free:
+            self.gate.wait()
+        return self.ended.add(i)
+
+
+# 13: close, with, and losing the last reference
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 5])
+def test_g13_close_waits_for_running_calls_and_starts_no_other(overlapping, chunksize):
+    call = Stuck(free=chunksize or 1)
+    executor = overlapping.executor(2)
+    threads = set(threading.enumerate())
+    run, source = primed(overlapping, call, executor=executor, window=20, concurrency=2, chunksize=chunksize)
+    begun = call.free + 2  # two calls are running, each perhaps the first of a chunk
+    call.started.wait(begun)
+    closing = Background(run.close)
+    absence()
+    assert closing.is_alive()
+    pulls = source.pulls
+    call.gate.open()
+    closing.result()
+    if overlapping.driver.owned:
+        assert set(threading.enumerate()) <= threads | {closing}
+    assert len(call.started) == len(call.ended) == begun
+    assert next(run, "over") == "over"
+    absence()
+    assert len(call.started) == begun
+    assert source.pulls == pulls
+
+
+@pytest.mark.parametrize("how", ["end", "break", "return", "error"])
+def test_g13_leaving_the_with_block_in_any_way_closes(overlapping, how):
+    call = Stuck()
+    runs = []
+
+    def leave():
+        run, _ = primed(overlapping, call, concurrency=2)
+        runs.append(run)
+        for _ in range(1):
+            with run:
+                call.started.wait(3)
+                if how == "break":
+                    break
+                if how == "return":
+                    return
+                if how == "error":
+                    raise Oops
+
+    leaving = Background(leave)
+    call.started.wait(3)
+    absence()
+    assert leaving.is_alive()
+    call.gate.open()
+    if how == "error":
+        with pytest.raises(Oops):
+            leaving.result()
+    else:
+        leaving.result()
+    assert len(call.started) == len(call.ended) == 3
+    assert next(runs[0], "over") == "over"
+
+
+def test_g13_after_close_nothing_of_the_run_is_left(inside):
+    threads = set(threading.enumerate())
+    executor = inside.executor()
+    own = set(threading.enumerate()) - threads
+    run = inside.map(double, itertools.count(), window=20, executor=executor)
+    assert [next(run) for _ in range(30)] == list(range(0, 60, 2))
+    run.close()
+    if inside.driver.owned:
+        assert set(threading.enumerate()) == threads | own
+    assert next(run, "over") == "over"
+
+
+def test_g13_after_the_last_result_nothing_of_the_run_is_left(own):
+    threads = set(threading.enumerate())
+    run = own.map(double, range(30))
+    assert list(run) == list(range(0, 60, 2))
+    run.close()
+    assert set(threading.enumerate()) == threads
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 5])
+def test_g13_losing_the_last_reference_waits_for_nothing_and_starts_nothing(overlapping, chunksize):
+    call = Stuck(free=chunksize or 1)
+    run, source = primed(overlapping, call, window=20, concurrency=2, chunksize=chunksize)
+    begun = call.free + 2  # two calls are running, each perhaps the first of a chunk
+    call.started.wait(begun)
+    gone = farewell(run)
+    pulls = source.pulls
+    del run  # this returns though the gate is shut
+    assert gone.is_open
+    absence()
+    call.gate.open()
+    call.ended.wait(begun)
+    absence()
+    assert len(call.started) == begun
+    assert source.pulls == pulls
+
+
+def test_g13_a_run_without_a_name_is_dropped_by_break(overlapping):
+    call, full = Stuck(), Gate()
+    source = Source(itertools.count(), lambda k: full.open() if k == 9 else None)
+
+    def first_waits(i):
+        if i == 0:
+            full.wait()
+        return call(i)
+
+    for _ in overlapping.map(first_waits, source, window=10, concurrency=2):
+        call.started.wait(3)
+        break
+    absence()
+    call.gate.open()
+    call.ended.wait(3)
+    absence()
+    assert len(call.started) == 3
+
+
+def test_g13_a_run_with_a_name_is_paused_by_break(driver):
+    run = driver.map(double, range(20), window=5)
+    for result in run:
+        if result == 10:
+            break
+    assert next(run) == 12
+    for result in run:
+        if result == 20:
+            break
+    assert list(run) == [22, 24, 26, 28, 30, 32, 34, 36, 38]
+
+
+def test_g13_the_last_reference_may_be_lost_in_another_thread(overlapping):
+    call = Stuck()
+    run, _ = primed(overlapping, call, concurrency=2)
+    call.started.wait(3)
+    gone, box = farewell(run), [run]
+    del run
+    Background(box.clear).result()
+    assert gone.is_open
+    call.gate.open()
+    call.ended.wait(3)
+    absence()
+    assert len(call.started) == 3
+
+
+def test_g13_the_last_reference_may_be_lost_in_a_call_of_its_own(overlapping):
+    """The worker that drops the run is one of those that it ends."""
+    box, ended = [], Tally()
+    dropped = Gate()
+
+    def call(i):
+        if i == 1:
+            dropped.wait()
+            box.clear()
+        return ended.add(i)
+
+    run, _ = primed(overlapping, call, concurrency=2)
+    box.append(run)
+    gone = farewell(run)
+    del run
+    dropped.open()
+    gone.wait()
+
+
+def test_g13_the_last_reference_may_be_lost_to_the_garbage_collector(overlapping):
+    call = Stuck()
+    run, _ = primed(overlapping, call, concurrency=2)
+    call.started.wait(3)
+    gone = farewell(run)
+    cycle = [run]
+    cycle.append(cycle)
+    del run, cycle
+    assert not gone.is_open
+    gc.collect()
+    assert gone.is_open
+    call.gate.open()
+    call.ended.wait(3)
+    absence()
+    assert len(call.started) == 3
+
+
+def _locks_of(thing):
+    """Every lock that can be reached from `thing`, and those of the library's modules."""
+    lock_types = (type(threading.Lock()), type(threading.RLock()))
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "inturn"]
+    todo, seen, locks = [thing, *(vars(module) for module in modules)], set(), []
+    barred = (types.ModuleType, type, types.BuiltinFunctionType, threading.Thread, types.FrameType, types.TracebackType)
+    while todo:
+        it = todo.pop()
+        if id(it) in seen or isinstance(it, barred):
+            continue
+        seen.add(id(it))
+        if isinstance(it, lock_types):
+            locks.append(it)
+        elif isinstance(it, types.FunctionType):
+            todo.extend(it.__closure__ or ())
+            todo.extend(it.__defaults__ or ())
+        else:
+            todo.extend(gc.get_referents(it))
+    return locks
+
+
+def test_g13_losing_the_last_reference_takes_no_lock(overlapping):
+    """Because the collector may run while this very thread holds it: here, every lock that can be had is held."""
+    call = Stuck()
+    run, _ = primed(overlapping, call, concurrency=2)
+    call.started.wait(3)
+    locks = [lock for lock in _locks_of(run) if lock.acquire(blocking=False)]
+    gone, box = farewell(run), [run]
+    del run
+    try:
+        dropping = Background(box.clear)
+        dropping.join(5)
+        stuck = dropping.is_alive()
+    finally:
+        for lock in locks:
+            lock.release()
+    assert not stuck
+    assert gone.is_open
+    call.gate.open()
+    call.ended.wait(3)
+
+
+def test_g13_runs_may_be_lost_to_the_collector_while_others_work(overlapping):
+    """The collector runs at almost every step, in every thread, and finds a run to end."""
+    executor = overlapping.executor(3)
+
+    def litter():
+        run = overlapping.map(double, itertools.count(), concurrency=3, window=6, executor=executor)
+        next(run)
+        cycle = [run]
+        cycle.append(cycle)
+
+    before = gc.get_threshold()
+    gc.set_threshold(5, 2, 2)
+    try:
+        for _ in range(40):
+            litter()
+            run = overlapping.map(double, range(40), concurrency=3, window=6, executor=executor)
+            assert list(run) == list(range(0, 80, 2))
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+
+
+def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
+    call = Stuck()
+
+    def fail_after_the_others_have_started(i):
+        if i == 0:
+            call.started.wait(1)
+            raise Oops
+        return call(i)
+
+    run = overlapping.map(fail_after_the_others_have_started, range(10), concurrency=2, window=5)
+    with pytest.raises(Oops):
+        next(run)
+    assert len(call.ended) == 0
+    call.gate.open()
+    run.close()
+    assert len(call.ended) == len(call.started)
+
+
+def test_g13_close_after_an_error_waits_for_the_running_calls(overlapping):
+    call = Stuck()
+
+    def fail_after_the_others_have_started(i):
+        if i == 0:
+            call.started.wait(1)
+            raise Oops
+        return call(i)
+
+    run = overlapping.map(fail_after_the_others_have_started, range(10), concurrency=2, window=5)
+    with pytest.raises(Oops):
+        next(run)
+    closing = Background(run.close)
+    absence()
+    assert closing.is_alive()
+    call.gate.open()
+    closing.result()
+    assert len(call.ended) == len(call.started)
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "error"])
+def test_g13_the_source_is_left_open_after_the_last_pull(inside, how):
+    def numbers():
+        yield from itertools.count()
+
+    source = numbers()
+    run = inside.map(partial(fail_at, frozenset({8} if how == "error" else ())), source, window=4)
+    for _ in range(6):
+        next(run)
+    if how == "error":
+        with pytest.raises(Oops):
+            list(run)
+    absence(0.02)  # a feeder fills the window, and rests
+    if how != "drop":
+        run.close()
+    pulled = run.stats.pulled
+    del run
+    assert next(source) == pulled
+
+
+def test_g13_an_executor_that_is_not_ours_is_as_before_after_close():
+    with ThreadPoolExecutor(2) as executor:
+        busy = Gate()
+        blockers = [executor.submit(busy.wait) for _ in range(2)]
+        started = Tally()
+        run = ordered_map(started.add, range(10), executor=executor, concurrency=2, window=6)
+        consumer = Background(next, run, "over")
+        wait_until(lambda: executor._work_queue.qsize() == 2)
+        run.close()  # nothing runs, all that was queued can be cancelled: no reason to wait
+        assert consumer.result() == "over"
+        assert not busy.is_open
+        busy.open()
+        assert executor.submit(double, 4).result() == 8
+        assert started.seen == []
+        for blocker in blockers:
+            blocker.result()
+
+
+def test_g13_a_dropped_run_cancels_what_it_has_queued_elsewhere():
+    with ThreadPoolExecutor(1) as executor:
+        started = Tally()
+        run, _ = primed(_Plain(executor), started.add, window=6, concurrency=1)
+        started.wait(6)
+        busy = Gate()
+        blocker = executor.submit(busy.wait)
+        assert next(run) == 1  # pulls one, and queues it behind the blocker
+        wait_until(lambda: executor._work_queue.qsize() == 1)
+        del run
+        busy.open()
+        blocker.result()
+        executor.submit(int).result()
+        assert sorted(started.seen) == [0, 1, 2, 3, 4, 5]
+
+
+class _Plain:
+    """A runner around one given executor."""
+
+    def __init__(self, executor):
+        self.executor = executor
+
+    def map(self, fn, *iterables, **settings):
+        return ordered_map(fn, *iterables, executor=self.executor, **settings)
+
+
+def test_g13_close_does_not_wait_for_calls_given_up_by_timeout(own):
+    stuck = Gate()
+    run = own.map(lambda i: stuck.wait() if i == 1 else i, itertools.count(), timeout=0.05, on_error="return")
+    assert next(run) == 0
+    assert type(next(run).error) is TimeoutError
+    run.close()
+    assert not stuck.is_open
+    assert run.stats.abandoned == 1
+
+
+def test_g13_close_does_not_wait_for_a_live_source_inside_its_pull(overlapping):
+    more = Gate()
+
+    def source():
+        yield 1
+        more.wait()
+        yield 2
+
+    it = source()
+    run = overlapping.map(double, it, live=True)
+    assert next(run) == 2
+    run.close()
+    assert not more.is_open
+    assert next(run, "over") == "over"
+    more.open()
+    wait_until(lambda: not it.gi_running)
+    assert list(it) == []  # the item of that pull is lost
+
+
+@pytest.mark.parametrize("how", ["close", "drop", "with"])
+def test_g13_a_pausing_item_keeps_nothing_alive(inside, how):
+    """Not even a timer: the pause would last for a minute."""
+    run = inside.map(
+        partial(fail_at, frozenset({1})), range(3), window=3, on_error=retry(backoff=60, max_backoff=60, jitter=False)
+    )
+    assert next(run) == 0
+    if inside.driver.concurrent:
+        wait_until(lambda: run.stats.running == 0)
+    with takes(less_than=5):
+        if how == "close":
+            run.close()
+        elif how == "drop":
+            del run
+        else:
+            with run:
+                pass
+
+
+def test_g13_close_interrupts_a_pause(inside):
+    run = inside.map(partial(fail_at, frozenset({0})), [0], on_error=lambda failure: Retry(after=60))
+    consumer = Background(next, run, "over")
+    wait_until(lambda: run.stats.retried == 1)
+    with takes(less_than=5):
+        run.close()
+        assert consumer.result() == "over"
+
+
+def test_g13_a_paused_run_that_ends_with_the_function_ends_with_it(overlapping):
+    ended = Tally()
+
+    def loop():
+        run = overlapping.map(ended.add, itertools.count(), window=6)
+        for _ in run:
+            return
+
+    loop()
+    absence(0.05)
+    seen = len(ended)
+    absence(0.05)
+    assert len(ended) == seen <= 6 + overlapping.live
+
+
+# 14: Ctrl-C
+
+
+EXECUTORS = {
+    "thread": "executor='thread'",
+    "timeout": "executor='thread', timeout=60",
+    "live": "executor='thread', live=True",
+    "borrowed": "executor=ThreadPoolExecutor(2)",
+    "callable": "executor=ThreadPoolExecutor",
+    "serial": "executor='serial'",
+}
+every_executor = pytest.mark.parametrize("executor", EXECUTORS.values(), ids=EXECUTORS)
+
+INTERRUPTED = """
+stop = threading.Event()
+try:
+    {body}
+except KeyboardInterrupt:
+    say("caught")
+    stop.set()
+    raise
+"""
+
+
+def _interrupt(body):
+    with Script(INTERRUPTED.format(body=body.strip().replace("\n", "\n    "))) as script:
+        script.wait_for("ready")
+        script.interrupt()
+        script.wait_for("caught")
+        script.end()
+        assert script.seconds < 2
+        assert script.code == -signal.SIGINT
+        assert script.err.count("Traceback") == 1, script.err
+        assert script.err.rstrip().endswith("KeyboardInterrupt")
+        return script
+
+
+@posix
+@every_executor
+def test_g14_ctrl_c_in_next_is_raised_at_once_with_one_traceback(executor):
+    _interrupt(
+        f"""
+def call(i):
+    if i == 0:
+        say("ready")
+    stop.wait(20)
+for _ in ordered_map(call, range(8), concurrency=2, {executor}):
+    pass
+"""
+    )
+
+
+@posix
+@every_executor
+def test_g14_ctrl_c_inside_a_pull_is_raised_at_once_with_one_traceback(executor):
+    if "live" in executor:
+        pytest.skip("the feeder pulls, not the main thread")
+    _interrupt(
+        f"""
+def source():
+    yield 0
+    say("ready")
+    time.sleep(20)  # the pull takes long
+for _ in ordered_map(int, source(), concurrency=2, {executor}):
+    pass
+"""
+    )
+
+
+@posix
+@every_executor
+def test_g14_ctrl_c_in_the_body_of_the_loop_ends_the_program_at_once(executor):
+    _interrupt(
+        f"""
+run = ordered_map(lambda i: i and stop.wait(20), itertools.count(), concurrency=2, {executor})
+for _ in run:
+    say("ready")
+    time.sleep(20)  # the body takes long
+"""
+    )
+
+
+@posix
+def test_g14_ctrl_c_while_a_live_source_blocks_is_raised_at_once():
+    _interrupt(
+        """
+def source():
+    yield 0
+    say("ready")
+    threading.Event().wait(20)
+for _ in ordered_map(int, source(), live=True):
+    pass
+"""
+    )
+
+
+@posix
+def test_g14_ctrl_c_in_a_pause_is_raised_at_once():
+    for executor in ("thread", "serial"):
+        _interrupt(
+            f"""
+def policy(failure):
+    say("ready")
+    return Retry(after=20)
+for _ in ordered_map(int, ["x"], executor="{executor}", on_error=policy):
+    pass
+"""
+        )
+
+
+@posix
+@every_executor
+def test_g14_after_ctrl_c_in_next_the_run_is_over(executor):
+    with Script(
+        f"""
+stop = threading.Event()
+def call(i):
+    if i == 0:
+        say("ready")
+    stop.wait(20)
+run = ordered_map(call, range(8), concurrency=2, {executor})
+try:
+    next(run)
+except KeyboardInterrupt:
+    stop.set()
+    say("next", next(run, "over"))
+    run.close()
+    time.sleep(0.1)  # time in which nothing may be left but the caller's own executor
+    say("threads", sum(not t.name.startswith("ThreadPool") for t in threading.enumerate()))
+"""
+    ) as script:
+        script.wait_for("ready")
+        script.interrupt()
+        script.end()
+        assert script.err == ""
+        assert script.lines == ["next over", "threads 1"]
+
+
+# 15: the end of the interpreter
+
+
+@every_executor
+@pytest.mark.parametrize("dropped", [False, True], ids=["held", "dropped"])
+def test_g15_running_calls_are_waited_for_at_exit_and_the_queue_is_not_run(executor, dropped):
+    with Script(
+        f"""
+running = threading.Semaphore(0)
+def call(i):
+    if i:
+        say("start")
+        running.release()
+        time.sleep(0.4)  # the call lasts longer than the main thread
+        say("end")
+    else:
+        time.sleep(0.1)  # until the window is full
+run = ordered_map(call, itertools.count(), window=20, concurrency=2, {executor})
+next(run)
+if "serial" not in "{executor}":
+    assert running.acquire(timeout=10) and running.acquire(timeout=10)
+{"del run" if dropped else ""}
+"""
+    ) as script:
+        script.end()
+        assert script.err == ""
+        assert script.code == 0
+        assert script.lines.count("start") == script.lines.count("end")
+        assert script.lines.count("start") in ([0] if "serial" in executor else [2, 3])
+
+
+@every_executor
+def test_g15_running_calls_are_waited_for_when_the_body_raises(executor):
+    with Script(
+        f"""
+begun = threading.Event()
+def call(i):
+    if i:
+        say("start")
+        begun.set()
+        time.sleep(0.3)  # the call lasts longer than the main thread
+        say("end")
+    else:
+        time.sleep(0.05)  # until more has been pulled
+def main():
+    for _ in ordered_map(call, itertools.count(), window=20, concurrency=2, {executor}):
+        begun.wait(1)
+        raise SystemExit(7)
+main()
+"""
+    ) as script:
+        script.end()
+        assert script.err == ""
+        assert script.code == 7
+        assert script.lines.count("start") == script.lines.count("end") <= 4
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held", "dropped"])
+def test_g15_a_call_given_up_by_timeout_does_not_block_exit(held):
+    with Script(
+        f"""
+run = ordered_map(lambda i: threading.Event().wait() if i == 1 else i, range(5), timeout=0.1, on_error="return")
+say([type(r).__name__ for r in run])
+{"" if held else "del run"}
+"""
+    ) as script:
+        script.end()
+        assert script.err == ""
+        assert script.lines == ["['int', 'Failure', 'int', 'int', 'int']"]
+        assert script.code == 0
+        assert script.seconds < 5
+
+
+LATER = """
+running = threading.Event()
+def call(i):
+    if i:
+        running.set()
+        {later}
+        say("end")
+    else:
+        time.sleep(0.1)  # until the window is full
+run = ordered_map(call, itertools.count(), timeout={timeout}, concurrency=1, window=3)
+next(run)
+assert running.wait(10)
+"""
+
+
+def test_g15_a_call_that_may_be_given_up_but_was_not_is_waited_for_at_exit():
+    with Script(LATER.format(later="time.sleep(0.5)  # longer than the main thread", timeout=10)) as script:
+        script.end()
+        assert script.err == ""
+        assert script.lines == ["end"]
+
+
+def test_g15_a_call_that_outlives_its_timeout_while_exit_waits_for_it_does_not_block_exit():
+    with Script(LATER.format(later="threading.Event().wait()", timeout=0.5)) as script:
+        script.end()
+        assert script.lines == []
+        assert script.code == 0
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held", "dropped"])
+def test_g15_a_blocked_live_source_does_not_block_exit(held):
+    with Script(
+        f"""
+def source():
+    yield 1
+    threading.Event().wait()
+run = ordered_map(int, source(), live=True)
+say(next(run))
+{"" if held else "del run"}
+"""
+    ) as script:
+        script.end()
+        assert script.err == ""
+        assert script.lines == ["1"]
+        assert script.code == 0
+        assert script.seconds < 5
+
+
+@every_executor
+def test_g15_a_run_that_is_still_held_at_exit_says_nothing(executor):
+    with Script(
+        f"""
+runs = [ordered_map(int, itertools.count(), {executor}) for _ in range(3)]
+for run in runs[1:]:
+    next(run)
+sys.modules["keeper"] = runs  # outlives the globals of this script
+"""
+    ) as script:
+        script.end()
+        assert (script.out, script.err, script.code) == ("", "", 0)
+
+
+@every_executor
+def test_g15_a_consumer_in_a_daemon_thread_does_not_block_exit(executor):
+    with Script(
+        f"""
+begun = threading.Event()
+def consume():
+    for _ in ordered_map(int, itertools.count(), {executor}):
+        begun.set()
+threading.Thread(target=consume, daemon=True).start()
+begun.wait(5)
+"""
+    ) as script:
+        script.end()
+        assert script.code == 0
+        assert script.seconds < 5
+
+
+# 16: close from anywhere
+
+
+def test_g16_close_may_be_called_twice(driver):
+    run = driver.map(double, range(10))
+    next(run)
+    run.close()
+    run.close()
+    with run:
+        pass
+    assert next(run, "over") == "over"
+
+
+def test_g16_close_may_be_called_after_the_end(driver):
+    run = driver.map(double, range(3))
+    assert list(run) == [0, 2, 4]
+    run.close()
+    run.close()
+
+
+def test_g16_close_from_another_thread_ends_a_next_that_waits(overlapping):
+    head = Gate()
+    run = overlapping.map(lambda i: head.wait(), itertools.count(), window=4)
+    consumer = Background(next, run, "over")
+    wait_until(lambda: run.stats.running == 4)
+    closing = Background(run.close)
+    assert consumer.result() == "over"
+    assert not head.is_open
+    assert closing.is_alive()  # it waits for the calls
+    head.open()
+    closing.result()
+
+
+def test_g16_close_from_another_thread_ends_a_next_that_waits_for_a_live_source(overlapping):
+    more = Gate()
+
+    def source():
+        more.wait()
+        yield 1
+
+    run = overlapping.map(double, source(), live=True)
+    consumer = Background(next, run, "over")
+    absence(0.05)
+    run.close()
+    assert consumer.result() == "over"
+    assert not more.is_open
+
+
+def test_g16_close_from_another_thread_ends_a_next_inside_a_pull_as_soon_as_the_pull_ends(inside):
+    inside_pull, more, started = Gate(), Gate(), Tally()
+
+    def on_pull(k):
+        if k == 1:
+            inside_pull.open()
+            more.wait()
+
+    source = Source(itertools.count(), on_pull)
+    run = inside.map(started.add, source, window=4)
+    assert next(run) == 0
+    consumer = Background(next, run, "over")
+    inside_pull.wait()
+    closing = Background(run.close)
+    absence()
+    more.open()
+    assert consumer.result() == "over"
+    closing.result()
+    assert source.pulls == 2
+    assert started.seen == [0]
+
+
+def test_g16_many_threads_may_close_at_once(overlapping):
+    for _ in range(20):
+        run = overlapping.map(double, itertools.count(), window=8)
+        next(run)
+        closing = [Background(run.close) for _ in range(4)]
+        for thread in closing:
+            thread.result()
+        assert next(run, "over") == "over"
+
+
+def test_g16_close_at_any_moment_ends_a_loop_without_a_wrong_result(overlapping):
+    dice = random.Random(4)
+    executor = overlapping.executor(3)
+    for _ in range(50):
+        run = overlapping.map(double, itertools.count(), window=8, concurrency=3, executor=executor)
+        consumer = Background(list, run)
+        spend(dice.random() / 200)  # any moment will do
+        run.close()
+        results = consumer.result()
+        assert results == list(range(0, 2 * len(results), 2))
+
+
+def test_g16_close_from_fn_does_not_wait(overlapping):
+    run = None
+    closed = Tally()
+
+    def call(i):
+        if i == 2:
+            run.close()
+            closed.add(i)
+        return i
+
+    run = overlapping.map(call, itertools.count(), window=8)
+    results = list(run)
+    assert closed.seen == [2]
+    assert results == list(range(len(results)))
+    assert len(results) <= 8
+
+
+def test_g16_close_from_fn_in_serial_ends_the_run():
+    run = None
+
+    def call(i):
+        if i == 2:
+            run.close()
+        return i
+
+    run = ordered_map(call, itertools.count(), executor="serial")
+    assert list(run) in ([0, 1], [0, 1, 2])
+
+
+def test_g16_close_from_the_source_ends_the_run(inside):
+    run = None
+
+    def source():
+        yield 0
+        yield 1
+        run.close()
+        yield 2
+        yield 3
+
+    run = inside.map(double, source(), window=2)
+    results = list(run)
+    assert results == [0, 2, 4, 6][: len(results)]
+    assert len(results) <= 2
+
+
+def test_g16_close_from_a_policy_ends_the_run(inside):
+    run = None
+
+    def policy(failure):
+        run.close()
+        return "closed"
+
+    run = inside.map(partial(fail_at, frozenset({2})), itertools.count(), on_error=policy, window=5)
+    assert list(run) in ([0, 2], [0, 2, "closed"])
+
+
+class SoftLimit(Exception):
+    """What a signal handler raises."""
+
+
+@contextlib.contextmanager
+def on_signal(handler):
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextlib.contextmanager
+def signal_when(condition):
+    """Sends the main thread a signal as soon as `condition` returns."""
+
+    def send():
+        condition()
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    sender = Background(send)
+    yield
+    sender.result()
+
+
+@posix
+def test_g16_close_from_a_signal_handler_ends_the_next_that_waits(overlapping):
+    head = Gate()
+    run = overlapping.map(lambda i: head.wait(), itertools.count(), window=4)
+
+    def handler(*_):
+        head.open()  # close waits for running calls
+        run.close()
+
+    with on_signal(handler), signal_when(lambda: wait_until(lambda: run.stats.running == 4)):
+        assert next(run, "over") == "over"
+    assert next(run, "over") == "over"
+
+
+@posix
+def test_g16_close_from_a_signal_handler_inside_a_pull_ends_the_run(inside):
+    run = None
+
+    def source():
+        yield 0
+        signal.raise_signal(signal.SIGUSR1)
+        yield 1
+
+    with on_signal(lambda *_: run.close()):
+        run = inside.map(double, source(), window=1)
+        assert next(run) == 0
+        assert list(run) == []
+
+
+@posix
+def test_g16_an_exception_of_a_signal_handler_ends_the_run(overlapping):
+    head, started = Gate(), Tally()
+
+    def call(i):
+        started.add(i)
+        head.wait()
+
+    def handler(*_):
+        raise SoftLimit
+
+    run = overlapping.map(call, itertools.count(), window=10, concurrency=2, on_error="skip")
+    with on_signal(handler), signal_when(lambda: (started.wait(2), absence(0.05))), pytest.raises(SoftLimit) as caught:
+        next(run)
+    assert caught.value.__context__ is None
+    assert not head.is_open  # it did not wait
+    head.open()
+    assert next(run, "over") == "over"
+    run.close()
+    assert len(started) == 2
+
+
+@posix
+def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside):
+    """At random moments of a busy loop; where it landed in the library, the run has ended, and cleanly."""
+    library = str(inturn.__path__[0])
+    dice = random.Random(1)
+    landed = 0
+    armed = False
+
+    def handler(*_):
+        if armed:
+            raise SoftLimit
+
+    def send(pause):
+        spend(pause)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    executor = inside.executor(2)
+    with on_signal(handler):
+        for _ in range(150):
+            run = inside.map(double, itertools.count(), window=6, concurrency=2, executor=executor)
+            results = []
+            sender = threading.Thread(target=send, args=(dice.random() / 500,), daemon=True)
+            armed = True
+            try:
+                sender.start()
+                for result in run:
+                    results.append(result)
+            except SoftLimit as error:
+                armed = False
+                frames = traceback.extract_tb(error.__traceback__)
+                if any(frame.filename.startswith(library) and frame.name == "__next__" for frame in frames):
+                    landed += 1
+                    assert next(run, "over") == "over", frames
+            armed = False
+            assert results == list(range(0, 2 * len(results), 2))
+            run.close()
+            assert next(run, "over") == "over"
+            sender.join()
+    assert landed > 20
+
+
+@posix
+def test_g16_a_run_that_was_ended_by_a_signal_leaves_the_source_usable(pulling):
+    def handler(*_):
+        raise SoftLimit
+
+    class Interrupted:
+        def __init__(self):
+            self.items = iter(range(10))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            item = next(self.items)
+            if item == 3:
+                signal.raise_signal(signal.SIGUSR1)
+            return item
+
+    source = Interrupted()
+    with on_signal(handler):
+        run = pulling.map(double, source, window=1)
+        with pytest.raises(SoftLimit):
+            list(run)
+    assert next(run, "over") == "over"
+    assert next(source) == 4
+
+
+def test_g13_weak_references_to_a_run_are_allowed(driver):
+    run = driver.map(double, range(3))
+    assert weakref.ref(run)() is run
+    assert list(run) == list(map(double, map(same, range(3))))

@@ -1,0 +1,52 @@
+"""Everything the documentation shows runs."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import inturn
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = [
+    pytest.param(page, page.read_text()[: match.start(1)].count("\n"), match[1], id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, match in enumerate(BLOCK.finditer(page.read_text()), 1)
+]
+MODULES = sorted(module.name for module in pkgutil.iter_modules(inturn.__path__) if module.name != "__main__")
+
+
+@pytest.mark.parametrize(("page", "line", "code"), BLOCKS)
+def test_every_block_of_python_in_the_documentation_runs(page, line, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    # blank lines, so that a traceback shows the line of the page
+    exec(compile("\n" * line + code, str(page), "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("name", ["", *MODULES])
+def test_every_example_in_a_docstring_runs(name):
+    module = importlib.import_module(f"inturn.{name}".rstrip("."))
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    for test in finder.find(module, globs={**vars(inturn), **vars(module)}):
+        runner.run(test)
+    assert runner.failures == 0
+
+
+def test_every_public_function_shows_an_example():
+    for name in inturn.__all__:
+        thing = getattr(inturn, name)
+        if callable(thing) and not isinstance(thing, type):
+            assert ">>>" in thing.__doc__, name
+
+
+def test_every_link_inside_the_documentation_leads_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
+            if "://" not in target and not target.startswith("mailto:"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

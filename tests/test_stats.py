@@ -1,0 +1,332 @@
+"""Seeing what happens: `stats`, `repr` and `progress`."""
+
+import io
+import itertools
+import re
+import sys
+import time
+from functools import partial
+
+import pytest
+from calls import double, fail_at, same
+from helpers import Background, Gate, Source, Tally, absence, primed, spend, wait_until
+
+from inturn import SKIP, Stats, ordered_map, retry
+
+COUNTS = ("pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned")
+TIMES = ("elapsed", "busy", "blocked_on_head", "blocked_on_source", "blocked_on_consumer")
+
+
+def counts(run):
+    stats = run.stats
+    return {name: getattr(stats, name) for name in COUNTS if getattr(stats, name)}
+
+
+def test_stats_are_zero_before_the_first_next(inside):
+    run = inside.map(double, range(3))
+    assert type(run.stats) is Stats
+    assert counts(run) == {}
+    assert all(getattr(run.stats, name) == 0 for name in TIMES)
+    assert run.stats.total == 3
+
+
+@pytest.mark.parametrize("window", [1, 5, 12, 30])
+def test_stats_count_what_was_pulled_delivered_failed_and_skipped(driver, window):
+    run = driver.map(partial(fail_at, frozenset({2, 7})), range(12), window=window, on_error="skip")
+    assert len(list(run)) == 10
+    assert counts(run) == {"pulled": 12, "delivered": 10, "failed": 2, "skipped": 2}
+
+
+def test_stats_count_replaced_failures_as_delivered(driver):
+    run = driver.map(partial(fail_at, frozenset({2, 7})), range(12), on_error="return")
+    assert len(list(run)) == 12
+    assert counts(run) == {"pulled": 12, "delivered": 12, "failed": 2}
+
+
+def test_stats_count_own_answers(driver):
+    run = driver.map(
+        partial(fail_at, frozenset({2, 7})), range(12), on_error=lambda failure: SKIP if failure.index == 2 else 0
+    )
+    list(run)
+    assert counts(run) == {"pulled": 12, "delivered": 11, "failed": 2, "skipped": 1}
+
+
+def test_stats_count_the_failure_that_ended_the_run(driver):
+    run = driver.map(partial(fail_at, frozenset({2})), range(3))
+    with pytest.raises(Exception, match="no 2"):
+        list(run)
+    assert (run.stats.delivered, run.stats.failed) == (2, 1)
+
+
+def test_stats_count_further_attempts_and_only_final_failures(inside):
+    run = inside.map(
+        partial(fail_at, frozenset({2, 7})), range(12), on_error=retry(attempts=4, backoff=0, then="skip")
+    )
+    list(run)
+    assert counts(run) == {"pulled": 12, "delivered": 10, "failed": 2, "skipped": 2, "retried": 6}
+
+
+def test_stats_tell_what_runs_and_what_waits_its_turn(overlapping):
+    head, stuck, ended = Gate(), Gate(), Tally()
+
+    def call(i):
+        if i == 0:
+            head.wait()
+        elif i == 9:
+            stuck.wait()
+        return ended.add(i)
+
+    run = overlapping.map(call, range(10), concurrency=2, window=10)
+    consumer = Background(list, run)
+    ended.wait(8)
+    wait_until(lambda: run.stats.running == 2)
+    wait_until(lambda: counts(run) == {"pulled": 10, "running": 2, "waiting": 8})
+    head.open()
+    wait_until(lambda: counts(run) == {"pulled": 10, "running": 1, "delivered": 9})
+    stuck.open()
+    assert consumer.result() == list(range(10))
+    assert counts(run) == {"pulled": 10, "delivered": 10}
+
+
+def test_stats_may_be_asked_for_from_any_thread_at_any_time(inside):
+    run = inside.map(double, range(20_000), concurrency=3)
+    stop, odd = Gate(), []
+
+    def look():
+        while not stop.is_open:
+            stats = run.stats
+            if not 0 <= stats.delivered <= stats.pulled <= 20_000 or stats.running > 3 or not 0 <= stats.waiting <= 4096:
+                odd.append(stats)
+            repr(run)
+            spend(0.0005)  # a thread that never waits would hold up all the others
+
+    lookers = [Background(look) for _ in range(2)]
+    assert len(list(run)) == 20_000
+    stop.open()
+    for looker in lookers:
+        looker.result()
+    assert odd == []
+
+
+def test_stats_may_be_asked_for_from_inside_a_call_a_policy_and_the_source(inside):
+    seen = []
+
+    def call(i):
+        seen.append(run.stats)
+        if i == 2:
+            raise ValueError
+        return i
+
+    source = Source(range(5), lambda k: seen.append(run.stats))
+    run = inside.map(call, source, on_error=lambda failure: seen.append(run.stats))
+    list(run)
+    assert len(seen) == 12
+    assert all(type(stats) is Stats for stats in seen)
+
+
+def test_stats_are_a_snapshot(driver):
+    run = driver.map(double, range(5))
+    next(run)
+    before = run.stats
+    list(run)
+    assert before.delivered == 1
+    assert run.stats.delivered == 5
+
+
+def test_stats_stay_after_the_end(driver):
+    run = driver.map(double, range(5))
+    list(run)
+    run.close()
+    first = run.stats
+    absence(0.02)
+    assert counts(run) == {"pulled": 5, "delivered": 5}
+    assert run.stats.elapsed == first.elapsed > 0
+
+
+@pytest.mark.parametrize(
+    ("source", "total"),
+    [
+        (range(7), 7),
+        ([1, 2], 2),
+        (iter(range(7)), 7),
+        ((i for i in range(7)), None),
+        (itertools.count(), None),
+        ({}, 0),
+    ],
+    ids=str,
+)
+def test_stats_know_the_total_as_far_as_the_source_does(source, total):
+    assert ordered_map(double, source).stats.total == total
+
+
+def test_stats_know_the_total_of_several_sources():
+    assert ordered_map(pow, range(7), [1, 2, 3]).stats.total == 3
+
+
+def test_stats_elapsed_counts_from_the_first_next(inside):
+    run = inside.map(double, range(5))
+    absence(0.1)
+    next(run)
+    assert 0 < run.stats.elapsed < 0.09
+    absence(0.1)
+    assert run.stats.elapsed > 0.09
+    run.close()
+
+
+def test_stats_tell_the_time_spent_waiting_for_the_head(overlapping):
+    run = overlapping.map(lambda i: spend(0.2), range(2), concurrency=1)
+    list(run)
+    stats = run.stats
+    assert 0.3 < stats.blocked_on_head < 5
+    assert stats.blocked_on_source < 0.15
+    assert stats.blocked_on_consumer < 0.15
+
+
+def test_stats_tell_the_time_spent_waiting_for_the_source(overlapping):
+    run = overlapping.map(double, Source(range(3), lambda k: spend(0.15)))
+    list(run)
+    stats = run.stats
+    assert 0.3 < stats.blocked_on_source < 5
+    assert stats.blocked_on_consumer < 0.15
+
+
+def test_stats_tell_the_time_spent_waiting_for_the_consumer(overlapping):
+    run, _ = primed(overlapping, same, window=4)
+    wait_until(lambda: run.stats.running == 0)
+    absence(0.3)
+    next(run)
+    stats = run.stats
+    assert 0.25 < stats.blocked_on_consumer < 5
+    assert stats.blocked_on_consumer <= stats.elapsed
+    run.close()
+
+
+def test_stats_tell_how_busy_the_workers_were(overlapping):
+    run = overlapping.map(lambda i: spend(0.1), range(8), concurrency=4, window=8)
+    list(run)
+    assert 0.5 < run.stats.busy <= 1.0
+    run = overlapping.map(lambda i: spend(0.1), range(3), concurrency=4, window=1)
+    list(run)
+    assert 0.1 < run.stats.busy < 0.5
+
+
+def test_the_repr_of_a_run_shows_its_counts(driver):
+    run = driver.map(double, range(7))
+    assert "ordered_map" in repr(run)
+    next(run)
+    next(run)
+    assert re.search(r"\b2\b", repr(run))
+    assert "delivered" in repr(run)
+    list(run)
+    assert re.search(r"\b7\b", repr(run))
+
+
+# progress
+
+
+def test_progress_calls_a_callable_at_most_ten_times_a_second_and_once_at_the_end(inside):
+    times, seen = [], []
+
+    def show(stats):
+        times.append(time.monotonic())
+        seen.append(stats)
+
+    began = time.monotonic()
+    run = inside.map(lambda i: spend(0.002), range(300), progress=show)
+    for _ in run:
+        pass
+    elapsed = time.monotonic() - began
+    assert 2 <= len(seen) <= elapsed * 10 + 2
+    assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(times[:-1]))
+    assert all(type(stats) is Stats for stats in seen)
+    assert [stats.delivered for stats in seen] == sorted(stats.delivered for stats in seen)
+    assert seen[-1].delivered == 300
+    assert sum(stats.delivered == 300 for stats in seen) <= 2
+    run.close()
+    assert seen[-1].delivered == 300
+    assert len(times) == len(seen)
+
+
+@pytest.mark.parametrize("how", ["end", "close", "error", "with"])
+def test_progress_is_told_once_at_the_end_however_it_comes(inside, how):
+    seen = []
+    run = inside.map(partial(fail_at, frozenset({5} if how == "error" else ())), range(9), progress=seen.append)
+    next(run)
+    if how == "end":
+        list(run)
+    elif how == "close":
+        run.close()
+    elif how == "error":
+        with pytest.raises(Exception, match="no 5"):
+            list(run)
+    else:
+        with run:
+            next(run)
+    told = len(seen)
+    assert 1 <= told <= 2 + 1
+    last = {"end": 9, "close": 1, "error": 5, "with": 2}[how]
+    assert seen[-1].delivered == last
+    run.close()
+    next(run, None)
+    assert len(seen) == told
+
+
+def test_progress_is_not_told_of_a_run_that_never_began():
+    seen = []
+    ordered_map(double, range(9), progress=seen.append).close()
+    assert seen == [] or seen[-1].delivered == 0
+
+
+def test_progress_shows_on_a_bar_that_is_given():
+    tqdm = pytest.importorskip("tqdm").tqdm
+    out = io.StringIO()
+    with tqdm(total=12, file=out, mininterval=0) as bar:
+        run = ordered_map(partial(fail_at, frozenset({3})), range(12), on_error="skip", progress=bar)
+        assert len(list(run)) == 11
+        assert bar.n == 12
+    assert "12/12" in out.getvalue()
+
+
+def test_progress_shows_on_anything_with_update():
+    class Bar:
+        count = 0
+
+        def update(self, n):
+            self.count += n
+
+    bar = Bar()
+    list(ordered_map(double, range(50), progress=bar))
+    assert bar.count == 50
+
+
+def test_progress_true_shows_a_bar(capsys):
+    pytest.importorskip("tqdm")
+    assert len(list(ordered_map(double, range(12), progress=True))) == 12
+    shown = capsys.readouterr().err
+    assert "12/12" in shown
+
+
+def test_progress_true_without_total_shows_a_count(capsys):
+    pytest.importorskip("tqdm")
+    assert len(list(ordered_map(double, (i for i in range(12)), progress=True))) == 12
+    assert "12" in capsys.readouterr().err
+
+
+def test_progress_true_ends_its_bar_when_the_run_is_closed_or_fails(capsys):
+    tqdm = pytest.importorskip("tqdm.auto").tqdm
+    with ordered_map(double, itertools.count(), progress=True) as run:
+        next(run)
+    run = ordered_map(partial(fail_at, frozenset({5})), range(9), progress=True)
+    with pytest.raises(Exception, match="no 5"):
+        list(run)
+    assert capsys.readouterr().err.endswith("\n")
+    assert not [bar for bar in getattr(tqdm, "_instances", ()) if bar.n]
+
+
+def test_progress_true_is_an_import_error_at_the_call_when_tqdm_is_missing(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "tqdm"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match=r"pip install .*inturn\[progress\]"):
+        ordered_map(double, range(3), progress=True)

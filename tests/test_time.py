@@ -1,0 +1,447 @@
+"""Guarantees 17, 18 and the half of 27 that concerns threads: timeouts, deadlines, and what waiting costs."""
+
+import itertools
+import threading
+import time
+from functools import partial
+
+import pytest
+from calls import Oops, double, fail_at, same
+from helpers import Background, Gate, Meter, Source, Tally, absence, primed, spend, takes, wait_until
+
+from inturn import Retry, ordered_map, retry, sentinel
+
+SHORT = 0.15  # seconds: a timeout that is to expire
+BRIEF = 0.6  # seconds: a timeout that calls of a tenth of a second stay well below
+
+# 17: timeout
+
+
+@pytest.mark.parametrize("window", [2, 6, 30])
+def test_g17_an_item_that_runs_longer_fails_with_timeout_error_in_its_turn(overlapping, window):
+    stuck = Gate()
+
+    def call(i):
+        if i == 3:
+            stuck.wait()
+        return i
+
+    run = overlapping.map(call, range(6), window=window, timeout=SHORT)
+    assert [next(run), next(run), next(run)] == [0, 1, 2]
+    with takes(at_least=SHORT / 2, less_than=5), pytest.raises(TimeoutError) as caught:
+        next(run)
+    assert not stuck.is_open
+    assert any(note.startswith("item 3: ") for note in caught.value.__notes__)
+    assert next(run, "over") == "over"
+    stuck.open()
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("skip", [0, 1, 3, 4]), (sentinel("late"), [0, 1, "late", 3, 4]), (lambda failure: failure.index, [0, 1, 2, 3, 4])],
+    ids=["skip", "sentinel", "own"],
+)
+def test_g17_a_timeout_goes_through_the_policy(overlapping, policy, expected):
+    stuck = Gate()
+    run = overlapping.map(lambda i: stuck.wait() if i == 2 else i, range(5), timeout=SHORT, on_error=policy)
+    assert list(run) == expected
+    assert not stuck.is_open
+
+
+def test_g17_the_failure_of_a_timeout_says_how_long_it_took(overlapping):
+    stuck = Gate()
+    run = overlapping.map(lambda i: stuck.wait() if i == 1 else i, range(3), timeout=SHORT, on_error="return")
+    results = list(run)
+    failure = results[1]
+    assert type(failure.error) is TimeoutError
+    assert (failure.index, failure.item, failure.attempt) == (1, 1, 1)
+    assert SHORT * 0.9 <= failure.elapsed < 5
+
+
+def test_g17_the_clock_starts_when_a_worker_takes_the_item_and_not_in_the_queue(overlapping):
+    def call(i):
+        spend(0.1)
+        return i
+
+    run = overlapping.map(call, range(10), concurrency=1, window=10, timeout=BRIEF)
+    assert list(run) == list(range(10))  # a second in all
+
+
+def test_g17_the_queue_of_an_executor_that_is_not_ours_does_not_count():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as executor:
+        busy = Gate()
+        blocker = executor.submit(busy.wait)
+        run = ordered_map(double, range(3), executor=executor, timeout=SHORT)
+        consumer = Background(list, run)
+        absence(2 * SHORT)
+        busy.open()
+        assert consumer.result() == [0, 2, 4]
+        blocker.result()
+
+
+def test_g17_the_time_of_the_consumer_does_not_count(inside):
+    if not inside.driver.concurrent:
+        pytest.skip("no timeout in turn")
+    for result in inside.map(same, range(3), window=3, timeout=SHORT):
+        if result == 0:
+            absence(2 * SHORT)  # the others are ready, and older than the timeout
+
+
+def test_g17_the_clock_of_an_item_is_its_own_and_not_its_chunk_mates(overlapping):
+    for settings in ({}, {"chunksize": 6}):
+        run = overlapping.map(lambda i: spend(0.15) or i, range(12), concurrency=2, window=12, timeout=BRIEF, **settings)
+        assert list(run) == list(range(12))
+
+
+def test_g17_a_chunk_mate_of_a_stuck_item_is_not_lost(own):
+    stuck = Gate()
+    run = own.map(
+        lambda i: stuck.wait() if i == 2 else i, range(12), concurrency=1, chunksize=6, timeout=SHORT, on_error="skip"
+    )
+    assert list(run) == [0, 1, *range(3, 12)]
+    assert not stuck.is_open
+
+
+def test_g17_a_stuck_item_deep_in_a_run_of_tiny_ones_costs_itself_only(own):
+    stuck = Gate()
+    run = own.map(lambda i: stuck.wait() if i == 2500 else i, range(5000), concurrency=2, timeout=SHORT, on_error="skip")
+    assert list(run) == [i for i in range(5000) if i != 2500]
+    assert not stuck.is_open
+
+
+def test_g17_the_place_of_an_item_given_up_is_taken_by_a_new_thread(own):
+    stuck = Gate()
+    run = own.map(
+        lambda i: stuck.wait() if i % 3 == 0 else i, range(9), concurrency=1, window=4, timeout=SHORT, on_error="skip"
+    )
+    assert list(run) == [1, 2, 4, 5, 7, 8]
+    assert not stuck.is_open
+    assert run.stats.abandoned == 3
+
+
+def test_g17_the_place_is_taken_also_while_the_consumer_is_away(own):
+    stuck, ended = Gate(), Tally()
+
+    def call(i):
+        if i == 1:
+            stuck.wait()
+        return ended.add(i)
+
+    run, _ = primed(own, call, window=6, concurrency=1, timeout=SHORT, on_error="skip")
+    assert sorted(ended.wait(5)) == [0, 2, 3, 4, 5]
+    assert not stuck.is_open
+    run.close()
+
+
+def test_g17_a_call_given_up_does_not_count_as_concurrency(own):
+    stuck, meter = Gate(), Meter()
+    meeting = threading.Barrier(2)
+
+    def call(i):
+        if i < 2:
+            stuck.wait()
+            return i
+        with meter:
+            meeting.wait(10)
+        return i
+
+    run = own.map(call, range(8), concurrency=2, window=8, timeout=SHORT * 3, on_error="skip")
+    assert list(run) == [2, 3, 4, 5, 6, 7]
+    assert meter.peak == 2
+    stats = run.stats
+    assert (stats.abandoned, stats.running) == (2, 0)
+
+
+def test_g17_the_late_result_of_a_call_given_up_is_dropped(own):
+    late, ended = Gate(), Tally()
+
+    def call(i):
+        if i == 1:
+            late.wait()
+            return ended.add("late")
+        if i == 4:
+            late.open()
+            ended.wait(1)
+        return i
+
+    run = own.map(call, range(8), concurrency=2, window=4, timeout=SHORT * 2, on_error=sentinel("gone"))
+    assert list(run) == [0, "gone", 2, 3, 4, 5, 6, 7]
+
+
+def test_g17_the_late_error_of_a_call_given_up_is_dropped(own):
+    late = Gate()
+
+    def call(i):
+        if i == 1:
+            late.wait()
+            raise Oops
+        if i == 4:
+            late.open()
+        return i
+
+    run = own.map(call, range(8), concurrency=2, window=4, timeout=SHORT, on_error=sentinel("gone"))
+    assert list(run) == [0, "gone", 2, 3, 4, 5, 6, 7]
+    assert run.stats.failed == 1
+
+
+def test_g17_an_item_given_up_may_be_retried(own):
+    stuck, attempts = Gate(), Tally()
+
+    def call(i):
+        attempts.add(i)
+        if i == 1 and attempts.seen.count(1) < 3:
+            stuck.wait()
+        return i
+
+    run = own.map(call, range(3), concurrency=2, timeout=SHORT, on_error=retry(attempts=3, on=TimeoutError, backoff=0))
+    assert list(run) == [0, 1, 2]
+    assert attempts.seen.count(1) == 3
+    assert (run.stats.abandoned, run.stats.retried, run.stats.failed) == (2, 2, 0)
+
+
+def test_g17_a_pause_between_attempts_does_not_count(overlapping):
+    attempts = Tally()
+
+    def call(i):
+        attempts.add(i)
+        if len(attempts) < 3:
+            raise Oops
+        return i
+
+    run = overlapping.map(call, [7], timeout=SHORT, on_error=retry(backoff=2 * SHORT, factor=1, jitter=False))
+    assert list(run) == [7]
+
+
+@pytest.mark.parametrize("name", ["borrowed", "duck"])
+def test_g17_on_an_executor_that_is_not_ours_the_place_stays_taken(name):
+    from drivers import DRIVERS, Runner
+
+    runner = Runner(next(d for d in DRIVERS if d.name == name))
+    stuck, meter = Gate(), Meter()
+
+    def call(i):
+        with meter:
+            if i == 1:
+                stuck.wait()
+            return i
+
+    run = runner.map(call, range(10), concurrency=2, window=4, timeout=SHORT, on_error="skip")
+    assert list(run) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert not stuck.is_open
+    assert meter.peak <= 2
+    assert run.stats.abandoned == 1
+    runner.end()
+
+
+def test_g17_timeouts_are_refused_in_serial():
+    with pytest.raises(ValueError, match="timeout"):
+        ordered_map(double, range(3), executor="serial", timeout=1.0)
+
+
+def test_g17_an_item_within_its_timeout_is_delivered_as_ever(overlapping):
+    assert list(overlapping.map(double, range(2000), timeout=30)) == list(range(0, 4000, 2))
+
+
+def test_g17_many_items_may_time_out_at_once(own):
+    stuck = Gate()
+    run = own.map(lambda i: stuck.wait(), range(12), concurrency=6, window=12, timeout=SHORT, on_error="return")
+    with takes(less_than=8):
+        assert [type(failure.error) for failure in run] == [TimeoutError] * 12
+    assert run.stats.abandoned == 12
+
+
+# 18: deadline
+
+
+def test_g18_a_deadline_ends_the_run_when_the_head_is_not_ready(overlapping):
+    stuck = Gate()
+    run = overlapping.map(lambda i: stuck.wait() if i == 2 else i, itertools.count(), window=5, deadline=0.3)
+    assert [next(run), next(run)] == [0, 1]
+    with takes(less_than=5), pytest.raises(TimeoutError):
+        next(run)
+    assert not stuck.is_open
+    assert next(run, "over") == "over"
+    stuck.open()
+    run.close()
+
+
+def test_g18_the_deadline_counts_from_the_first_next(inside):
+    run = inside.map(double, range(3), deadline=0.3)
+    absence(0.4)
+    assert list(run) == [0, 2, 4]
+
+
+def test_g18_results_that_are_ready_are_still_delivered_after_the_deadline(overlapping):
+    stuck, ended = Gate(), Tally()
+
+    def call(i):
+        if i == 5:
+            stuck.wait()
+        return ended.add(i)
+
+    run, source = primed(overlapping, call, window=10, concurrency=2, deadline=0.5)
+    ended.wait(9)  # all but the stuck one
+    wait_until(lambda: run.stats.running == 1)
+    absence(0.6)  # past the deadline
+    pulls = source.pulls
+    assert [next(run) for _ in range(4)] == [1, 2, 3, 4]
+    with pytest.raises(TimeoutError):
+        next(run)
+    assert source.pulls == pulls
+    assert next(run, "over") == "over"
+    stuck.open()
+    run.close()
+
+
+def test_g18_nothing_is_pulled_or_started_after_the_deadline(overlapping):
+    back, started = Gate(), Tally()
+
+    def call(i):
+        started.add(i)
+        if i:
+            back.wait()
+        return i
+
+    run, source = primed(overlapping, call, window=10, concurrency=2, deadline=0.4)
+    started.wait(3)
+    absence(0.5)  # past the deadline
+    back.open()
+    wait_until(lambda: run.stats.running == 0)
+    pulls = source.pulls
+    with pytest.raises(TimeoutError):
+        for _ in run:
+            pass
+    run.close()
+    assert len(started) == 3
+    assert source.pulls == pulls
+
+
+def test_g18_no_policy_applies_to_a_deadline(overlapping):
+    stuck, asked = Gate(), []
+    run = overlapping.map(lambda i: stuck.wait(), range(3), deadline=0.2, on_error=asked.append)
+    with pytest.raises(TimeoutError):
+        next(run)
+    assert asked == []
+    stuck.open()
+    run.close()
+
+
+def test_g18_a_deadline_holds_in_serial_between_calls():
+    calls = Tally()
+    run = ordered_map(lambda i: spend(0.1) or calls.add(i), itertools.count(), executor="serial", deadline=0.35)
+    with pytest.raises(TimeoutError):
+        list(run)
+    assert 2 <= len(calls) <= 5
+    assert next(run, "over") == "over"
+
+
+def test_g18_a_deadline_ends_a_pause(inside):
+    run = inside.map(partial(fail_at, frozenset({0})), [0], deadline=0.3, on_error=lambda failure: Retry(after=60))
+    with takes(less_than=5), pytest.raises(TimeoutError):
+        next(run)
+
+
+def test_g18_a_deadline_ends_endless_retries(inside):
+    run = inside.map(partial(fail_at, frozenset({0})), [0], deadline=0.2, on_error=lambda failure: Retry(after=0))
+    with takes(less_than=5), pytest.raises(TimeoutError):
+        next(run)
+
+
+def test_g18_a_deadline_is_raised_while_a_live_source_blocks(overlapping):
+    more = Gate()
+
+    def source():
+        yield 1
+        more.wait()
+
+    run = overlapping.map(double, source(), live=True, deadline=0.3)
+    assert next(run) == 2
+    with takes(less_than=5), pytest.raises(TimeoutError):
+        next(run)
+    assert not more.is_open
+
+
+def test_g18_a_deadline_that_is_met_changes_nothing(inside):
+    assert list(inside.map(double, range(500), deadline=60)) == list(range(0, 1000, 2))
+
+
+def test_g18_timeout_and_deadline_go_together(own):
+    stuck = Gate()
+    run = own.map(
+        lambda i: stuck.wait() if i in {1, 5} else i, range(9), window=9, timeout=SHORT, deadline=30, on_error="skip"
+    )
+    assert list(run) == [0, 2, 3, 4, 6, 7, 8]
+
+
+# 27, on threads: waiting costs no CPU
+
+
+def _cost_of_waiting(seconds):
+    """The share of one core that this process uses while it waits."""
+    began = time.process_time()
+    absence(seconds)
+    return (time.process_time() - began) / seconds
+
+
+@pytest.mark.parametrize("settings", [{}, {"timeout": 30}, {"deadline": 30}, {"timeout": 30, "deadline": 30}], ids=str)
+def test_g27_a_run_that_waits_for_slow_items_costs_no_cpu(overlapping, settings):
+    stuck = Gate()
+    run = overlapping.map(lambda i: stuck.wait(), itertools.count(), window=8, **settings)
+    consumer = Background(next, run)
+    wait_until(lambda: run.stats.running == 4)
+    absence(0.05)
+    assert _cost_of_waiting(0.5) < 0.02
+    stuck.open()
+    consumer.result()
+    run.close()
+
+
+def test_g27_a_run_that_waits_for_a_live_source_costs_no_cpu():
+    more = Gate()
+
+    def source():
+        yield 1
+        more.wait()
+
+    run = ordered_map(same, source(), live=True)
+    assert next(run) == 1
+    consumer = Background(next, run, "over")
+    absence(0.05)
+    assert _cost_of_waiting(0.5) < 0.02
+    more.open()
+    assert consumer.result() == "over"
+
+
+def test_g27_a_run_that_pauses_before_a_retry_costs_no_cpu(inside):
+    run = inside.map(partial(fail_at, frozenset({0})), [0], on_error=lambda failure: Retry(after=60))
+    consumer = Background(next, run, "over")
+    wait_until(lambda: run.stats.retried == 1)
+    absence(0.05)
+    assert _cost_of_waiting(0.5) < 0.02
+    run.close()
+    consumer.result()
+
+
+def test_g27_a_run_whose_consumer_is_away_costs_no_cpu(overlapping):
+    run, _ = primed(overlapping, same)
+    wait_until(lambda: run.stats.running == 0)
+    absence(0.05)
+    assert _cost_of_waiting(0.5) < 0.02
+    run.close()
+
+
+def test_g27_a_run_behind_a_stuck_head_costs_no_cpu(overlapping):
+    """Everything else has run, the window is full, and the deadline is far."""
+    head, source = Gate(), Source(itertools.count())
+    run = overlapping.map(lambda i: head.wait() if i == 0 else i, source, window=20, deadline=60)
+    consumer = Background(next, run)
+    source.begun.wait(20)
+    wait_until(lambda: run.stats.running == 1)
+    absence(0.05)
+    assert _cost_of_waiting(0.5) < 0.02
+    head.open()
+    consumer.result()
+    run.close()
