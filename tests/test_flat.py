@@ -199,13 +199,19 @@ def test_indexed_delivers_the_index_of_the_item_with_each_element(executor):
 
 
 def test_g07_what_was_pulled_is_produced_while_the_consumer_is_away():
-    made = Tally()
-    run = ordered_flat_map(lambda x: [made.add(x)], count(), concurrency=2, window=8)
-    assert next(run) == 0
-    made.wait(8)
-    absence()
-    assert len(made) <= 9
-    run.close()
+    made, full = Tally(), Gate()
+    source = Source(count(), lambda k: full.open() if k == 7 else None)
+
+    def produce(x):
+        if x == 0:
+            full.wait()
+        return [made.add(x)]
+
+    with ordered_flat_map(produce, source, concurrency=2, window=8) as run:
+        assert next(run) == 0
+        made.wait(8)
+        absence()
+        assert len(made) == source.pulls == 8
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -729,7 +735,8 @@ def test_g13_dropping_the_run_closes_the_generators(executor):
     closed = Tally()
     places = 1 if executor == "serial" else 2
     run = ordered_flat_map(partial(leaves_a_note, closed), count(), concurrency=places, executor=executor)
-    next(run)
+    for _ in range(4):  # each pulls at least one item
+        next(run)
     wait_until(lambda: executor == "serial" or run.stats.running == places)
     del run
     closed.wait(1)

@@ -111,5 +111,7 @@ async def in_thread(*calls: Callable[[], object]) -> None:
         finally:
             tell(loop, lambda: _set(done))
 
-    threading.Thread(target=work, name="inturn-closer", daemon=True).start()
+    thread = threading.Thread(target=work, name="inturn-closer", daemon=True)
+    thread.start()
     await done
+    thread.join()  # it has nothing left to do

@@ -118,7 +118,7 @@ class _Flight:
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
                 job.warden.arm()
-        return run_travelled, (fn, [_pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+        return partial, (run_travelled, fn, [_pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
 
     def give_up(self) -> None:
         """Its time is over; the place stays taken until the call ends (warden only)."""

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from . import _checks as checks
-from ._borrowed import Borrowed
-from ._flat import FlatSerial
 from ._processes import Processes, open_processes
 from ._serial import Serial
 from ._threads import ThreadPool, Threads
@@ -61,9 +59,9 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
     if isinstance(executor, str):
         raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
     if hasattr(executor, "submit") and not isinstance(executor, type):
-        return Opener(lambda job, boxes: Borrowed(job, executor, None, boxes=boxes), _threads, batches=True)
+        return Opener(_borrowed(executor, None), _threads, batches=True)
     if callable(executor):
-        return Opener(lambda job, boxes: Borrowed(job, None, executor, boxes=boxes), _threads, batches=True)
+        return Opener(_borrowed(None, executor), _threads, batches=True)
     raise TypeError(
         f'executor must be "thread", "process", "serial", an object with submit() or a callable, got {type(executor).__name__}: {executor!r}'
     )
@@ -73,13 +71,22 @@ def _serial(job: Job, *, boxes: bool) -> Pool:
     return Serial(job)
 
 
+def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., Pool]:
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        from ._borrowed import Borrowed
+
+        return Borrowed(job, executor, build, boxes=boxes)
+
+    return open_
+
+
 _FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 
 
 def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
     if executor == "serial":
-        return open_pool(executor, timeout)._replace(open=lambda job, boxes: FlatSerial(job))
+        return open_pool(executor, timeout)._replace(open=_flat_serial)
     if executor == "thread" or isinstance(executor, Threads):
         return open_pool(executor, timeout)
     if executor == "process":
@@ -92,6 +99,12 @@ def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     if callable(executor) or hasattr(executor, "submit"):
         cure = "; an executor of yours returns results whole: collect lists with ordered_map"
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
+
+
+def _flat_serial(job: Job, *, boxes: bool) -> Pool:
+    from ._flat import FlatSerial
+
+    return FlatSerial(job)
 
 
 def _flat_processes(settings: Processes) -> Callable[..., Pool]:

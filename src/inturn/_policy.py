@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import enum
 import math
-import random
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
 
@@ -167,7 +166,11 @@ class RetryPolicy(Generic[S_co]):
             pause = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
         except OverflowError:
             pause = self.max_backoff
-        return pause * random.uniform(0.5, 1.0) if self.jitter else pause  # noqa: S311 - no secret
+        if not self.jitter:
+            return pause
+        from random import uniform  # not at the top: `import inturn` stays light
+
+        return pause * uniform(0.5, 1.0)
 
     def decide(self, failure: Failure) -> Retry | Decision:
         if isinstance(failure.error, self.on) and failure.attempt < self.attempts:

@@ -50,6 +50,7 @@ class Serial:
         if chunk is None:  # a pause before a retry, or a live source
             job.sleep(seconds)
             return
+        job.sleeping.clear()  # nobody has to wake us for what we run ourselves
         job.begun(self, chunk)
         run_chunk(chunk, job)
         job.ended(self, chunk)

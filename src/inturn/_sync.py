@@ -267,6 +267,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             run = self._run
             if not self._over and self._forks == _forks:
                 run.job.stop()
+                run.window.clear()  # nobody is the consumer any more
                 if self._feeder is not None:
                     self._feeder.room()
         except AttributeError:  # it was never finished, or the interpreter is on its way out

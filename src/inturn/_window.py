@@ -111,6 +111,9 @@ class Chunk(_Node):
         return chunk
 
 
+_NOWHERE: Final = _Node()
+
+
 class Pile(_Node):
     """Items that nobody has started, in order; `tail` is the node before it."""
 
@@ -229,6 +232,7 @@ class Window:
             self._small_items = small(items[0])
         if pile is not self._main and not pile.items:
             self._rests.pop(0)
+            pile.tail = _NOWHERE  # no cycle: what is delivered is freed by counting references
         return chunk
 
     def take_back(self, chunk: Chunk) -> bool:
@@ -238,7 +242,7 @@ class Window:
             return False
         pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
         behind = pile.next = chunk.next
-        if isinstance(behind, Pile):
+        if isinstance(behind, Pile) and behind.tail is not _NOWHERE:
             behind.tail = pile
         chunk.next = pile
         bisect.insort(self._rests, pile, key=lambda each: each.index)
@@ -357,13 +361,11 @@ class Window:
 
     def clear(self) -> None:
         """The run is over: let go of everything that is held; the counts stay."""
-        start = Chunk(0, 0)
-        start.ended = True
-        start.next = self._main
-        self._cursor = self._main.tail = start
+        self._cursor = self._main
         self._position = 0
         for pile in [*self._rests, self._main]:
             pile.items.clear()
+            pile.tail = _NOWHERE
         self._again.clear()
         self.final = None
 
