@@ -123,6 +123,16 @@ def dies_at_first(directory: str, x: int) -> Iterator[int]:
         yield x
 
 
+def stuck_at_first(directory: str, x: int) -> Iterator[int]:
+    """Does not come back the first two times that item 0 runs; the others make more than their buffer holds."""
+    attempt = len(list(Path(directory).iterdir()))
+    if x == 0 and attempt < 2:
+        (Path(directory) / str(attempt)).touch()
+        time.sleep(1000)
+    for _ in range(20):
+        yield x
+
+
 def unpicklable(x: Any) -> Iterator[Any]:
     yield x
     yield lambda: x

@@ -8,14 +8,14 @@ import os
 from functools import partial
 from itertools import count
 
-import flat_calls as calls
 import pytest
-from flat_calls import Oops
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import collect, run, settled, stream, virtual  # noqa: F401
 
+import flat_calls as calls
+from flat_calls import Oops
 from inturn import SKIP, Failure, Processes, Report, Retry, Threads, ordered_aflat_map, retry, sentinel
+from loops import collect, run, settled, stream, virtual  # noqa: F401
 
 EXECUTORS = ["thread", "serial"]
 if hasattr(os, "fork"):

@@ -5,11 +5,11 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-import flat_calls as calls
 import pytest
+
+import flat_calls as calls
 from flat_calls import Oops
 from helpers import absence, takes, wait_until
-
 from inturn import Failure, Processes, Retry, WorkerDied, ordered_flat_map, retry, sentinel
 
 pytestmark = pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="worker processes need POSIX")
@@ -204,6 +204,13 @@ def test_g17_time_spent_waiting_for_room_does_not_count():
         assert list(run) == [*range(1, 20), *range(20), *range(20)]
 
 
+@pytest.mark.parametrize("policy", [retry(attempts=4, backoff=0), lambda failure: Retry()])
+def test_g17_an_item_that_was_killed_before_its_first_element_runs_again_in_its_place(policy, tmp_path):
+    run = flat(partial(calls.stuck_at_first, str(tmp_path)), range(5), buffer=1, timeout=0.3, on_error=policy)
+    assert list(run) == [x for x in range(5) for _ in range(20)]
+    assert run.stats.retried == 2
+
+
 # ---- closing -------------------------------------------------------------------------------------
 
 
@@ -226,7 +233,8 @@ def test_g13_a_generator_that_does_not_end_is_killed_after_the_grace_period(fn):
 def test_g13_dropping_the_run_closes_the_generators(tmp_path):
     run = flat(partial(calls.notes, str(tmp_path)), range(2), buffer=2)
     next(run)
-    wait_until(lambda: run.stats.running == 2)
+    running = run._run.job.pool.running
+    wait_until(lambda: running() == 2)
     del run
     wait_until(lambda: lines(tmp_path, 0)[-1] == "closed")
 

@@ -1,8 +1,9 @@
 """Text to speech, sentence by sentence: the first sound after one frame, not after one sentence.
 
 A voice makes audio in frames of 20 ms, faster than it is spoken, but not by much, and it needs a moment before each
-sentence. Here no model is at work: `speak` waits as long as one would and hums what it reads. Everything else is as in
-earnest: sentences are synthesised side by side, frames are played in order while they are made, and the file is a real WAV.
+sentence. Here no model is at work: `speak` waits as long as one would and hums what it reads. Everything else is as
+in earnest: sentences are synthesised side by side, frames are played in order while they are made, and the file is a
+real WAV.
 
     python docs/examples/text_to_speech.py [FILE.wav]
 
@@ -49,10 +50,7 @@ def frame(letter: str) -> bytes:
     count = round(RATE * FRAME_S)
     samples = array(
         "h",
-        (
-            round(9_000 * math.sin(math.pi * n / count) * math.sin(2 * math.pi * pitch * n / RATE))
-            for n in range(count)
-        ),
+        (round(9_000 * math.sin(math.pi * n / count) * math.sin(2 * math.pi * pitch * n / RATE)) for n in range(count)),
     )
     if sys.byteorder == "big":
         samples.byteswap()

@@ -1,8 +1,8 @@
 """Text to speech with asyncio: the voice is a service, and the text is still being written while it is spoken.
 
-As `text_to_speech`, but `speak` is an async generator function, as a client of a streaming service is, and the sentences come
-from an async generator, as those of a language model do: one now and then. They are spoken in order, several at once,
-and the first sound comes after one frame of the first sentence.
+As `text_to_speech`, but `speak` is an async generator function, as a client of a streaming service is, and the
+sentences come from an async generator, as those of a language model do: one now and then. They are spoken in order,
+several at once, and the first sound comes after one frame of the first sentence.
 
     python docs/examples/text_to_speech_async.py [FILE.wav]
 
@@ -18,8 +18,9 @@ import wave
 from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
-from inturn import ordered_aflat_map, ordered_amap
 from text_to_speech import FRAME_S, LATENCY_S, PACE, RATE, TEXT, WORKERS, frame
+
+from inturn import ordered_aflat_map, ordered_amap
 
 WRITING_S = 0.15  # seconds that each sentence takes to be written
 
@@ -68,12 +69,12 @@ async def main(path: Path) -> None:
     async with ordered_aflat_map(speak, sentences(), concurrency=WORKERS) as frames:
         live = await play(frames, path)
     usual = await play(lists(), path.with_suffix(".usual.wav"))
-
     print(f"a list per sentence  first sound after {usual[0] * 1e3:5.0f} ms, all after {usual[1]:4.1f} s")
     print(f"ordered_aflat_map    first sound after {live[0] * 1e3:5.0f} ms, all after {live[1]:4.1f} s")
-    same = path.read_bytes() == path.with_suffix(".usual.wav").read_bytes()
-    print(f"the two files are {'the same' if same else 'DIFFERENT'}, byte for byte")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1] if len(sys.argv) > 1 else "speech.wav")))
+    wav = Path(sys.argv[1] if len(sys.argv) > 1 else "speech.wav")
+    asyncio.run(main(wav))
+    same = wav.read_bytes() == wav.with_suffix(".usual.wav").read_bytes()
+    print(f"the two files are {'the same' if same else 'DIFFERENT'}, byte for byte")

@@ -154,7 +154,7 @@ class _Rescuer(CallThread):
 class Borrowed:
     """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
 
-    inline: Final = False
+    inline = False
 
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
         self.job = job
@@ -188,7 +188,8 @@ class Borrowed:
         return sum(flight.chunk is not None for flight in list(self._flights))
 
     def take_back(self, chunk: Chunk) -> bool | None:
-        return self._alone(self.job.window.take_back, chunk)
+        taken: bool | None = self._alone(self.job.window.take_back, chunk)
+        return taken
 
     def _alone(self, act: Callable[..., Any], *args: Any) -> Any:
         """Act while nobody claims; None if the run is over before that can be had."""

@@ -101,7 +101,7 @@ def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
 
 
-def _flat_serial(job: Job, *, boxes: bool) -> Pool:
+def _flat_serial(job: Any, *, boxes: bool) -> Pool:
     from ._flat import FlatSerial
 
     return FlatSerial(job)

@@ -25,7 +25,7 @@ from typing import Any, Final
 from ._elements import close, elements_of
 from ._lanes import Lane, LaneWindow, Phase
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
-from ._policy import ENDS, LATER, Decide, Policy, Retry, never_retries
+from ._policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
 from ._window import Chunk
 from ._worker import LONG_S, Call, Job, Place
 
@@ -54,25 +54,24 @@ class FlatJob(Job):
         if kind is None:
             kind = as_failure_kind(error)
             error = detach(error)
-        decided: Any = ENDS
+        decided: Retry | Decision = ENDS
         if kind is Kind.FAILED:
             delivered = lane.made - len(lane.buffer)
             decided = self.decide(Failure(chunk.index, item, error, chunk.attempt, elapsed, delivered))
-        again = isinstance(decided, Retry)
-        if again and lane.made:
-            decided, again = ENDS, False
+        if isinstance(decided, Retry) and lane.made:
+            decided = ENDS
         if decided is ENDS:
             self._halt_at(chunk.index)
-        err = Err(error, item, kind, chunk.attempt, elapsed)
         undecided = decided is LATER and self._asks and not lane.made
-        if again or undecided:
+        if undecided or isinstance(decided, Retry):
             chunk.todo = iter((item,))
             chunk.attempt += 1
-        if again:
+        if isinstance(decided, Retry):
             self.retried += 1
             lane.pause(clock() + decided.after)
         else:
-            lane.fail(err, undecided=undecided)
+            attempt = chunk.attempt - undecided
+            lane.fail(Err(error, item, kind, attempt, elapsed), undecided=undecided)
             self.rouse(lane.index)
 
     def ended(self, place: Place, chunk: Chunk) -> None:

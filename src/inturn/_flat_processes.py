@@ -43,7 +43,7 @@ class FlatProcessPool(ProcessPool):
 
     def __init__(self, job: Job, settings: Processes) -> None:
         super().__init__(job, settings, boxes=False)
-        self._station = partial(FlatStation, self)  # type: ignore[assignment]  # `watched` is final there
+        self._station = partial(FlatStation, self)
 
 
 class FlatStation(Station):

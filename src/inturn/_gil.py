@@ -60,4 +60,5 @@ def rest_of(iterator: Iterator[Any]) -> list[Any]:
 def fence() -> None:
     """What this thread has written is seen by all before it reads on."""
     if not GIL:
-        [].append(None)  # takes and leaves the list's own lock: an atomic exchange, which is a full barrier
+        barrier: list[None] = []
+        barrier.append(None)  # takes and leaves the list's own lock: an atomic exchange, which is a full barrier

@@ -119,7 +119,7 @@ def resolve(argument: str, given: object) -> Policy:
         return NAMED[given]
     if not callable(given):
         raise TypeError(f"{argument} must be a name or a callable, got {type(given).__name__}: {given!r}")
-    return given  # type: ignore[no-any-return]
+    return given
 
 
 def decision_of(policy: Policy) -> Decide:
@@ -279,9 +279,10 @@ def retry(
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts!r}")
     classes = on if isinstance(on, tuple) else (on,)
-    for cls in classes:
-        if not (isinstance(cls, type) and issubclass(cls, BaseException)):
-            raise TypeError(f"on must be an exception class or a tuple of them, got {cls!r}")
+    each: Any
+    for each in classes:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"on must be an exception class or a tuple of them, got {each!r}")
     if not_negative("factor", factor) < 1:
         raise ValueError(f"factor must be at least 1, got {factor!r}")
     return RetryPolicy(

@@ -192,7 +192,7 @@ class Flight:
         if len(outcome) == 3:
             packed, elapsed, _ = outcome
             with self._awake:
-                error = self._bad.pop(position, None) or unpack_error(packed)
+                error = self._bad.pop(position) if position in self._bad else unpack_error(packed)
         else:
             try:
                 with self._awake:

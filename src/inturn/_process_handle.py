@@ -266,6 +266,7 @@ class Handle:
         self.ended = True
         if self._method == "forkserver":
             wait_for_sentinel([self._process.sentinel], _LOOK_S)  # the server tells the code, just after the end
+        code = None
         for _ in range(_TAILS):
             if (code := self._process.exitcode) is not None:
                 break

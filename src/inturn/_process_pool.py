@@ -25,7 +25,7 @@ from __future__ import annotations
 import atexit
 from queue import SimpleQueue
 from time import perf_counter as clock
-from typing import Any, Final
+from typing import Final
 
 from ._outcome import Kind, detach
 from ._pickling import dumps_fn, pack, unpack_error
@@ -76,13 +76,13 @@ class ProcessPool(ThreadPool):
             OSError: None can be had.
             Exception: What every worker has to be sent cannot be pickled.
         """
-        bell = self.bell
-        if bell is None:
-            return None
         if self._load is None:
             settings = self.settings
             load = (self.job.fn, settings.initializer, settings.initargs)
             self._load = dumps_fn(load, main_is_there=main_is_there(self.method))
+        bell = self.bell  # here and not before, since the traceback of what cannot be pickled keeps this frame alive
+        if bell is None:
+            return None
         self._processes += 1
         handle = Handle(self.method, f"inturn-{self._processes}", bell)
         handle.send(pack(self._load, handle.down))  # if it cannot be sent, `wait` will tell
@@ -127,7 +127,7 @@ class ProcessPool(ThreadPool):
 class Station:
     """One worker process after the other, for one place; see the table above."""
 
-    watched: Final = False
+    watched = False
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
@@ -157,7 +157,7 @@ class Station:
             try:
                 worker = pool.start_process()
             except OSError as error:
-                if pool.goes_without(self, detach(error)):
+                if pool.goes_without(self, error.with_traceback(None)):
                     pool.notify(max(1, self._job.window.available()))
                     return False
                 break

@@ -19,7 +19,7 @@ import os
 import signal
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import popen_fork, util
 from time import perf_counter as clock
@@ -65,7 +65,7 @@ _awake: Final[weakref.WeakSet[Awake]] = weakref.WeakSet()
 
 
 @contextmanager
-def starting(method: str) -> Iterator[None]:
+def starting(method: str) -> Generator[None]:
     """While a worker is started, and while descriptors of ours are opened or closed."""
     with _forking:
         if method != "fork":
@@ -130,10 +130,12 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
-        process = multiprocessing.get_context(method).Process(name=_DeafName(name), target=target, args=args)
+        context: Any = multiprocessing.get_context(method)
+        process = context.Process(name=_DeafName(name), target=target, args=args)
         process.start()
         return process
-    kind: Any = _ForkProcess if method == "fork" else multiprocessing.get_context(method).Process
+    context = multiprocessing.get_context(method)
+    kind: Any = _ForkProcess if method == "fork" else context.Process
     process = kind(name=name, target=target, args=args)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -191,11 +193,11 @@ class _ForkPopen(popen_fork.Popen):
                 os._exit(code)
         os.close(ours[1])
         os.close(childs[0])
-        self.finalizer = util.Finalize(self, util.close_fds, (ours[0], childs[1]))
+        self.finalizer = util.Finalize(self, util.close_fds, (ours[0], childs[1]))  # type: ignore[attr-defined]
         self.sentinel = ours[0]
 
 
-class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[name-defined,misc]
+class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[misc]
     @staticmethod
     def _Popen(process_obj: Any) -> _ForkPopen:  # noqa: N802 - multiprocessing's name for it
         return _ForkPopen(process_obj)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from time import perf_counter as clock
 from typing import Any, Final
 
@@ -61,7 +62,7 @@ def check_progress(given: object) -> None:
     """Refuse, at the call, what `progress_of` could not show."""
     if given is True:
         try:
-            import tqdm.auto  # noqa: F401
+            import_module("tqdm.auto")
         except ImportError as error:
             raise ImportError("progress=True needs tqdm: pip install 'inturn[progress]'") from error
     elif given is not False and not hasattr(given, "update") and not callable(given):

@@ -33,16 +33,16 @@ class Report(Generic[R_co]):
         """The results, in order."""
         self.failed: list[Failure] = []
         """The failures, in order."""
-        everything = list(results)
+        everything: list[Any] = list(results)
         indexed = getattr(results, "indexed", None)
         if indexed is None:  # not a run: pairs can be told by a failure in them
-            indexed = any(_is_pair(each) and each[1].index == each[0] for each in everything)
+            indexed = any(_is_failed_pair(each) for each in everything)
         for each in everything:
-            value = each[1] if indexed else each  # type: ignore[index]
+            value = each[1] if indexed else each
             if isinstance(value, Failure):
                 self.failed.append(value)
             else:
-                self.successful.append(value)  # type: ignore[arg-type]
+                self.successful.append(value)
 
     @property
     def ok(self) -> bool:
@@ -80,8 +80,8 @@ class Report(Generic[R_co]):
         return "\n".join([head + ":", *shown])
 
 
-def _is_pair(each: Any) -> bool:
-    return type(each) is tuple and len(each) == 2 and isinstance(each[1], Failure)
+def _is_failed_pair(each: Any) -> bool:
+    return type(each) is tuple and len(each) == 2 and isinstance(each[1], Failure) and each[1].index == each[0]
 
 
 def _line(failure: Failure) -> str:

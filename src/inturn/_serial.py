@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
 
 from ._window import Chunk
 from ._worker import Call, Job, Place, run_chunk
@@ -13,7 +12,7 @@ __all__ = ["Serial"]
 class Serial:
     """A pool and its only place."""
 
-    inline: Final = True
+    inline = True
 
     def __init__(self, job: Job) -> None:
         self._job = job

@@ -26,9 +26,8 @@ HANDFUL_S: Final = 0.001
 _MOST: Final = 4096
 
 # Iterators that answer at once and never raise: they are advanced in C.
-_PROMPT: Final = tuple(
-    type(iter(each)) for each in ((), [], range(0), "", b"", bytearray(), range(1 << 100), deque[None]())
-)
+_SEQUENCES: Final[tuple[Any, ...]] = ((), [], range(0), range(1 << 100), "", b"", bytearray())
+_PROMPT: Final = tuple(type(iter(each)) for each in _SEQUENCES)
 
 
 class Source:

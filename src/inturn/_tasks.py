@@ -97,7 +97,7 @@ class TaskPlace:
 class TaskPool:
     """At most `concurrency` calls at once, each in a task of its own."""
 
-    inline: Final = False
+    inline = False
 
     def __init__(self, job: Job, *, known: bool) -> None:
         self.job = job

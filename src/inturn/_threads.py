@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import repeat
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from ._outcome import Kind, detach
 from ._window import BOX_S, Chunk
@@ -69,7 +69,10 @@ class Threads:
 class Station(Protocol):
     """How a place runs chunks. All methods but `started` are called in the place's thread."""
 
-    watched: bool  # whether the warden looks after boxes and limits
+    @property
+    def watched(self) -> bool:
+        """Whether the warden looks after boxes and limits."""
+        ...
 
     def open(self) -> None:
         """Before the first chunk; an error ends the run."""
@@ -93,7 +96,7 @@ class _InThread:
 
     __slots__ = ("_job", "_settings")
 
-    watched: Final = True
+    watched = True
 
     def __init__(self, job: Job, settings: Threads) -> None:
         self._job = job
@@ -197,7 +200,7 @@ class ThreadPlace(CallThread):
 class ThreadPool:
     """Places that are started as items need them, at most `concurrency` at once."""
 
-    inline: Final = False
+    inline = False
 
     def __init__(self, job: Job, station: Callable[[], Station], *, name: str = "inturn", boxes: bool = True) -> None:
         self.job = job

@@ -1,0 +1,21 @@
+"""What the workers of the programs in `test_processes_exit` run."""
+
+import os
+import time
+
+__all__ = ["announced", "announced_briefly"]
+
+
+def announced(directory: str) -> None:
+    """Say who runs, by the name of a file, and take a minute."""
+    with open(f"{directory}/{os.getpid()}", "w"):
+        pass
+    time.sleep(60)
+
+
+def announced_briefly(directory: str) -> None:
+    """Say who runs; the first two wait for each other, so that there are two."""
+    with open(f"{directory}/{os.getpid()}", "w"):
+        pass
+    while len(os.listdir(directory)) < 2:
+        time.sleep(0.001)

@@ -1,0 +1,259 @@
+"""Nothing of worker processes is left: after Ctrl-C, at exit, after a kill of the parent, and after a thousand deaths."""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from helpers import Script, takes, wait_until
+
+from inturn import Processes, WorkerDied, ordered_map
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals"),
+]
+
+METHODS = ["fork", "forkserver", "spawn"]
+LONG = os.environ.get("INTURN_LONG_TESTS") == "1"  # the chaos test then takes a minute
+
+# A program with workers, that a signal meets; its functions are in a module that workers can import.
+PROGRAM = """
+from inturn import Processes
+from exit_calls import *
+
+if __name__ == "__main__":
+    settings = Processes(start_method={method!r})
+    {body}
+"""
+
+
+def program(method, body, tmp_path):
+    return Script(f"import sys; sys.argv = ['']\n" + PROGRAM.format(method=method, body=body.replace("TMP", repr(str(tmp_path)))))
+
+
+def pids(tmp_path):
+    return {int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()}
+
+
+def lives(pid):
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def wait_for_the_end_of(workers, limit):
+    begin = time.monotonic()
+    wait_until(lambda: not any(map(lives, workers)), "workers live on")
+    assert time.monotonic() - begin < limit
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("where", ["next", "body"])
+def test_g14_ctrl_c_gives_one_traceback_and_leaves_no_worker(tmp_path, method, where):
+    """Sent to the whole process group, as a terminal does."""
+    body = {
+        "next": "for _ in ordered_map(announced, ['TMP'] * 4, executor=settings, concurrency=2): pass",
+        "body": "for _ in ordered_map(announced_briefly, ['TMP'] * 4, executor=settings, concurrency=2): say('up'); time.sleep(60)",
+    }[where].replace("'TMP'", "TMP")
+    with program(method, body, tmp_path) as script:
+        wait_until(lambda: len(pids(tmp_path)) == 2)
+        if where == "body":
+            script.wait_for("up")
+        workers = pids(tmp_path)
+        script.interrupt()
+        script.end()
+        assert script.err.count("Traceback") == 1, script.err
+        assert script.err.rstrip().endswith("KeyboardInterrupt")
+        assert script.code == -signal.SIGINT
+        assert script.seconds < 1.5  # it is under a second on an idle machine
+        wait_for_the_end_of(workers, 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_g15_at_exit_workers_are_killed_after_their_grace(tmp_path, method):
+    body = """
+    run = ordered_map(announced, [TMP] * 4, executor=settings, concurrency=2)
+    threading.Thread(target=next, args=(run, None), daemon=True).start()
+    while len(os.listdir(TMP)) < 2: time.sleep(0.001)
+    say("end")
+    """.strip()
+    with program(method, body, tmp_path) as script:
+        script.wait_for("end")
+        script.begin = time.monotonic()
+        workers = pids(tmp_path)
+        script.end()
+        assert (script.err, script.code) == ("", 0)
+        assert script.seconds < 2.5
+        wait_for_the_end_of(workers, 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_g27_workers_of_a_killed_parent_are_gone_within_seconds(tmp_path, method):
+    """Also while another child of the parent's keeps all of its pipes open."""
+    body = """
+    if settings.start_method == "fork":
+        if not os.fork(): time.sleep(4); os._exit(0)
+    for _ in ordered_map(announced, [TMP] * 4, executor=settings, concurrency=2): pass
+    """.strip()
+    with program(method, body, tmp_path) as script:
+        wait_until(lambda: len(pids(tmp_path)) == 2)
+        workers = pids(tmp_path)
+        os.kill(script.process.pid, signal.SIGKILL)
+        wait_for_the_end_of(workers, 3)
+
+
+def test_g25_a_main_module_without_guard_is_told_so(tmp_path):
+    path = tmp_path / "unguarded.py"
+    path.write_text(
+        "from inturn import Processes, ordered_map\n"
+        "print(list(ordered_map(abs, [1, 2], executor=Processes(start_method='spawn'))))\n"
+    )
+    import subprocess
+
+    import inturn
+
+    result = subprocess.run(
+        [sys.executable, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(Path(inturn.__file__).parents[1])},
+        check=False,
+    )
+    assert result.stderr.count("Traceback") == 1, result.stderr
+    assert 'put the code that starts it under `if __name__ == "__main__":`' in result.stderr
+    assert result.returncode == 1
+
+
+def test_g26_a_program_may_end_in_the_midst_of_a_run_that_is_never_closed(tmp_path):
+    body = """
+    run = ordered_map(abs, range(1000000), executor=settings, concurrency=2)
+    for i in run:
+        if i == 100: break
+    say("end")
+    """.strip()
+    with program("fork", body, tmp_path) as script:
+        script.end()
+        assert (script.lines, script.err, script.code) == (["end"], "", 0)
+
+
+def crash(i):
+    if i % 3 == 1:
+        os.kill(os.getpid(), (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)[i % 9 // 3])
+    return i
+
+
+def belongings():
+    return (
+        len(os.listdir("/proc/self/fd")),
+        threading.active_count(),
+        set(multiprocessing.active_children()),
+        len(os.listdir("/dev/shm")),
+        {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("inturn")},
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_g24_crash_and_replace_cycles_neither_hang_nor_leak(method):
+    """A thousand under `fork`; starting the others takes a tenth of a second each, so fewer of them unless asked for."""
+    cycles = 1000 if method == "fork" or LONG else 40
+    executor = Processes(start_method=method)
+    list(ordered_map(abs, range(4), executor=executor, concurrency=2))
+    before = belongings()
+    died = 0
+    with ordered_map(crash, range(3 * cycles), executor=executor, concurrency=2, on_error="return") as run:
+        for i, each in enumerate(run):
+            if i % 3 == 1:
+                assert isinstance(each.error, WorkerDied)
+                assert each.error.index == i
+                died += 1
+            else:
+                assert each == i
+        during = len(os.listdir("/proc/self/fd"))
+    assert died == cycles
+    assert during < before[0] + 40
+    assert belongings() == before
+
+
+def tiny(i):
+    return i * 2
+
+
+def spread(i):
+    if i % 100 == 0:
+        time.sleep(0.002)
+    return i * 2
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 7])
+def test_g24_chaos(chunksize):
+    """Workers are killed at random while many items run: each is delivered once, in order, or was the one that was hit."""
+    seconds, rate = (20.0, 30.0) if LONG else (1.5, 30.0)
+    dice = random.Random(7)
+    over = threading.Event()
+    killed = 0
+
+    def kill():
+        nonlocal killed
+        while not over.wait(dice.expovariate(rate)):
+            children = multiprocessing.active_children()
+            if children:
+                try:
+                    os.kill(dice.choice(children).pid, signal.SIGKILL)
+                    killed += 1
+                except (ProcessLookupError, AttributeError, ValueError):
+                    pass
+
+    killer = threading.Thread(target=kill, daemon=True)
+    begin = time.monotonic()
+    hit = count = 0
+    executor = Processes(start_method="fork")
+    with ordered_map(spread, iter(int, 1), executor=executor, concurrency=1) as warm:
+        next(warm)
+    source = iter(range(100_000_000))
+
+    def items():
+        while time.monotonic() - begin < seconds:
+            yield next(source)
+
+    with ordered_map(spread, items(), executor=executor, concurrency=3, chunksize=chunksize, on_error="return") as run:
+        killer.start()
+        try:
+            for i, each in enumerate(run):
+                count += 1
+                if each != i * 2:
+                    assert isinstance(each.error, WorkerDied), each
+                    assert (each.error.index, each.error.signal) == (i, signal.SIGKILL)
+                    hit += 1
+        finally:
+            over.set()
+            killer.join()
+    assert next(source) == count
+    assert hit <= killed
+    if LONG:
+        assert count > 33_000
+
+
+def test_g13_a_thousand_short_runs_leave_nothing():
+    executor = Processes(start_method="fork")
+    list(ordered_map(abs, range(4), executor=executor, concurrency=2))
+    before = belongings()
+    with takes(less_than=60):
+        for i in range(200 if LONG else 60):
+            run = ordered_map(abs, range(10), executor=executor, concurrency=2)
+            for each in run:
+                if each == i % 10:
+                    break
+            if i % 2:
+                run.close()
+            del run
+    wait_until(lambda: belongings() == before)
