@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helpers import Gate
-from inloop import in_loop
 
 from inturn import Processes, Threads, ordered_map
 
@@ -141,8 +140,6 @@ DRIVERS = [
     Driver("serial", lambda stack, workers: "serial", concurrent=False),
     Driver("process", lambda stack, workers: "process", in_process=False, start_cost=0.5),
     Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
-    Driver("asyncio", lambda stack, workers: None, concurrent=False, map=in_loop),
-    Driver("asyncio, thread", lambda stack, workers: "thread", map=in_loop),
 ]
 
 

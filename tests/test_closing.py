@@ -390,16 +390,18 @@ def test_g13_close_does_not_wait_for_calls_given_up_by_timeout(own):
 
 
 def test_g13_close_does_not_wait_for_a_live_source_inside_its_pull(overlapping):
-    more = Gate()
+    more, inside_pull = Gate(), Gate()
 
     def source():
         yield 1
+        inside_pull.open()
         more.wait()
         yield 2
 
     it = source()
     run = overlapping.map(double, it, live=True)
     assert next(run) == 2
+    inside_pull.wait()
     run.close()
     assert not more.is_open
     assert next(run, "over") == "over"
@@ -484,7 +486,7 @@ def _interrupt(body):
         assert script.seconds < 2
         assert script.code == -signal.SIGINT
         assert script.err.count("Traceback") == 1, script.err
-        assert script.err.rstrip().endswith("KeyboardInterrupt")
+        assert "\nKeyboardInterrupt" in script.err
         return script
 
 
@@ -798,7 +800,7 @@ def test_g16_close_from_another_thread_ends_a_next_inside_a_pull_as_soon_as_the_
             more.wait()
 
     source = Source(itertools.count(), on_pull)
-    run = inside.map(started.add, source, window=4)
+    run = inside.map(started.add, source, window=1)  # so that the first next makes one pull
     assert next(run) == 0
     consumer = Background(next, run, "over")
     inside_pull.wait()

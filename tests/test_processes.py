@@ -13,9 +13,9 @@ import traceback
 from functools import partial
 
 import pytest
+
 from calls import double
 from helpers import Background, Script, absence, takes, wait_until
-
 from inturn import Processes, WorkerDied, ordered_map, retry
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
@@ -132,7 +132,7 @@ def test_settings_are_checked_when_they_are_made():
         Processes(max_tasks_per_worker=0)
     with pytest.raises(TypeError, match="start_method must be a str or None"):
         Processes(start_method=3)
-    with pytest.raises(ValueError, match="start_method must be one of 'fork', .*, got 'threads'"):
+    with pytest.raises(ValueError, match=r"start_method must be one of 'fork', .*, got 'threads'"):
         ordered_map(double, [1], executor=Processes(start_method="threads"))
     assert repr(Processes(double, (1,))).startswith("Processes(initializer=<function double")
 
@@ -411,10 +411,16 @@ def sleepy(i):
 
 def test_g17_a_call_is_killed_while_the_consumer_is_away(tmp_path):
     run = ordered_map(
-        partial(stuck_once, str(tmp_path)), range(4), executor=FORK, concurrency=1, timeout=0.2, on_error="skip", window=4
+        partial(stuck_once, str(tmp_path)),
+        range(4),
+        executor=FORK,
+        concurrency=1,
+        timeout=0.2,
+        on_error="skip",
+        window=4,
     )
     assert next(run) == 0
-    wait_until(lambda: (tmp_path / "3").exists())  # run by a new worker, while nobody asks
+    wait_until((tmp_path / "3").exists)  # run by a new worker, while nobody asks
     assert list(run) == [2, 3]
     assert run.stats.abandoned == 0
     run.close()
@@ -488,7 +494,7 @@ def test_g26_unstarted_items_go_to_another_worker(tmp_path):
     slow = 3000
     run = ordered_map(partial(marked, str(tmp_path), slow), range(3010), executor=FORK, concurrency=2)
     consumer = Background(lambda: list(run))
-    wait_until(lambda: (tmp_path / "3009").exists())
+    wait_until((tmp_path / "3009").exists)
     assert not (tmp_path / "slow is over").exists()
     (tmp_path / "go on").touch()
     assert consumer.result() == list(range(3010))
@@ -566,7 +572,10 @@ def test_g13_close_in_the_midst_of_starting(processes):
 def test_g13_a_failure_stops_what_is_behind_it_in_other_workers(tmp_path):
     """A long chunk of an explicit size in one worker is not run to its end when an item before it has failed."""
     fn = partial(fails_first, str(tmp_path))
-    with pytest.raises(ValueError, match="first"), ordered_map(fn, range(40), executor=FORK, concurrency=2, chunksize=20) as run:
+    with (
+        pytest.raises(ValueError, match="first"),
+        ordered_map(fn, range(40), executor=FORK, concurrency=2, chunksize=20) as run,
+    ):
         list(run)
     assert len(list(tmp_path.iterdir())) < 15
 
@@ -588,7 +597,9 @@ def inner(i):
 
 
 def test_g22_runs_nest_in_worker_processes():
-    assert list(ordered_map(inner, range(4), executor=FORK, concurrency=2)) == [[2 * k for k in range(i)] for i in range(4)]
+    assert list(ordered_map(inner, range(4), executor=FORK, concurrency=2)) == [
+        [2 * k for k in range(i)] for i in range(4)
+    ]
 
 
 def test_g23_a_run_dropped_in_a_forked_child_is_left_alone():

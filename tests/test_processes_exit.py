@@ -8,12 +8,11 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import Script, takes, wait_until
 
+from helpers import Script, takes, wait_until
 from inturn import Processes, WorkerDied, ordered_map
 
 pytestmark = [
@@ -35,7 +34,9 @@ if __name__ == "__main__":
 
 
 def program(method, body, tmp_path):
-    return Script(f"import sys; sys.argv = ['']\n" + PROGRAM.format(method=method, body=body.replace("TMP", repr(str(tmp_path)))))
+    return Script(
+        "import sys; sys.argv = ['']\n" + PROGRAM.format(method=method, body=body.replace("TMP", repr(str(tmp_path))))
+    )
 
 
 def pids(tmp_path):

@@ -1,6 +1,6 @@
 """Guarantees 24 and 25: whatever happens to a worker process, and whenever, costs one item.
 
-Every cell of the matrix *stage × way of dying × chunk size* is a test of its own, with real signals and real deaths.
+Every cell of the matrix of stages, ways of dying and chunk sizes is a test of its own, with real signals and real deaths.
 """
 
 import itertools
@@ -9,11 +9,11 @@ import signal
 import sys
 from functools import partial
 
-import faults
 import pytest
+
+import faults
 from faults import WAYS, DiesUnpickled, dies_between, runs, victim
 from helpers import takes
-
 from inturn import Processes, WorkerDied, ordered_map
 
 pytestmark = [
@@ -92,7 +92,13 @@ def test_g24_a_death_between_two_items_costs_none(tmp_path, way, chunksize):
     fn = partial(tell_pid, str(tmp_path), 5, way)
     results = []
     with ordered_map(
-        fn, source(), executor=Processes(start_method="fork"), concurrency=1, window=6, chunksize=chunksize, on_error="return"
+        fn,
+        source(),
+        executor=Processes(start_method="fork"),
+        concurrency=1,
+        window=6,
+        chunksize=chunksize,
+        on_error="return",
     ) as run:
         for result in run:
             results.append(result[0])
@@ -212,7 +218,7 @@ def test_g24_a_death_under_raise_is_raised_in_its_turn():
     delivered = []
     run = ordered_map(partial(dies_at, {7}), range(20), executor=Processes(start_method="fork"), concurrency=2)
     with pytest.raises(WorkerDied, match="exited with code 9 while it ran item 7") as caught:
-        delivered.extend(run)  # noqa: PERF402 - what came before the error counts
+        delivered.extend(run)
     assert list(itertools.islice(iter(caught.value.__notes__), 1)) == ["item 7: 7"]
     assert list(run) == []
     run.close()
@@ -244,5 +250,10 @@ def test_g24_an_item_whose_worker_died_may_be_retried(tmp_path, chunksize):
 
     policy = retry(attempts=2, backoff=0)
     fn = DiesOnce(str(tmp_path / "died"))
-    settings = {"executor": Processes(start_method="fork"), "concurrency": 2, "chunksize": chunksize, "on_error": policy}
+    settings = {
+        "executor": Processes(start_method="fork"),
+        "concurrency": 2,
+        "chunksize": chunksize,
+        "on_error": policy,
+    }
     assert list(ordered_map(fn, range(8), **settings)) == list(range(8))

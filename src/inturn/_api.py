@@ -49,127 +49,372 @@ S = TypeVar("S")
 
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A], R],
+    a: Iterable[A],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D, E], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], d: Iterable[D], e: Iterable[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[Options]
+    fn: Callable[[A, B, C, D, E], R],
+    a: Iterable[A],
+    b: Iterable[B],
+    c: Iterable[C],
+    d: Iterable[D],
+    e: Iterable[E],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[Options],
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[..., Any], /, *iterables: Iterable[Any], on_error: Any = ..., indexed: bool = ..., **options: Unpack[Options]
+    fn: Callable[..., Any],
+    /,
+    *iterables: Iterable[Any],
+    on_error: Any = ...,
+    indexed: bool = ...,
+    **options: Unpack[Options],
 ) -> OrderedMap[Any]: ...
 def ordered_map(
     fn: Callable[..., Any],
@@ -260,4 +505,3 @@ def ordered_map(
     )
     run.job.pool = opener.open(run.job, boxes=size is None)
     return OrderedMap(run, Source(source, run.window, run.job), live=live, indexed=indexed, name="ordered_map")
-

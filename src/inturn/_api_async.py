@@ -50,151 +50,433 @@ Source = Iterable[T] | AsyncIterable[T]
 
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Named = ..., indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Named = ...,
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Named = ..., indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Named = ...,
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Literal["return"], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Literal["return"],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Literal["return"], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Literal["return"],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[False] = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[False] = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], /, *sources: Source[Any], executor: ExecutorLike, on_error: Callable[[Failure], S | Skip | Retry], indexed: Literal[True], **options: Unpack[AsyncOptions]
+    fn: Callable[..., R],
+    /,
+    *sources: Source[Any],
+    executor: ExecutorLike,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    indexed: Literal[True],
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., Any], /, *sources: Source[Any], executor: Any = ..., on_error: Any = ..., indexed: bool = ..., **options: Unpack[AsyncOptions]
+    fn: Callable[..., Any],
+    /,
+    *sources: Source[Any],
+    executor: Any = ...,
+    on_error: Any = ...,
+    indexed: bool = ...,
+    **options: Unpack[AsyncOptions],
 ) -> OrderedAmap[Any]: ...
 def ordered_amap(
     fn: Callable[..., Any],

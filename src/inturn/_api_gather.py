@@ -38,7 +38,7 @@ S = TypeVar("S")
 
 
 @overload
-async def ordered_gather(
+async def ordered_gather(  # noqa: ASYNC109 - the time limit of one call, not of this function
     fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
 ) -> list[R]: ...
 @overload
@@ -47,61 +47,156 @@ async def ordered_gather(
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+    fn: Callable[[A], Awaitable[R]],
+    a: Source[A],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    **options: Unpack[GatherOptions],
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Named = ...,
+    **options: Unpack[GatherOptions],
 ) -> list[R]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[GatherOptions],
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    **options: Unpack[GatherOptions],
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Named = ...,
+    **options: Unpack[GatherOptions],
 ) -> list[R]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[GatherOptions],
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    **options: Unpack[GatherOptions],
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Named = ...,
+    **options: Unpack[GatherOptions],
 ) -> list[R]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[GatherOptions],
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    **options: Unpack[GatherOptions],
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Named = ...,
+    **options: Unpack[GatherOptions],
 ) -> list[R]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Literal["return"],
+    **options: Unpack[GatherOptions],
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], d: Source[D], e: Source[E], /, *, on_error: Callable[[Failure], S | Skip | Retry], **options: Unpack[GatherOptions]
+    fn: Callable[[A, B, C, D, E], Awaitable[R]],
+    a: Source[A],
+    b: Source[B],
+    c: Source[C],
+    d: Source[D],
+    e: Source[E],
+    /,
+    *,
+    on_error: Callable[[Failure], S | Skip | Retry],
+    **options: Unpack[GatherOptions],
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
     fn: Callable[..., Awaitable[Any]], /, *items: Source[Any], on_error: Any = ..., **options: Unpack[GatherOptions]
 ) -> list[Any]: ...
-async def ordered_gather(  # noqa: ASYNC109 - the time limit of one call, not of this function
+async def ordered_gather(
     fn: Callable[..., Any],
     /,
     *items: Source[Any],

@@ -124,7 +124,7 @@ class TaskFeeder:
         assert self._source is not None
         try:
             await self._pull(self._source.__anext__)
-        except BaseException as error:  # noqa: BLE001 - it ends the run, unless the run's end is what it tells of
+        except BaseException as error:  # it ends the run, unless the run's end is what it tells of
             if not job.stopped:
                 tb = error.__traceback__
                 error.__traceback__ = tb and tb.tb_next and tb.tb_next.tb_next  # not our two frames
@@ -150,7 +150,7 @@ class TaskFeeder:
             except StopAsyncIteration:
                 self._finish(None)
                 return
-            except Exception as error:  # noqa: BLE001 - it surfaces in its turn
+            except Exception as error:  # it surfaces in its turn
                 if job.stopped:
                     return
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame

@@ -103,7 +103,7 @@ class _Flight:
             elif not run_watched(chunk, job, self):
                 return
             job.ended(self, chunk)
-        except BaseException as error:  # noqa: BLE001 - a fault of ours
+        except BaseException as error:  # a fault of ours
             job.crash(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -241,7 +241,7 @@ class Borrowed:
     def _submit(self, flight: _Flight) -> None:
         try:
             future = flight.future = self.executor.submit(flight)
-        except Exception as error:  # noqa: BLE001 - shut down, broken, or out of threads
+        except Exception as error:  # shut down, broken, or out of threads
             if flight.board():
                 self._fail(flight, error, Kind.FATAL)
                 self.land(flight)
@@ -260,7 +260,7 @@ class Borrowed:
                 self._fail(flight, error, Kind.FAILED)
             elif flight.away is not None and not flight.given_up:
                 self._unpack(flight, future.result())
-        except BaseException as error:  # noqa: BLE001 - a fault of ours
+        except BaseException as error:  # a fault of ours
             self.job.crash(error)
         self.land(flight)
 
@@ -295,8 +295,8 @@ class Borrowed:
         seconds = 0.0
         for item, (good, packed, elapsed) in zip(items, outcomes, strict=False):
             try:
-                outcome = pickle.loads(packed) if good else unpack_error(packed)  # noqa: S301 - from our own call
-            except Exception as error:  # noqa: BLE001 - a result that pickles and does not unpickle
+                outcome = pickle.loads(packed) if good else unpack_error(packed)  # from our own call
+            except Exception as error:  # a result that pickles and does not unpickle
                 good, outcome = False, error
             seconds += elapsed
             if good:
@@ -324,7 +324,7 @@ class Borrowed:
         if flight is not None and _drives(flight.future):
             try:
                 flight.future.result(timeout=seconds)
-            except Exception:  # noqa: BLE001, S110 - the call's own errors are in its outcome
+            except Exception:  # the call's own errors are in its outcome
                 pass
             return
         self.job.sleep(seconds)
@@ -408,7 +408,7 @@ def _copy(error: BaseException) -> BaseException:
     """A copy for each item, so that the notes of one are not those of all."""
     try:
         twin = type(error)(*error.args)
-    except Exception:  # noqa: BLE001 - its class wants other arguments
+    except Exception:  # its class wants other arguments
         return error
     twin.__cause__ = error.__cause__
     return twin
@@ -417,7 +417,7 @@ def _copy(error: BaseException) -> BaseException:
 def _pack_item(item: Any) -> tuple[bool, Any]:
     try:
         return True, pickle.dumps(item, PROTOCOL)
-    except Exception as error:  # noqa: BLE001 - it costs this item only
+    except Exception as error:  # it costs this item only
         return False, pack_error(error)
 
 
@@ -427,7 +427,7 @@ def run_travelled(
     """Run a load in another process; leaves what it has not started when the time box is over."""
     outcomes: list[tuple[bool, bytes | Packed, float]] = []
     begun = clock()
-    fn = pickle.loads(fn_blob)  # noqa: S301 - from the run that submitted it
+    fn = pickle.loads(fn_blob)  # from the run that submitted it
     for good, packed in items:
         mark = clock()
         if box_s is not None and outcomes and mark - begun > box_s:
@@ -436,8 +436,8 @@ def run_travelled(
             outcomes.append((False, packed, 0.0))
             continue
         try:
-            outcome: bytes | Packed = pickle.dumps(fn(pickle.loads(packed)), PROTOCOL)  # noqa: S301
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            outcome: bytes | Packed = pickle.dumps(fn(pickle.loads(packed)), PROTOCOL)
+        except BaseException as error:  # it travels to the consumer
             good, outcome = False, pack_error(error)
         outcomes.append((good, outcome, clock() - mark))
     return outcomes

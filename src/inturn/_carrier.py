@@ -47,7 +47,7 @@ class _Rest:
             except GeneratorExit:
                 run(self._coro.close)
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is the call's
+            except BaseException as error:  # it is the call's
                 given, step = error, throw
             try:
                 waits_for = run(step, given)
@@ -88,7 +88,7 @@ class Carrier:
                     pool.failed(chunk, item, asyncio.CancelledError(), clock() - mark)
                 else:
                     append(stop.value)
-            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            except BaseException as error:  # it travels to the consumer
                 pool.failed(chunk, item, error, clock() - mark)
             else:
                 place.item, place.task, place.mark = item, task, mark

@@ -78,7 +78,7 @@ def total_of(sources: tuple[Any, ...]) -> int | None:
 def _hint(source: object) -> int | None:
     try:
         hint = operator.length_hint(source, -1)
-    except Exception:  # noqa: BLE001 - a hint is a courtesy
+    except Exception:  # a hint is a courtesy
         return None
     return None if hint < 0 else hint
 
@@ -89,7 +89,7 @@ def known_length(sources: tuple[Any, ...]) -> int | None:
     for source in sources:
         try:
             lengths.append(len(source))
-        except Exception:  # noqa: BLE001, PERF203
+        except Exception:
             continue
     return min(lengths, default=None)
 

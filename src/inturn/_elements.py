@@ -30,5 +30,5 @@ def close(iterator: Any) -> None:
     """Close a generator, or what can be closed like one; what it raises then is nobody's any more."""
     try:
         iterator.close()
-    except BaseException:  # noqa: BLE001, S110 - as for calls that end after the run
+    except BaseException:  # as for calls that end after the run
         pass

@@ -50,7 +50,9 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
         return Opener(lambda job, boxes: ThreadPool.of(job, executor, boxes=boxes), _threads, batches=True)
     if executor == "serial":
         if timeout is not None:
-            raise ValueError('timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"')
+            raise ValueError(
+                'timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"'
+            )
         return Opener(_serial, _one, batches=False)
     if executor == "process":
         executor = Processes()

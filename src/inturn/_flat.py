@@ -97,7 +97,7 @@ class FlatSerial(Serial):
             lane.made += 1
             lane.append(element)
             self._spent += clock() - begun
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as error:  # it travels to the consumer
             self._iterator = self._item = None
             job.failed(chunk, item, error, self._spent + clock() - begun)
 

@@ -23,6 +23,7 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from ._elements import close, elements_of
+from ._gil import fence
 from ._lanes import Lane, LaneWindow, Phase
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
@@ -82,6 +83,7 @@ class FlatJob(Job):
 
     def rouse(self, index: int) -> None:
         """Wake the consumer if it waits for this item."""
+        fence()  # what is to be found is written before we ask who looks for it
         try:
             if self.sleeping[0] == index:
                 self.sleeping.pop()
@@ -175,7 +177,7 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, place: Place) -> 
                 call.reopen()
             if sleeping:
                 job.rouse(index)
-    except BaseException as caught:  # noqa: BLE001 - it travels to the consumer
+    except BaseException as caught:  # it travels to the consumer
         error = caught
     try:
         mine = mine and _settled(call, place)

@@ -102,7 +102,7 @@ class _Stream:
             with self._awake:
                 worker.down.clear()
                 load = self._item if is_atom(self._item) else pack(self._item, worker.down)
-        except BaseException as error:  # noqa: BLE001 - it costs this item only
+        except BaseException as error:  # it costs this item only
             _note(error, "the item could not be pickled for a worker process")
             job.failed(chunk, self._item, error, 0.0)
             return
@@ -206,7 +206,7 @@ class _Stream:
                 try:
                     with self._awake:
                         outcome = unpack(outcome, worker.up)
-                except BaseException as error:  # noqa: BLE001 - an element that pickles and does not unpickle
+                except BaseException as error:  # an element that pickles and does not unpickle
                     _note(error, "an element could not be unpickled")
                     self._bad = error
                     worker.recall(self._serial)
@@ -236,5 +236,5 @@ class _Stream:
 def _note(error: BaseException, text: str) -> None:
     try:
         error.add_note(text)
-    except Exception:  # noqa: BLE001, S110 - some refuse notes
+    except Exception:  # some refuse notes
         pass

@@ -176,7 +176,7 @@ class LaneTaskPool(TaskPool):
         lane: Lane = chunk.out[0]
         try:
             task.result()
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as error:  # it travels to the consumer
             self.failed(chunk, place.item, error, clock() - place.mark)
         else:
             lane.finish()
@@ -226,5 +226,5 @@ class _Plain:
 async def _close(iterator: Any) -> None:
     try:
         await iterator.aclose()
-    except Exception:  # noqa: BLE001, S110 - as for calls that end after the run
+    except Exception:  # as for calls that end after the run
         pass

@@ -93,7 +93,7 @@ class Streams:
                     self.flush()
                 elif len(self._pending) == 1:
                     self._later()
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as error:  # it travels to the consumer
             packed = pack_error(detach(error))
         if not complete:
             close(iterator)
@@ -113,7 +113,7 @@ class Streams:
 
     def _hear(self) -> bool:
         worker = self._worker
-        serial, _, (credit, received) = pickle.loads(wire.read(worker._link, wire.receive(worker._link)))  # noqa: S301
+        serial, _, (credit, received) = pickle.loads(wire.read(worker._link, wire.receive(worker._link)))
         if serial != self._serial:
             return True  # it came too late for an earlier stream
         if credit is None:

@@ -160,7 +160,6 @@ class LaneWindow(Window):
         chunk = super().claim()
         if chunk is not None and not chunk.out:
             chunk.out.append(Lane(chunk.index, self._buffer, self._bell()))
-            chunk.ended = True  # the lane itself tells when it is
         return chunk
 
     def head(self) -> Lane | Err | None:

@@ -110,7 +110,7 @@ def shorten(item: object) -> str:
         if isinstance(item, (bytes, bytearray)) and len(item) > 60:
             return f"{bytes(item[:40])!r}... ({len(item)} bytes)"  # repr of the whole would cost its size
         return _short.repr(item)
-    except Exception:
+    except Exception:  # frozen exceptions exist
         return f"<{type(item).__name__} without repr>"
 
 
@@ -121,7 +121,7 @@ def note(error: BaseException, index: int, item: object) -> None:
         notes = getattr(error, "__notes__", ())
         if text not in notes and len(notes) < _MOST_NOTES:
             error.add_note(text)
-    except Exception:  # noqa: S110 - frozen exceptions exist
+    except Exception:
         pass
 
 
@@ -148,4 +148,3 @@ def detach(error: BaseException) -> BaseException:
         wrapped.__cause__ = error
         return wrapped
     return error
-

@@ -52,14 +52,15 @@ def dumps_fn(fn: Any, *, main_is_there: bool = False) -> bytes:
 
     Args:
         fn: The function, or anything that holds functions.
-        main_is_there: Whether the worker has the module ``__main__`` as we have it, so that its functions can travel by name.
+        main_is_there: Whether the worker has the module ``__main__`` as we have it, so that its functions can travel by
+            name.
     """
     try:
         blob = pickle.dumps(fn, PROTOCOL)
         if main_is_there or b"__main__" not in blob:
             return blob
         plain: BaseException | None = None
-    except Exception as error:  # noqa: BLE001 - any object may refuse in any way
+    except Exception as error:  # any object may refuse in any way
         blob, plain = b"", error
     try:
         import cloudpickle
@@ -77,11 +78,11 @@ def pack_error(error: BaseException) -> Packed:
     """An error in a form that always travels, and the causes it was raised from as far as they travel."""
     try:
         words = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001 - its `__str__` may be broken
+    except Exception:  # its `__str__` may be broken
         words = "".join(traceback.format_tb(error.__traceback__))
     try:
         text = f"{type(error).__qualname__}: {error}"
-    except Exception:  # noqa: BLE001
+    except Exception:
         text = type(error).__qualname__
     blobs: list[bytes] = []
     each: BaseException | None = error
@@ -94,8 +95,8 @@ def pack_error(error: BaseException) -> Packed:
 def _dumps_error(error: BaseException) -> bytes | None:
     try:
         blob = pickle.dumps(error, PROTOCOL)
-        whole = isinstance(pickle.loads(blob), BaseException)  # noqa: S301 - our own; many errors pickle and do not unpickle
-    except Exception:  # noqa: BLE001
+        whole = isinstance(pickle.loads(blob), BaseException)  # our own; many errors pickle and do not unpickle
+    except Exception:
         return None
     return blob if whole else None
 
@@ -107,7 +108,7 @@ def unpack_error(packed: Packed) -> BaseException:
     for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
         try:
             error.__cause__ = cause
-        except Exception:  # noqa: BLE001, S110 - frozen exceptions exist
+        except Exception:  # frozen exceptions exist
             pass
     return chain[0]
 
@@ -115,8 +116,8 @@ def unpack_error(packed: Packed) -> BaseException:
 def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
     for blob in blobs:
         try:
-            error = pickle.loads(blob)  # noqa: S301 - from a worker of the same run
-        except Exception:  # noqa: BLE001
+            error = pickle.loads(blob)  # from a worker of the same run
+        except Exception:
             return
         if not isinstance(error, BaseException):
             return
@@ -147,7 +148,7 @@ def pack(thing: Any, memory: Memory | None) -> tuple[Any, ...]:
 
     try:
         blob = pickle.dumps(thing, PROTOCOL, buffer_callback=out_of_band)
-    except Exception as error:  # noqa: BLE001 - any object may refuse in any way
+    except Exception as error:  # any object may refuse in any way
         buffers.clear()
         blob = _by_value(thing, error, out_of_band)
     if len(blob) > LARGE:
@@ -178,10 +179,10 @@ def unpack(packed: tuple[Any, ...], memory: Memory | None) -> Any:
     if head is None:
         return parts[0]
     if type(head) is bytes:
-        return pickle.loads(head, buffers=parts)  # noqa: S301 - from our own worker or parent
+        return pickle.loads(head, buffers=parts)  # from our own worker or parent
     assert memory is not None
     with memory.view(head) as view:
-        return pickle.loads(view, buffers=parts)  # noqa: S301
+        return pickle.loads(view, buffers=parts)
 
 
 def _fetch(data: bytes | Where, memory: Memory | None, *, writable: bool) -> bytes | bytearray:

@@ -1,7 +1,7 @@
 """One chunk on its way through a worker process: from packing its items to its last outcome.
 
-All of it happens in the place's thread. ``chunk.todo`` is an `Away` meanwhile, so that whoever drains the chunk (a failure that ends
-the run, `Job.stop`) reaches the worker, at once and from any thread.
+All of it happens in the place's thread. ``chunk.todo`` is an `Away` meanwhile, so that whoever drains the chunk (a
+failure that ends the run, `Job.stop`) reaches the worker, at once and from any thread.
 
 With the counter of the worker's memory at item *i* and *r* outcomes reported, a death is settled like this:
 
@@ -14,7 +14,8 @@ before *r*      their outcomes are here          delivered
 after           not begun                        back to the window
 =============== ================================ =========================================================
 
-The worker reports so that what runs again has taken less than a time box, and nothing does with chunks of one or a ``timeout``.
+The worker reports so that what runs again has taken less than a time box, and nothing does with chunks of one or a
+``timeout``.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from ._worker import Place
 
 if TYPE_CHECKING:
     from ._process_pool import ProcessPool
-    from ._process_start import Awake
 
 __all__ = ["Away", "Flight"]
 
@@ -61,7 +61,9 @@ class Away:
 class Flight:
     """Carries the items of a chunk to a worker that is up, and their outcomes back."""
 
-    def __init__(self, pool: ProcessPool, place: Place, chunk: Chunk, items: list[Any], worker: Handle, awake: Awake) -> None:
+    def __init__(
+        self, pool: ProcessPool, place: Place, chunk: Chunk, items: list[Any], worker: Handle, awake: Any
+    ) -> None:
         self._pool = pool
         self._job = pool.job
         self._place = place
@@ -85,6 +87,7 @@ class Flight:
             load = self._load()
         worker.up.numbers[0] = -1
         chunk.todo = iter(Away(worker.recall, self._serial))
+        fence()
         if job.stopped or chunk.index > job.window.halt:  # asked after `todo` is set: see `Job.stop`
             return
         self._begun = clock()
@@ -100,7 +103,9 @@ class Flight:
             said = worker.wait(self._until())
 
     def _until(self) -> float | None:
-        return min((at for at in (self._box_at, self._limit_at, self.grace_until) if at is not None), default=None)
+        if self._box_at is None and self._limit_at is None and self.grace_until is None:
+            return None
+        return min(at for at in (self._box_at, self._limit_at, self.grace_until) if at is not None)
 
     def _heard(self, said: Any) -> bool:
         """Whether that was the last there is to hear."""
@@ -136,8 +141,10 @@ class Flight:
         down.clear()
         if len(items) > 1:
             kinds = set(map(type, items))
-            if ATOMS >= kinds and (
-                max(map(len, items)) < LARGE if kinds <= _SIZED else kinds.isdisjoint(_SIZED) or all(map(is_atom, items))
+            if kinds <= ATOMS and (
+                max(map(len, items)) < LARGE
+                if kinds <= _SIZED
+                else kinds.isdisjoint(_SIZED) or all(map(is_atom, items))
             ):
                 return items
         return [item if is_atom(item) else self._pack(position, item) for position, item in enumerate(items)]
@@ -145,7 +152,7 @@ class Flight:
     def _pack(self, position: int, item: Any) -> tuple[Any, ...]:
         try:
             return pack(item, self._worker.down)
-        except BaseException as error:  # noqa: BLE001 - it costs this item only
+        except BaseException as error:  # it costs this item only
             _note(error, "the item could not be pickled for a worker process")
             self._bad[position] = error
             return ()
@@ -199,7 +206,7 @@ class Flight:
                     result = unpack(outcome, self._worker.up)
                 chunk.out.append(result)
                 return
-            except BaseException as caught:  # noqa: BLE001 - a result that pickles and does not unpickle
+            except BaseException as caught:  # a result that pickles and does not unpickle
                 _note(caught, "the result could not be unpickled")
                 error = caught
         job.failed(chunk, self._items[position], error, elapsed)
@@ -249,5 +256,5 @@ class Flight:
 def _note(error: BaseException, text: str) -> None:
     try:
         error.add_note(text)
-    except Exception:  # noqa: BLE001, S110 - some refuse notes
+    except Exception:  # some refuse notes
         pass

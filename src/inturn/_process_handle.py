@@ -1,10 +1,11 @@
 """The parent's end of one worker process: start it, talk to it, wait for it, end it.
 
-All methods are for the place's thread; `recall` may be used from anywhere. The parent waits in one place only, `_poll`, for whatever
-comes first: a message, the end of the process, the end of the run, or a moment in time.
+All methods are for the place's thread; `recall` may be used from anywhere. The parent waits in one place only, `_poll`,
+for whatever comes first: a message, the end of the process, the end of the run, or a moment in time.
 
-The end of the process is told by a pidfd, where the system has them: pipes do not tell, since other children of the user's, and
-children of the worker, may hold copies of their ends. Elsewhere it is told by the ``sentinel`` and a look each second.
+The end of the process is told by a pidfd, where the system has them: pipes do not tell, since other children of the
+user's, and children of the worker, may hold copies of their ends. Elsewhere it is told by the ``sentinel`` and a look
+each second.
 
 ======== =============================================== =========================================
 process  how it is told                                  left by
@@ -72,7 +73,7 @@ class Handle:
         self._method = method
         self._bell: Bell | None = bell
         self.deaf = False  # the bell has been heard, or need not be
-        self._inbox = bytearray()
+        self._inbox: bytes | bytearray = b""  # received, and not yet given out
         self._serial = 0
         self.ended = False
         self.exitcode: int | None = None
@@ -150,52 +151,49 @@ class Handle:
     def wait(self, until: float | None = None) -> Any:
         """The next message, or an `Event`. What was sent before the process ended comes first."""
         while True:
-            message = self._message()
+            message = self._message() if self._inbox else None
             if message is not None:
                 return message
             event = self._poll(until)
             if event is Event.OVER:
                 return event
-            open_ = self._fill()  # whatever the event: time may have passed since
-            if self._complete():
+            there = self._fill()  # whatever the event: time may have passed since
+            if there is True:
                 continue
-            if not open_:
+            if there is None:
                 return self._broken()
             if event is not None:
                 return event
 
-    def _complete(self) -> int:
-        """The length of the first message with its head, if it is all there; else 0."""
-        inbox = self._inbox
-        if len(inbox) < LENGTH.size:
-            return 0
-        whole = LENGTH.unpack_from(inbox)[0] + LENGTH.size
-        return whole if len(inbox) >= whole else 0
-
     def _message(self) -> Any:
-        whole = self._complete()
-        if not whole:
-            return None
+        """The first message, if it is all there."""
         inbox = self._inbox
-        if len(inbox) == whole:
-            self._inbox = bytearray()
-        else:
-            self._inbox = inbox[whole:]
+        there = len(inbox)
+        if there < LENGTH.size:
+            return None
+        whole = LENGTH.unpack_from(inbox)[0] + LENGTH.size
+        if there < whole:
+            return None
+        self._inbox = inbox[whole:] if there > whole else b""
         with memoryview(inbox) as view:
             return pickle.loads(view[LENGTH.size : whole])  # noqa: S301 - from our own worker: atoms and bytes
 
-    def _fill(self) -> bool:
-        """Read what is there, to the end of a message; False if the other end is closed."""
-        while not self._complete():
-            try:
-                data = os.read(self._link, _READ)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            if not data:
-                return False
+    def _fill(self) -> bool | None:
+        """Read what is there: True if there was something, None if the other end is closed."""
+        try:
+            data = os.read(self._link, _READ)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return None
+        if not data:
+            return None
+        if not self._inbox:
+            self._inbox = data
+        elif type(self._inbox) is bytearray:
             self._inbox += data
+        else:
+            self._inbox = bytearray(self._inbox) + data
         return True
 
     def _poll(self, until: float | None) -> Event | None:
@@ -270,7 +268,7 @@ class Handle:
         for _ in range(_TAILS):
             if (code := self._process.exitcode) is not None:
                 break
-            time.sleep(_TAIL_S)  # another thread is just asking, or somebody else has reaped it and nobody knows the code
+            time.sleep(_TAIL_S)  # another thread is just asking, or somebody else has reaped it and knows the code
         self.exitcode = code
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """What runs in a worker process.
 
-Two threads share it. The *main* thread receives a chunk, runs its items one after the other and reports. The *helper* rests
-in ``poll`` until the parent recalls what has not been started, or is gone.
+Two threads share it. The *main* thread receives a chunk, runs its items one after the other and reports. The *helper*
+rests in ``poll`` until the parent recalls what has not been started, or is gone.
 
 ========== =============================================== ==================================================
 chunk      how it is told                                  left by
@@ -11,12 +11,12 @@ running    ``_serial`` is its number                       its last item; the ma
 recalled   besides, ``_serial <= _recalled``               the same; the helper has reported what there was
 ========== =============================================== ==================================================
 
-`_lock` is held while reporting, so the main thread takes it once per report and not once per item. Main thread and helper
-both take from ``_todo``, each item exactly once.
+`_lock` is held while reporting, so the main thread takes it once per report and not once per item. Main thread and
+helper both take from ``_todo``, each item exactly once.
 
-The counter, ``numbers[0]`` of the worker's memory, is the position of the item that was begun last: it is set before the item
-is unpickled and still stands while its result is pickled, so if the process dies the parent knows whom to blame. It becomes 0 as
-soon as a chunk begins to arrive, and the parent makes it -1 before it sends one.
+The counter, ``numbers[0]`` of the worker's memory, is the position of the item that was begun last: it is set before
+the item is unpickled and still stands while its result is pickled, so if the process dies the parent knows whom to
+blame. It becomes 0 as soon as a chunk begins to arrive, and the parent makes it -1 before it sends one.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _wire as wire
+from ._gil import rest_of, taking
 from ._outcome import detach
 from ._pickling import ATOMS, LARGE, PROTOCOL, pack, pack_error, unpack
 from ._segments import Memory
-from ._gil import rest_of, taking
 from ._window import BOX_S
 from ._worker import enclosing
 
@@ -63,8 +63,8 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, foreign: tupl
     """The target of the process.
 
     Args:
-        link: The connection that chunks and outcomes go through. This and the next three carry descriptors, in the one form
-            that every start method knows to hand on.
+        link: The connection that chunks and outcomes go through. This and the next three carry descriptors, in the one
+            form that every start method knows to hand on.
         control: The pipe that recalls come through.
         down: The memory that the parent writes.
         up: The memory that the worker writes.
@@ -82,7 +82,7 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, foreign: tupl
         _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve()
     except (EOFError, OSError):
         os._exit(1)  # the parent is gone, or has no more use for us
-    except BaseException:  # noqa: BLE001 - out of memory outside of any item, above all; it is told by the exit code
+    except BaseException:  # out of memory outside of any item, above all; it is told by the exit code
         os._exit(_FAULT)
 
 
@@ -113,7 +113,7 @@ class _Worker:
         while True:
             size = wire.receive(link)
             numbers[0] = 0
-            serial, how, items = pickle.loads(wire.read(link, size))  # noqa: S301 - from our parent
+            serial, how, items = pickle.loads(wire.read(link, size))  # from our parent
             if not serial:
                 return
             if how == CREDIT:
@@ -128,14 +128,14 @@ class _Worker:
         """Receive the function and run the initializer; None if either fails, which the parent is told."""
         what = "unpickle fn"
         try:
-            hello = pickle.loads(wire.read(self._link, wire.receive(self._link)))  # noqa: S301
-            fn, initializer, initargs = pickle.loads(unpack(hello, self._down))  # noqa: S301
+            hello = pickle.loads(wire.read(self._link, wire.receive(self._link)))
+            fn, initializer, initargs = pickle.loads(unpack(hello, self._down))
             if initializer is not None:
                 what = "initializer"
                 initializer(*initargs)
         except (EOFError, BrokenPipeError):
             raise
-        except BaseException as error:  # noqa: BLE001 - it travels to the parent
+        except BaseException as error:  # it travels to the parent
             wire.send(self._link, pickle.dumps((what, pack_error(detach(error))), PROTOCOL))
             return None
         wire.send(self._link, pickle.dumps(("up", None), PROTOCOL))
@@ -149,11 +149,9 @@ class _Worker:
             self._serial, self._todo, self._out, self._reported = serial, todo, out, 0
             rest = len(rest_of(todo)) if serial <= self._recalled else 0
         numbers, append = self._up.numbers, out.append
-        position = 0
         mark = self._begun = self._reported_at = clock()
-        for item in todo:
+        for position, item in enumerate(todo):
             numbers[0] = position
-            position += 1
             try:
                 if type(item) is tuple:
                     item = self._unpack(item)
@@ -163,7 +161,7 @@ class _Worker:
                     append(result)
                 else:
                     append(self._pack(result))
-            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            except BaseException as error:  # it travels to the consumer
                 now = clock()
                 append((pack_error(detach(error)), now - mark, None))
                 mark = now
@@ -261,5 +259,5 @@ class _Worker:
 def _note(error: BaseException, text: str) -> None:
     try:
         error.add_note(text)
-    except Exception:  # noqa: BLE001, S110 - some refuse notes
+    except Exception:  # some refuse notes
         pass

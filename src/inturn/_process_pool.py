@@ -1,7 +1,7 @@
 """The pool behind ``executor="process"``: each place is a thread that has a worker process of its own.
 
-The thread claims a chunk, sends it to its process, and waits for the outcomes; so chunks are claimed as lazily, and work goes
-on without the consumer as well, as on threads, and there is no dispatcher. What happens to a chunk here::
+The thread claims a chunk, sends it to its process, and waits for the outcomes; so chunks are claimed as lazily, and
+work goes on without the consumer as well, as on threads, and there is no dispatcher. What happens to a chunk here::
 
     packed ──▶ sent ──▶ reported, in one or several parts ──▶ done
                  │
@@ -25,13 +25,13 @@ from __future__ import annotations
 import atexit
 from queue import SimpleQueue
 from time import perf_counter as clock
-from typing import Final
+from typing import Any, Final
 
 from ._outcome import Kind, detach
 from ._pickling import dumps_fn, pack, unpack_error
 from ._process_flight import Flight
 from ._process_handle import GRACE_S, Event, Handle
-from ._process_start import NO_GUARD, Awake, choose_method, main_is_there
+from ._process_start import NO_GUARD, awake_lock, choose_method, main_is_there
 from ._processes import Processes, WorkerDied
 from ._threads import ThreadPlace, ThreadPool, at_exit
 from ._window import Chunk
@@ -42,7 +42,8 @@ __all__ = ["ProcessPool"]
 
 _STILLBORN: Final = 3  # so many workers in a row that die before their first item end the run
 
-# The last registered is the first called: before `multiprocessing`, which would wait for our processes to leave by themselves.
+# The last registered is the first called: before `multiprocessing`, which would wait for our processes to leave by
+# themselves.
 atexit.unregister(at_exit)
 atexit.register(at_exit)
 
@@ -89,7 +90,7 @@ class ProcessPool(ThreadPool):
         return handle
 
     def mans(self, station: Station) -> None:
-        """The station's process is up."""
+        """The station has a process, up or on its way."""
         with self.lock:
             self._manned.add(station)
 
@@ -133,12 +134,12 @@ class Station:
         self._pool = pool
         self._job = pool.job
         self._worker: Handle | None = None
-        self._awake: Awake | None = None
+        self._awake: Any = None
         self._born: SimpleQueue[None] = SimpleQueue()
         self._grace_until: float | None = None
 
     def open(self) -> None:
-        self._awake = Awake()
+        self._awake = awake_lock()
         try:
             self.ready()  # the place has not arrived before its process is up
         finally:
@@ -161,13 +162,14 @@ class Station:
                     pool.notify(max(1, self._job.window.available()))
                     return False
                 break
-            except Exception as error:  # noqa: BLE001 - what cannot be pickled may refuse in any way
+            except Exception as error:  # what cannot be pickled may refuse in any way
                 pool.doom = detach(error)
                 break
             finally:
                 self._born.put(None)
             if worker is None:
                 break
+            pool.mans(self)
             self._await_up(worker)
         return True
 
@@ -181,7 +183,6 @@ class Station:
             what, packed = said
             if what == "up":
                 self._worker = worker
-                self._pool.mans(self)
                 return
             error = unpack_error(packed)
             worker.end(clock() + GRACE_S)
@@ -213,7 +214,6 @@ class Station:
                 job.window.give_back(chunk, rest)
             pool.notify(job.window.available())
         worker.tasks += len(items)
-        assert self._awake is not None
         flight = Flight(pool, place, chunk, items, worker, self._awake)
         flight.fly()
         self._grace_until = flight.grace_until
@@ -237,11 +237,12 @@ def _stillborn(exitcode: int | None) -> BaseException:
     if exitcode == NO_GUARD:
         return RuntimeError(
             "the main module starts a run while a worker process imports it: put the code that starts it under "
-            "`if __name__ == \"__main__\":`"
+            '`if __name__ == "__main__":`'
         )
     return RuntimeError(
-        f"three worker processes in a row ended before their first item, the last one with {_how(exitcode)}; likely causes: an "
-        'initializer that ends the process, a main module that cannot be imported or lacks `if __name__ == "__main__":` '
+        f"three worker processes in a row ended before their first item, the last one with {_how(exitcode)}; "
+        "likely causes: an initializer that ends the process, a main module that cannot be imported or lacks "
+        '`if __name__ == "__main__":` '
         "(see what the worker wrote to stderr), or too little memory"
     )
 
@@ -256,6 +257,6 @@ def _how(exitcode: int | None) -> str:
 def _noted(error: BaseException, text: str) -> BaseException:
     try:
         error.add_note(text)
-    except Exception:  # noqa: BLE001, S110 - some refuse notes
+    except Exception:  # some refuse notes
         pass
     return error

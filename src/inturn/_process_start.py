@@ -2,13 +2,13 @@
 
 What ``multiprocessing`` does is used as it is, but for three things:
 
-- *fork while places run.* A worker that is replaced, or started late, is forked while the threads of other places exist.
-  A place holds its `Awake` lock whenever it runs code of the user (pickling and unpickling, with all the imports that this may
-  bring); whoever forks takes the locks of all places first. Besides, the consumer waits in C while a worker is forked on
-  its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
+- *fork while places run.* A worker that is replaced, or started late, is forked while the threads of other places
+  exist. A place holds its `awake_lock` whenever it runs code of the user (pickling and unpickling, with all the imports
+  that this may bring); whoever forks takes the locks of all places first. Besides, the consumer waits in C while a
+  worker is forked on its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
 - *silence.* ``os.fork`` warns about threads, since Python 3.12. These threads are ours and hold still.
-- *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it, set
-  by the first thing that it unpickles.
+- *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it,
+  set by the first thing that it unpickles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from ._threads import CallThread
 
-__all__ = ["NO_GUARD", "Awake", "choose_method", "main_is_there", "new_process", "own_descriptors", "starting"]
+__all__ = ["NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "own_descriptors", "starting"]
 
 NO_GUARD: Final = 78
 """The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
@@ -41,27 +41,15 @@ own_descriptors: Final[set[int]] = set()
 _forking = threading.Lock()
 
 
-class Awake:
-    """Held by a place while it runs code of the user; of use where workers are forked."""
-
-    __slots__ = ("__weakref__", "_lock")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        with _forking:
-            _awake.add(self)
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def stands_still(self, until: float) -> bool:
-        return self._lock.acquire(timeout=max(0.0, until - clock()))
+_awake: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
-_awake: Final[weakref.WeakSet[Awake]] = weakref.WeakSet()
+def awake_lock() -> Any:
+    """What a place holds while it runs code of the user; of use where workers are forked."""
+    lock = threading.Lock()
+    with _forking:
+        _awake.add(lock)
+    return lock
 
 
 @contextmanager
@@ -72,12 +60,12 @@ def starting(method: str) -> Generator[None]:
             yield
             return
         until = clock() + _PATIENCE_S
-        held = [each for each in list(_awake) if each.stands_still(until)]
+        held = [each for each in list(_awake) if each.acquire(timeout=max(0.0, until - clock()))]
         try:
             yield
         finally:
             for each in held:
-                each.__exit__()
+                each.release()
 
 
 def _after_fork() -> None:

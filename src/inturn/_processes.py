@@ -1,4 +1,7 @@
-"""``executor="process"``: its settings, and the error of an item whose worker died. Imports nothing of ``multiprocessing``."""
+"""``executor="process"``: its settings, and the error of an item whose worker died.
+
+Nothing of ``multiprocessing`` is imported before a run wants processes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ class WorkerDied(RuntimeError):
 
     Attributes:
         index: Position of the item in the source, from 0.
-        exitcode: The exit code; the negative of the signal's number where a signal killed it; None if it could not be learnt.
+        exitcode: The exit code; the negative of the signal's number where a signal killed it; None if nobody knows.
         signal: The signal that killed it (``signal.SIGKILL``, …), else None.
     """
 
@@ -52,13 +55,14 @@ class Processes:
     """``executor="process"`` with settings.
 
     Args:
-        initializer: Called once in each worker process before its first item, where it may keep what items share (a model, a
-            connection) in a module's global variable. If it fails three times in a row, the run ends with its error.
+        initializer: Called once in each worker process before its first item, where it may keep what items share (a
+            model, a connection) in a module's global variable. If it fails three times in a row, the run ends with its
+            error.
         initargs: Its arguments.
-        start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``. None: what ``multiprocessing`` would use, but ``"forkserver"``
-            in place of ``"fork"`` where the process has other threads.
-        max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in libraries.
-            None: never.
+        start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``. None: what ``multiprocessing`` would use, but
+            ``"forkserver"`` in place of ``"fork"`` where the process has other threads.
+        max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in
+            libraries. None: never.
 
     >>> import inturn
     >>> list(inturn.ordered_map(abs, [-1, 2, -3], executor=inturn.Processes(max_tasks_per_worker=100)))

@@ -92,6 +92,6 @@ def _line(failure: Failure) -> str:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - any class may fail to describe itself
+    except Exception:  # any class may fail to describe itself
         return "(no text)"
     return text if len(text) <= 200 else text[:197] + "..."

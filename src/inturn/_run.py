@@ -129,7 +129,6 @@ class Run:
             window.drop()
         return (index, outcome) if indexed else outcome
 
-
     def settle(self, err: Err) -> Any:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""
         window, index = self.window, self.window.taken
@@ -142,7 +141,7 @@ class Run:
         failure = Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered)
         try:
             value = self.policy(failure)
-        except BaseException as error:  # noqa: BLE001 - it ends the run
+        except BaseException as error:  # it ends the run
             self.failed += 1
             raised = detach(error)
             if raised is not err.error and raised.__cause__ is None:
@@ -213,4 +212,3 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             total=self.total,
         )
-

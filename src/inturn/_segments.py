@@ -1,8 +1,8 @@
 """Memory that two processes share, and large payloads that travel through it.
 
-A `Memory` is anonymous: a memfd, or a temporary file whose name is gone before anybody writes to it. It is known by a file
-descriptor alone, so nothing is left of it when both sides are gone, however they went; there is no name to
-leak and nothing for the resource tracker to do. Space is really allocated before it is mapped, so a full file system is an
+A `Memory` is anonymous: a memfd, or a temporary file whose name is gone before anybody writes to it. It is known by a
+file descriptor alone, so nothing is left of it when both sides are gone, however they went; there is no name to leak
+and nothing for the resource tracker to do. Space is really allocated before it is mapped, so a full file system is an
 ``OSError`` here and not a ``SIGBUS`` later.
 
 Each worker process has two: the parent writes into *down*, the worker into *up*. The first page holds a few numbers

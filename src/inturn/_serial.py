@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ._window import Chunk
 from ._worker import Call, Job, Place, run_chunk
 

@@ -61,7 +61,7 @@ class Source:
             except StopIteration:
                 self._finish(None)
                 return
-            except Exception as error:  # noqa: BLE001 - it surfaces in its turn
+            except Exception as error:  # it surfaces in its turn
                 error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
@@ -132,7 +132,7 @@ class Feeder:
                 self._source.pull(0.0)
                 self.pulling = False
             job.notify()
-        except BaseException as error:  # noqa: BLE001 - it ends the run in the consumer's thread
+        except BaseException as error:  # it ends the run in the consumer's thread
             job.crash(error)
         finally:
             self.pulling = False

@@ -189,7 +189,7 @@ class TaskPool:
             self._scheduled = bool(self._turns)
             if more and job.window.available():
                 self.notify(1)
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C, or a fault of ours: the consumer must not wait for ever
+        except BaseException as error:  # Ctrl-C, or a fault of ours: the consumer must not wait for ever
             self._scheduled = bool(self._turns)
             job.crash(error)
 
@@ -210,7 +210,7 @@ class TaskPool:
                 break
             try:
                 append(task.result())
-            except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+            except BaseException as error:  # it travels to the consumer
                 self.failed(chunk, item, error, clock() - mark)
             mark = clock()
             if mark >= until:
@@ -262,7 +262,7 @@ class TaskPool:
         assert chunk is not None
         try:
             chunk.out.append(task.result())
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as error:  # it travels to the consumer
             self.failed(chunk, place.item, error, clock() - place.mark)
         place.item = place.task = None
 
@@ -315,7 +315,7 @@ class TaskPool:
         cause: BaseException | None = None
         try:
             task.result()  # a call that swallows the cancellation has failed all the same
-        except BaseException as error:  # noqa: BLE001 - it shows where the call was
+        except BaseException as error:  # it shows where the call was
             cause = detach(error.error if type(error) is Carried else error)
         self._fail_late(place, cause)
 

@@ -157,7 +157,7 @@ class ThreadPlace(CallThread):
                     return
                 job.ended(self, chunk)
                 del chunk
-        except BaseException as error:  # noqa: BLE001 - a fault of ours
+        except BaseException as error:  # a fault of ours
             self.chunk = None
             job.crash(error)
         finally:
@@ -171,7 +171,7 @@ class ThreadPlace(CallThread):
         """Open the station; if that fails, so does the next item, past every policy, and the run with it."""
         try:
             self.station.open()
-        except Exception as error:  # noqa: BLE001 - whatever an initializer raises
+        except Exception as error:  # whatever an initializer raises
             chunk = self.pool.next_chunk(self)
             if chunk is not None:
                 self.job.begun(self, chunk)

@@ -104,7 +104,7 @@ class Warden:
                 self._resting.clear()
                 if pause is not None:
                     heapq.heappush(self._pauses, pause)
-        except BaseException as error:  # noqa: BLE001 - the consumer must not wait for ever
+        except BaseException as error:  # the consumer must not wait for ever
             job.crash(error)
         finally:
             self._gone.release()

@@ -58,13 +58,14 @@ _AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a g
 _TINY_S: Final = 100e-6  # items shorter than this may widen a default window
 _MOST: Final = 4096  # and never past this
 
+
 def small(thing: Any) -> bool:
     """Whether it is under a kilobyte, as far as a quick look tells; the elements of a short sequence count."""
     try:
         size = sys.getsizeof(thing)
         if type(thing) is tuple or type(thing) is list:
             size += sum(map(sys.getsizeof, thing[:8]))
-    except Exception:  # noqa: BLE001 - an object may refuse to be measured
+    except Exception:  # an object may refuse to be measured
         return False
     return size <= 1024
 

@@ -1,10 +1,10 @@
 """Messages between a run and its worker processes, and the ways to wake whoever waits for one.
 
-A message on the link is eight bytes of length and a pickle. The worker's end blocks; the parent's end does not, since the
-parent waits for other things besides (see `_process_handle.Handle`).
+A message on the link is eight bytes of length and a pickle. The worker's end blocks; the parent's end does not, since
+the parent waits for other things besides (see `_process_handle.Handle`).
 
-Both `Bell` and `Recall` may be used from anywhere: they take no lock. Who uses the descriptor has taken it out of a deque, so
-it is never closed, and its number never given to another file, under a writer's hands.
+Both `Bell` and `Recall` may be used from anywhere: they take no lock. Who uses the descriptor has taken it out of a
+deque, so it is never closed, and its number never given to another file, under a writer's hands.
 """
 
 from __future__ import annotations

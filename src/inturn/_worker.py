@@ -306,7 +306,7 @@ def run_chunk(chunk: Chunk, job: Job) -> None:
     for item in chunk.todo:
         try:
             append(copy().run(fn, item))
-        except BaseException as error:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as error:  # it travels to the consumer
             now = clock()
             job.failed(chunk, item, error, now - mark)
             mark = now
@@ -321,7 +321,7 @@ def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
         result = None
         try:
             result = job.context.copy().run(job.fn, item)
-        except BaseException as caught:  # noqa: BLE001 - it travels to the consumer
+        except BaseException as caught:  # it travels to the consumer
             error = caught
         try:
             if not call.settle():
