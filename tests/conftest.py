@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from drivers import DRIVERS, Driver, Runner
 from helpers import Gate
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from helpers import Gate
-
 from inturn import Processes, Threads, ordered_map
 
 
@@ -108,7 +107,7 @@ class DuckExecutor:
             if future._future.set_running_or_notify_cancel():
                 try:
                     value = call()
-                except BaseException as error:  # noqa: BLE001 - it travels in the future
+                except BaseException as error:
                     future._future.set_exception(error)
                     del error
                 else:

@@ -102,7 +102,7 @@ class Background(threading.Thread):
         (fn, *args), self._call = self._call, None
         try:
             self._value = fn(*args)
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+        except BaseException as error:
             self._error = error
 
     def result(self) -> Any:

@@ -39,11 +39,19 @@ class InLoop:
         raise StopIteration
 
     def close(self) -> None:
+        """From `fn` too, if it runs in the loop's thread; from no other thread while `next` runs."""
         if self._loop is None:
             self._loop = self._make()
-        if not self._loop.is_closed():
-            self._loop.run_until_complete(self.run.aclose())
-            self._end()
+        if self._loop.is_closed():
+            return
+        closing = self.run.aclose()
+        if asyncio._get_running_loop() is self._loop:
+            try:
+                closing.send(None)  # it does not wait for its own call
+            except StopIteration:
+                return
+        self._loop.run_until_complete(closing)
+        self._end()
 
     def _end(self) -> None:
         assert self._loop is not None

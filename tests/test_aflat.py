@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import flat_calls as calls
 from flat_calls import Oops
 from inturn import SKIP, Failure, Processes, Report, Retry, Threads, ordered_aflat_map, retry, sentinel
-from loops import collect, run, settled, stream, virtual  # noqa: F401
+from loops import collect, run, settled, stream, virtual
 
 EXECUTORS = ["thread", "serial"]
 if hasattr(os, "fork"):

@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from calls import Oops
-from loops import Steps, collect, run, settled, stream, virtual  # noqa: F401
 
+from calls import Oops
 from inturn import Failure, ordered_amap, retry
+from loops import Steps, collect, run, settled, stream, virtual
 
 
 class Calls:

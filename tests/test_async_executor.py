@@ -11,12 +11,12 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import pytest
-from calls import Oops, double
-from helpers import Gate, Tally
-from loops import Steps, collect, run, run_in, settled, stream  # noqa: F401
 
 import inturn
+from calls import Oops, double
+from helpers import Gate, Tally
 from inturn import Failure, Threads, ordered_amap, retry
+from loops import Steps, collect, run, run_in, settled, stream
 
 EXECUTORS = {
     "thread": lambda: "thread",
@@ -54,7 +54,9 @@ async def beat(steps):
 @pytest.mark.parametrize("source", [list, iter, stream])
 def test_g32_results_come_in_input_order(run, executor, source, window):
     async def main():
-        assert await collect(ordered_amap(double, source(range(100)), executor=executor, window=window)) == [*range(0, 200, 2)]
+        assert await collect(ordered_amap(double, source(range(100)), executor=executor, window=window)) == [
+            *range(0, 200, 2)
+        ]
 
     run(main)
 
@@ -311,7 +313,9 @@ def test_g32_processes_stream_into_the_loop():
     async def main():
         steps = Steps()
         heart = asyncio.create_task(beat(steps))
-        assert await collect(ordered_amap(double, range(200), executor=processes(), concurrency=2)) == [*range(0, 400, 2)]
+        assert await collect(ordered_amap(double, range(200), executor=processes(), concurrency=2)) == [
+            *range(0, 400, 2)
+        ]
         assert len(steps.seen) > 10
         heart.cancel()
         await asyncio.wait([heart])

@@ -4,12 +4,12 @@ import asyncio
 import itertools
 
 import pytest
-from calls import Oops
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import Steps, run, settled, stream, virtual  # noqa: F401
 
+from calls import Oops
 from inturn import SKIP, Failure, Report, ordered_gather, retry, sentinel
+from loops import Steps, run, settled, stream, virtual
 
 
 async def double(x):
@@ -17,7 +17,9 @@ async def double(x):
     return 2 * x
 
 
-@pytest.mark.parametrize("settings", [{}, {"concurrency": 1}, {"batch_size": 3}, {"batch_size": 1}, {"batch_size": 100}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"concurrency": 1}, {"batch_size": 3}, {"batch_size": 1}, {"batch_size": 100}]
+)
 @pytest.mark.parametrize("source", [list, iter, stream])
 def test_g33_it_returns_the_results_in_order(run, source, settings):
     async def main():

@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
-from calls import Oops, double, fail_at, same
-from helpers import Background, Gate, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
 
 import inturn
+from calls import Oops, double, fail_at, same
+from helpers import Background, Gate, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
 from inturn import Retry, ordered_map, retry
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -8,11 +8,11 @@ import traceback
 from collections import Counter
 from functools import partial
 
-import calls
 import pytest
+
+import calls
 from calls import Oops, double, fail_at, pair, same
 from helpers import Background, Gate, Source, Tally, Thing, absence, farewell, wait_until
-
 from inturn import SKIP, Retry, retry, sentinel
 
 ITEMS = 12
@@ -29,7 +29,7 @@ def until_error(run):
     try:
         for result in run:
             results.append(result)
-    except BaseException as error:  # noqa: BLE001 - which one it is, is the question
+    except BaseException as error:
         return results, error
     return results, None
 
@@ -173,7 +173,9 @@ def test_g08_an_error_that_refuses_notes_is_raised_without_one(inside, kind):
 
 
 def test_g08_the_error_of_a_failure_has_the_note_too(driver):
-    failures = [r for r in driver.map(partial(fail_at, frozenset({3})), range(5), on_error="return") if type(r) is not int]
+    failures = [
+        r for r in driver.map(partial(fail_at, frozenset({3})), range(5), on_error="return") if type(r) is not int
+    ]
     (note,) = failures[0].error.__notes__
     assert note.startswith("item 3: ")
 

@@ -12,10 +12,10 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
+
 from calls import Oops, double, fail_at, same
 from drivers import DRIVERS, DuckExecutor, Runner
 from helpers import Background, Gate, Meter, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
-
 from inturn import Retry, Threads, ordered_map, retry
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
@@ -26,7 +26,7 @@ def until_error(run):
     try:
         for result in run:
             results.append(result)
-    except BaseException as error:  # noqa: BLE001 - which one it is, is the question
+    except BaseException as error:
         return results, error
     return results, None
 
@@ -106,7 +106,7 @@ def test_g19_an_initializer_that_fails_ends_the_run():
     # what concurrent.futures itself says about such an initializer goes to its logger
     for settings in ({}, {"timeout": 30}):
         run = ordered_map(double, range(50), executor=Threads(initializer=start), on_error="skip", **settings)
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is not promised, that it comes is
+        with pytest.raises(Exception) as caught:
             list(run)
         chain = [caught.value]
         while chain[-1] is not None:
@@ -182,7 +182,7 @@ def test_g19_a_submit_that_takes_no_keywords_is_enough():
             future.set_running_or_notify_cancel()
             try:
                 future.set_result(fn(*args))
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 future.set_exception(error)
             return future
 
@@ -246,7 +246,7 @@ def test_g19_a_callable_is_called_with_a_worker_count_and_what_it_returns_is_shu
         assert executor.shut
         with pytest.raises(RuntimeError):
             executor.submit(double, 1)
-        wait_until(lambda: not any(t.is_alive() for t in executor.pool._threads))  # noqa: B023
+        wait_until(lambda: not any(t.is_alive() for t in executor.pool._threads))
 
 
 def test_g19_what_a_callable_returned_is_shut_down_after_an_error_and_when_the_run_is_dropped():
@@ -263,8 +263,8 @@ def test_g19_what_a_callable_returned_is_shut_down_after_an_error_and_when_the_r
     next(run)
     del run
     for executor in made:
-        wait_until(lambda: executor.shut)  # noqa: B023
-        wait_until(lambda: not any(t.is_alive() for t in executor.pool._threads))  # noqa: B023
+        wait_until(lambda: executor.shut)
+        wait_until(lambda: not any(t.is_alive() for t in executor.pool._threads))
     assert len(made) == 2
 
 
@@ -704,7 +704,9 @@ def test_g22_nested_runs_leave_the_executor_to_the_others():
     called = Tally()
     with ThreadPoolExecutor(1) as executor:
         outer = ordered_map(
-            lambda i: list(ordered_map(called.add, range(i, i + 5), executor=executor)), range(0, 50, 5), executor=executor
+            lambda i: list(ordered_map(called.add, range(i, i + 5), executor=executor)),
+            range(0, 50, 5),
+            executor=executor,
         )
         Background(list, outer).result()
     assert sorted(called.seen) == list(range(50))
@@ -715,8 +717,8 @@ def test_g22_a_retried_item_of_a_nested_run_takes_no_worker_of_the_outer_one():
 
         def outer(i):
             attempts = itertools.count()
-            policy = lambda failure: Retry(after=0.01)  # noqa: E731
-            call = lambda j: next(attempts) >= 2 or raise_oops()  # noqa: E731
+            policy = lambda failure: Retry(after=0.01)
+            call = lambda j: next(attempts) >= 2 or raise_oops()
             return list(ordered_map(call, range(3), executor=executor, on_error=policy))
 
         assert Background(list, ordered_map(outer, range(3), executor=executor)).result() == [[True] * 3] * 3

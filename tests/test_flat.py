@@ -133,7 +133,7 @@ def test_the_heads_elements_are_delivered_as_they_are_produced():
 def test_the_first_element_arrives_after_the_time_of_one_element():
     with takes(less_than=2.0), ordered_flat_map(patient, [5.0], concurrency=1) as run:
         assert next(run) == "first"
-        run.close  # noqa: B018 - the rest is not waited for: the generator is closed at its next element
+        run.close
         patient.gate.open()
 
 

@@ -7,9 +7,9 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from calls import add, double
 from helpers import Source
-
 from inturn import Threads, ordered_map
 
 

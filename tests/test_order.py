@@ -9,9 +9,9 @@ import threading
 from collections import deque
 
 import pytest
+
 from calls import Prickly, add, double, pair, same
 from helpers import Background, Gate, Meter, Source, Tally, absence, primed, spend, takes, wait_until
-
 from inturn import SKIP, ordered_map
 
 ITEMS = 12
@@ -112,7 +112,15 @@ def test_g01_a_source_may_be_any_iterable(driver):
                 raise IndexError
             return i
 
-    for source in (range(4), [0, 1, 2, 3], (0, 1, 2, 3), deque(range(4)), dict.fromkeys(range(4)), ByIndex(), iter(range(4))):
+    for source in (
+        range(4),
+        [0, 1, 2, 3],
+        (0, 1, 2, 3),
+        deque(range(4)),
+        dict.fromkeys(range(4)),
+        ByIndex(),
+        iter(range(4)),
+    ):
         assert list(driver.map(double, source)) == [0, 2, 4, 6]
 
 

@@ -5,8 +5,8 @@ import pickle
 from functools import partial
 
 import pytest
-from calls import Oops, fail_at
 
+from calls import Oops, fail_at
 from inturn import SKIP, Report, Retry, Stats, ordered_map, retry, sentinel
 
 PROTOCOLS = pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))

@@ -7,9 +7,9 @@ from collections import Counter
 from functools import partial
 
 import pytest
+
 from calls import Oops, double, fail_at, pair, same
 from helpers import Background, Gate, Source, Tally, absence, spend, takes, wait_until
-
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 
 ITEMS = 12
@@ -51,7 +51,9 @@ def test_skip_leaves_the_item_out(driver, window, chunksize):
 
 
 def test_skip_may_leave_everything_out(driver, window):
-    assert list(driver.map(partial(fail_at, frozenset(range(ITEMS))), range(ITEMS), window=window, on_error="skip")) == []
+    assert (
+        list(driver.map(partial(fail_at, frozenset(range(ITEMS))), range(ITEMS), window=window, on_error="skip")) == []
+    )
 
 
 def test_the_index_of_what_follows_a_skipped_item_stays(driver):
@@ -133,8 +135,8 @@ def test_sentinel_takes_falsy_values(value):
 
 def test_a_policy_may_return_any_value(driver, window):
     for value in (None, False, ValueError("a value"), StopIteration, Failure):
-        results = list(driver.map(call, range(ITEMS), window=window, on_error=lambda failure: value))  # noqa: B023
-        assert results == expected(lambda i: value)  # noqa: B023
+        results = list(driver.map(call, range(ITEMS), window=window, on_error=lambda failure: value))
+        assert results == expected(lambda i: value)
 
 
 def test_a_policy_may_return_skip(driver):
@@ -365,7 +367,9 @@ def test_retry_policy_tries_again_on_the_errors_it_is_for(inside, on):
 @pytest.mark.parametrize("on", [KeyError, (KeyError, ValueError), ()])
 def test_retry_policy_hands_over_other_errors_at_once(inside, on):
     log = Tally()
-    assert list(inside.map(times(3, log), range(3), on_error=retry(on=on, backoff=0, then=sentinel("no")))) == ["no"] * 3
+    assert (
+        list(inside.map(times(3, log), range(3), on_error=retry(on=on, backoff=0, then=sentinel("no")))) == ["no"] * 3
+    )
     assert [attempt for _, attempt in log.seen] == [1, 1, 1]
 
 

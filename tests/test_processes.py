@@ -703,7 +703,7 @@ def test_g28_descriptors_that_run_out_are_no_leak():
         try:
             assert list(ordered_map(double, range(10), executor=FORK, concurrency=3)) == [2 * i for i in range(10)]
         except OSError as error:
-            assert error.errno == 24  # noqa: PT017 - either is fine
+            assert error.errno == 24
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from calls import Oops
-from drivers import DRIVERS, DuckExecutor, Runner
-from helpers import Source, spend
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calls import Oops
+from drivers import DRIVERS, DuckExecutor, Runner
+from helpers import Source, spend
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 
 each_driver = pytest.mark.parametrize("name", [driver.name for driver in DRIVERS if driver.in_process])

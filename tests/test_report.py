@@ -4,8 +4,8 @@ import traceback
 from functools import partial
 
 import pytest
-from calls import Oops, fail_at
 
+from calls import Oops, fail_at
 from inturn import Report, ordered_map
 
 

@@ -8,9 +8,9 @@ import time
 from functools import partial
 
 import pytest
+
 from calls import double, fail_at, same
 from helpers import Background, Gate, Source, Tally, absence, primed, spend, wait_until
-
 from inturn import SKIP, Stats, ordered_map, retry
 
 COUNTS = ("pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned")
@@ -59,9 +59,7 @@ def test_stats_count_the_failure_that_ended_the_run(driver):
 
 
 def test_stats_count_further_attempts_and_only_final_failures(inside):
-    run = inside.map(
-        partial(fail_at, frozenset({2, 7})), range(12), on_error=retry(attempts=4, backoff=0, then="skip")
-    )
+    run = inside.map(partial(fail_at, frozenset({2, 7})), range(12), on_error=retry(attempts=4, backoff=0, then="skip"))
     list(run)
     assert counts(run) == {"pulled": 12, "delivered": 10, "failed": 2, "skipped": 2, "retried": 6}
 
@@ -95,7 +93,11 @@ def test_stats_may_be_asked_for_from_any_thread_at_any_time(inside):
     def look():
         while not stop.is_open:
             stats = run.stats
-            if not 0 <= stats.delivered <= stats.pulled <= 20_000 or stats.running > 3 or not 0 <= stats.waiting <= 4096:
+            if (
+                not 0 <= stats.delivered <= stats.pulled <= 20_000
+                or stats.running > 3
+                or not 0 <= stats.waiting <= 4096
+            ):
                 odd.append(stats)
             repr(run)
             spend(0.0005)  # a thread that never waits would hold up all the others

@@ -6,9 +6,9 @@ import time
 from functools import partial
 
 import pytest
+
 from calls import Oops, double, fail_at, same
 from helpers import Background, Gate, Meter, Source, Tally, absence, primed, spend, takes, wait_until
-
 from inturn import Retry, ordered_map, retry, sentinel
 
 SHORT = 0.15  # seconds: a timeout that is to expire
@@ -39,7 +39,11 @@ def test_g17_an_item_that_runs_longer_fails_with_timeout_error_in_its_turn(overl
 
 @pytest.mark.parametrize(
     ("policy", "expected"),
-    [("skip", [0, 1, 3, 4]), (sentinel("late"), [0, 1, "late", 3, 4]), (lambda failure: failure.index, [0, 1, 2, 3, 4])],
+    [
+        ("skip", [0, 1, 3, 4]),
+        (sentinel("late"), [0, 1, "late", 3, 4]),
+        (lambda failure: failure.index, [0, 1, 2, 3, 4]),
+    ],
     ids=["skip", "sentinel", "own"],
 )
 def test_g17_a_timeout_goes_through_the_policy(overlapping, policy, expected):
@@ -92,7 +96,9 @@ def test_g17_the_time_of_the_consumer_does_not_count(inside):
 
 def test_g17_the_clock_of_an_item_is_its_own_and_not_its_chunk_mates(overlapping):
     for settings in ({}, {"chunksize": 6}):
-        run = overlapping.map(lambda i: spend(0.15) or i, range(12), concurrency=2, window=12, timeout=BRIEF, **settings)
+        run = overlapping.map(
+            lambda i: spend(0.15) or i, range(12), concurrency=2, window=12, timeout=BRIEF, **settings
+        )
         assert list(run) == list(range(12))
 
 
@@ -107,7 +113,9 @@ def test_g17_a_chunk_mate_of_a_stuck_item_is_not_lost(own):
 
 def test_g17_a_stuck_item_deep_in_a_run_of_tiny_ones_costs_itself_only(own):
     stuck = Gate()
-    run = own.map(lambda i: stuck.wait() if i == 2500 else i, range(5000), concurrency=2, timeout=SHORT, on_error="skip")
+    run = own.map(
+        lambda i: stuck.wait() if i == 2500 else i, range(5000), concurrency=2, timeout=SHORT, on_error="skip"
+    )
     assert list(run) == [i for i in range(5000) if i != 2500]
     assert not stuck.is_open
 

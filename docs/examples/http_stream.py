@@ -1,8 +1,8 @@
 """Stream CPU-bound results over HTTP, in order, while the server goes on answering others.
 
-`GET /primes` has the largest prime factor of a range of numbers found by worker processes, and sends each line as soon as it is
-ready and its turn has come (chunked transfer encoding, one line of JSON each). `GET /ping` is answered at once, meanwhile too.
-A client that goes away ends the work: the run is left, its workers end.
+`GET /primes` has the largest prime factor of a range of numbers found by worker processes, and sends each line as
+soon as it is ready and its turn has come (chunked transfer encoding, one line of JSON each). `GET /ping` is answered
+at once, meanwhile too. A client that goes away ends the work: the run is left, its workers end.
 
     python docs/examples/http_stream.py            starts the server, talks to it, and checks what it says
     python docs/examples/http_stream.py serve      serves on http://127.0.0.1:8080 (try: curl -N http://127.0.0.1:8080/primes)
@@ -59,7 +59,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def send_primes(writer: asyncio.StreamWriter) -> None:
     """Send a line for each number, in order, as it comes from the worker processes."""
     writer.write(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
     numbers = range(FIRST, FIRST + COUNT)
     async with ordered_amap(

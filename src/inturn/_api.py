@@ -439,8 +439,8 @@ def ordered_map(
     [32, 9, 1000]
 
     The result is an iterator and a context manager. Arguments are checked at the call; nothing is pulled or started
-    before the first ``next``. At no moment are more than ``window`` items pulled and not yet delivered, so the source may
-    be endless. A slow item holds up delivery, not work. While the consumer is busy, what has been pulled is run.
+    before the first ``next``. At no moment are more than ``window`` items pulled and not yet delivered, so the source
+    may be endless. A slow item holds up delivery, not work. While the consumer is busy, what has been pulled is run.
 
     Args:
         fn: Called with one item, or with one item of each iterable.
@@ -450,7 +450,8 @@ def ordered_map(
             ours, the CPUs available for processes, 1 for ``"serial"``; never more than a known number of items.
         executor: ``"thread"``, ``"serial"`` (each call in the consumer's thread, when it is
             delivered: for debugging), `Threads`, any object with a ``submit`` that returns futures (it is never
-            shut down), or a callable that is given a worker count and returns such an object (the library shuts it down).
+            shut down), or a callable that is given a worker count and returns such an object (the library shuts it
+            down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
             chunksize), growing up to 4096 while items take microseconds and are small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
@@ -459,7 +460,8 @@ def ordered_map(
             `sentinel`, `retry`, or any function of a `Failure`.
         timeout: Seconds that one call may run, from when it starts; then it fails with ``TimeoutError``. A thread
             cannot be killed: its call is given up and another thread takes its place.
-        deadline: Seconds for the whole run, from the first ``next``; then ``next`` raises ``TimeoutError`` as soon as it
+        deadline: Seconds for the whole run, from the first ``next``; then ``next`` raises ``TimeoutError`` as soon as
+        it
             would have to wait.
         live: Whether a thread of its own pulls the source, so that a ready result never waits for it.
         indexed: Whether to deliver ``(index, result)``.
@@ -468,8 +470,8 @@ def ordered_map(
             times a second and once at the end.
 
     Returns:
-        An iterator with ``close()``, ``stats`` and the ``with`` statement. Leaving the ``with`` block, ``close()``, or losing
-        the last reference ends the run: what has not started never starts.
+        An iterator with ``close()``, ``stats`` and the ``with`` statement. Leaving the ``with`` block, ``close()``,
+        or losing the last reference ends the run: what has not started never starts.
 
     Raises:
         TypeError, ValueError: At the call, for arguments that cannot be meant.

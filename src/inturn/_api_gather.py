@@ -38,7 +38,7 @@ S = TypeVar("S")
 
 
 @overload
-async def ordered_gather(  # noqa: ASYNC109 - the time limit of one call, not of this function
+async def ordered_gather(
     fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
 ) -> list[R]: ...
 @overload
@@ -216,8 +216,8 @@ async def ordered_gather(
     >>> report.successful, len(report.failed)
     ([1.0, 0.25], 1)
 
-    It is ``asyncio.gather`` with a semaphore, except that under ``"raise"`` the first failure in time is raised at once: nothing is
-    started after it, and what runs is cancelled and awaited.
+    It is ``asyncio.gather`` with a semaphore, except that under ``"raise"`` the first failure in time is raised at
+    once: nothing is started after it, and what runs is cancelled and awaited.
 
     Args:
         fn: Called with one item, or with one item of each source; what it returns is awaited.

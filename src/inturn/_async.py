@@ -1,7 +1,7 @@
 """The asynchronous driver: `OrderedAmap`, the object that `ordered_amap` returns.
 
-The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers. It
-waits in one place, `_wait`, for the run's bell. Who is the consumer is settled by the token in `_consumer`.
+The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers.
+It waits in one place, `_wait`, for the run's bell. Who is the consumer is settled by the token in `_consumer`.
 
 What has to end with a run (its `Leash`) does not refer to the handle, so the handle can be dropped while calls run.
 
@@ -268,7 +268,8 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
     # ---- any task of the loop --------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End the run: what has not started never starts; every call that runs is cancelled and awaited, its cleanup included.
+        """End the run: what has not started never starts; every call that runs is cancelled and awaited, its cleanup
+        included.
 
         It may be called twice, from any task of the loop, and from ``fn`` itself (then it does not wait). An ``anext``
         that waits raises ``StopAsyncIteration``. Calls in threads cannot be cancelled and are waited for; worker
@@ -308,7 +309,8 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         if leash.feeder is not None:
             tell(leash.loop, leash.feeder.cancel)
         leash.drop()
-        warnings.warn(f"unclosed {self!r}: use async with, or await aclose()", ResourceWarning, source=self, stacklevel=2)
+        text = f"unclosed {self!r}: use async with, or await aclose()"
+        warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 
     # ---- anyone ----------------------------------------------------------------------------------
 

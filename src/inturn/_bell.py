@@ -1,13 +1,16 @@
-"""What a coroutine waits with: for a run's workers (`Bell`), for tasks to end (`all_done`), for threads to end (`in_thread`).
+"""What a coroutine waits with: for a run's workers (`Bell`), for tasks to end (`all_done`), for threads to end
+(`in_thread`).
 
-A bell is rung from anywhere: in the loop's thread that sets a future, from any other thread the loop is woken first. A ring that
-comes while nobody waits is remembered, and answers the next wait at once; so it may be heard for nothing, and never missed.
+A bell is rung from anywhere: in the loop's thread that sets a future, from any other thread the loop is woken first.
+A ring that comes while nobody waits is remembered, and answers the next wait at once; so it may be heard for nothing,
+and never missed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import _get_running_loop  # None where get_running_loop raises
 from collections.abc import Callable, Iterable
 from queue import Empty
 from typing import Any
@@ -20,17 +23,16 @@ __all__ = ["Bell", "all_done", "in_thread", "tell"]
 class Bell:
     """Takes the place of the queue in `Job.wake`."""
 
-    __slots__ = ("_future", "_loop", "_rung", "_thread")
+    __slots__ = ("_future", "_loop", "_rung")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._thread = threading.get_ident()
         self._future: asyncio.Future[None] | None = None
         self._rung = False
 
     def put(self, token: None) -> None:
         """Ring; from anywhere."""
-        if threading.get_ident() == self._thread:
+        if _get_running_loop() is self._loop:
             self._ring()
         else:
             tell(self._loop, self._ring)
@@ -78,7 +80,8 @@ def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
 async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
     """Wait for tasks that have been cancelled, and for what else there is by then, its cleanup included.
 
-    A cancellation that arrives meanwhile is passed on to them, so that a cleanup that waits can be cut short; it is raised in the end.
+    A cancellation that arrives meanwhile is passed on to them, so that a cleanup that waits can be cut short; it is
+    raised in the end.
     """
     cancelled: asyncio.CancelledError | None = None
     me = asyncio.current_task()

@@ -1,12 +1,14 @@
-"""Eager tasks for Python 3.11, which has none: one task carries calls that return at once, and becomes the task of one that waits.
+"""Eager tasks for Python 3.11, which has none: one task carries calls that return at once, and becomes the task of
+one that waits.
 
-A turn of the pump is a task here. It runs the first step of each call itself, in the call's own context. A call that returns at
+A turn of the pump is a task here. It runs the first step of each call itself, in the call's own context. A call that
+returns at
 once has cost no task. At the first call that waits, the turn is over and the task belongs to that call until its end:
 ``current_task()`` is the same from the call's first line to its last, and no other call will see it again.
 
-So only calls that have returned at once share a task. One of them could still have left something on it: a request to cancel
-it, a reference by which somebody cancels it later, a callback for when it is done, a name. After each call the carrier is looked
-at, and if it is not as it was before, it is used up.
+So only calls that have returned at once share a task. One of them could still have left something on it: a request to
+cancel it, a reference by which somebody cancels it later, a callback for when it is done, a name. After each call the
+carrier is looked at, and if it is not as it was before, it is used up.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
     if callable(executor):
         return Opener(_borrowed(None, executor), _threads, batches=True)
     raise TypeError(
-        f'executor must be "thread", "process", "serial", an object with submit() or a callable, got {type(executor).__name__}: {executor!r}'
+        'executor must be "thread", "process", "serial", an object with submit() or a callable, '
+        f"got {type(executor).__name__}: {executor!r}"
     )
 
 

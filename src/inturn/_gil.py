@@ -1,8 +1,8 @@
 """What differs without the GIL, in one place.
 
-With the GIL, an iterator over a list can be shared (each step is atomic), and all threads see writes in one order. Without
-it, neither holds: the processor may let a thread read before its own last write is seen by others. Two threads that each
-write one thing and then read the other's could so both miss the other (Dekker's pattern).
+With the GIL, an iterator over a list can be shared (each step is atomic), and all threads see writes in one order.
+Without it, neither holds: the processor may let a thread read before its own last write is seen by others. Two
+threads that each write one thing and then read the other's could so both miss the other (Dekker's pattern).
 """
 
 from __future__ import annotations

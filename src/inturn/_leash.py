@@ -1,7 +1,7 @@
 """What is ended with an asynchronous run: its calls, its feeder, and what its loop knows of it.
 
-A `Leash` does not refer to the run's handle. The one async generator of the library, `_last_will`, is there because asyncio
-remembers open async generators and closes them when the loop shuts down: with it, the open run is closed.
+A `Leash` does not refer to the run's handle. The one async generator of the library, `_last_will`, is there because
+asyncio remembers open async generators and closes them when the loop shuts down: with it, the open run is closed.
 """
 
 from __future__ import annotations

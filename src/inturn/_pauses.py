@@ -11,7 +11,7 @@ __all__ = ["Pauses"]
 
 
 class Pauses:
-    """What a `Warden` is on threads: it lets an item run again when its pause is over. Boxes and limits are the pool's."""
+    """What a `Warden` is on threads: it lets an item run again after its pause. Boxes and limits are the pool's."""
 
     def __init__(self, job: Job) -> None:
         self._job = job

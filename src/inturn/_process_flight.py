@@ -159,7 +159,7 @@ class Flight:
 
     # ---- and back --------------------------------------------------------------------------------
 
-    def _take(self, serial: int, batch: list[Any], plain: bool, done: bool, rest: int, seconds: float) -> bool:  # noqa: FBT001
+    def _take(self, serial: int, batch: list[Any], plain: bool, done: bool, rest: int, seconds: float) -> bool:
         """Outcomes have come after so many seconds of work, and `rest` items back."""
         job, chunk, worker = self._job, self._chunk, self._worker
         if batch:

@@ -176,7 +176,7 @@ class Handle:
             return None
         self._inbox = inbox[whole:] if there > whole else b""
         with memoryview(inbox) as view:
-            return pickle.loads(view[LENGTH.size : whole])  # noqa: S301 - from our own worker: atoms and bytes
+            return pickle.loads(view[LENGTH.size : whole])
 
     def _fill(self) -> bool | None:
         """Read what is there: True if there was something, None if the other end is closed."""

@@ -70,7 +70,7 @@ def starting(method: str) -> Generator[None]:
 
 def _after_fork() -> None:
     """In a forked child, ours or another's, nothing is held."""
-    global _forking  # noqa: PLW0603 - there is one of it in a process
+    global _forking
     _forking = threading.Lock()
     own_descriptors.clear()
     _awake.clear()
@@ -187,7 +187,7 @@ class _ForkPopen(popen_fork.Popen):
 
 class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[misc]
     @staticmethod
-    def _Popen(process_obj: Any) -> _ForkPopen:  # noqa: N802 - multiprocessing's name for it
+    def _Popen(process_obj: Any) -> _ForkPopen:
         return _ForkPopen(process_obj)
 
 

@@ -1,8 +1,8 @@
 """Pulling: the one place where a synchronous source is advanced.
 
-Whoever pulls (the consumer's thread inside ``next``; with ``live`` the feeder) pulls by the handful: one item for certain,
-further ones only while all of them have taken less than a millisecond. Each item can be claimed as soon as it
-is pulled, so a source that blocks in the midst of a handful holds up nothing.
+Whoever pulls (the consumer's thread inside ``next``; with ``live`` the feeder) pulls by the handful: one item for
+certain, further ones only while all of them have taken less than a millisecond. Each item can be claimed as soon as
+it is pulled, so a source that blocks in the midst of a handful holds up nothing.
 """
 
 from __future__ import annotations

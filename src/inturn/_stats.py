@@ -14,9 +14,9 @@ class Stats:
     `failed` (for good, whatever the policy made of it), `skipped` (of those), `retried` (further attempts),
     `abandoned` (calls given up by a time limit that could not be killed), `total` (from ``length_hint``, or None).
 
-    Times in seconds: `elapsed` since the first ``next``, `blocked_on_head` (``next`` waited for a call), `blocked_on_source`
-    (``next`` waited for the source), `blocked_on_consumer` (all that could be done was done, and everything rested).
-    `busy` is the mean share of ``concurrency`` in use, from 0 to 1.
+    Times in seconds: `elapsed` since the first ``next``, `blocked_on_head` (``next`` waited for a call),
+    `blocked_on_source` (``next`` waited for the source), `blocked_on_consumer` (all that could be done was done, and
+    everything rested). `busy` is the mean share of ``concurrency`` in use, from 0 to 1.
     """
 
     __slots__ = (

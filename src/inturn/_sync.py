@@ -1,8 +1,8 @@
 """The synchronous driver: `OrderedMap`, the object that `ordered_map` returns.
 
-The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and delivers. It waits in one place only,
-`_wait`. Who is the consumer is settled by the token in `_consumer`, an atomic dictionary operation
-and no lock, so that an interrupt at any point leaves nothing locked.
+The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and delivers. It waits in one
+place only, `_wait`. Who is the consumer is settled by the token in `_consumer`, an atomic dictionary operation and no
+lock, so that an interrupt at any point leaves nothing locked.
 """
 
 from __future__ import annotations

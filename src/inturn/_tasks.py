@@ -1,10 +1,11 @@
 """The pool whose workers are asyncio tasks: each call that waits is a `Task` of its own, with a context of its own.
 
-A task belongs to one call for all the call's life, so whatever hangs on a task (its cancellation count, ``current_task()`` as
-a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes that cheap is that a call
-which returns at once costs no trip through the loop: its task is started eagerly by the *pump*, which takes the result and goes
-on to the next item of the chunk (on Python 3.11, where tasks cannot start eagerly, see `_carrier`). At the first call
-that waits, the rest of its chunk is taken back, and a done-callback tells of its end.
+A task belongs to one call for all the call's life, so whatever hangs on a task (its cancellation count,
+``current_task()`` as a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes
+that cheap is that a call which returns at once costs no trip through the loop: its task is started eagerly by the
+*pump*, which takes the result and goes on to the next item of the chunk (on Python 3.11, where tasks cannot start
+eagerly, see `_carrier`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
+of its end.
 
 ======== =================================================== ==============================================
 place    how it is told                                      left by
