@@ -70,6 +70,33 @@ def servers() -> None:
         forkserver.ensure_running()
 
 
+FULLY_TESTED = {"thread", "borrowed", "serial"}
+MOST = 4  # of a test's other parameters, over each of the other drivers
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The product of drivers, windows, chunk sizes and policies is large and mostly says the same thing twice.
+
+    Drivers that share all code but their workers meet a few spread-out combinations each; INTURN_TESTS=all runs all.
+    """
+    if os.environ.get("INTURN_TESTS") == "all":
+        return
+    groups: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        names = [value.name for value in params.values() if isinstance(value, Driver)]
+        if names and not FULLY_TESTED.issuperset(names):
+            groups.setdefault((item.nodeid.partition("[")[0], names[0]), []).append(item)
+    left_out = {
+        item
+        for group in groups.values()
+        for number, item in enumerate(group)
+        if len(group) > MOST and number * MOST // len(group) == (number - 1) * MOST // len(group)
+    }
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield

@@ -4,7 +4,6 @@ import ctypes
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,18 +127,6 @@ def dies_between(directory: str, bad: int, way: str, i: int) -> int:
     return i * 10
 
 
-def burst(size: int) -> bytes:
-    return bytes(size)
-
-
-def stuck(seconds: float, i: int) -> int:
-    time.sleep(seconds)
-    return i
-
-
-def pid(_: Any) -> int:
-    return os.getpid()
-
-
-def modules(_: Any) -> int:
-    return len(sys.modules)
+def hold_the_gil(seconds: float) -> None:
+    """Take time in C, and let no other thread run."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))

@@ -256,6 +256,7 @@ class Script:
         raise AssertionError(f"{word!r} was never said: {seen}\n{self.process.stderr.read()}")
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
+        absence(0.05)  # Python does not notice a signal that arrives just before its main thread begins to wait
         self.begin = time.monotonic()
         os.killpg(self.process.pid, number)
 

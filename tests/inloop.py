@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
+
 from inturn import ordered_amap
 
 
@@ -80,11 +82,13 @@ def in_loop(
     fn: Callable[..., Any],
     *iterables: Any,
     executor: Any = None,
-    chunksize: int | None = None,  # nothing to tasks
     make_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
     **settings: Any,
 ) -> InLoop:
     """As `ordered_map`; without an executor the calls are made by tasks."""
+    for option in ("chunksize", "live"):
+        if settings.pop(option, None):
+            pytest.skip(f"ordered_amap has no {option}")
     if executor is not None:
         return InLoop(ordered_amap(fn, *iterables, executor=executor, **settings), make_loop)
 

@@ -1,6 +1,7 @@
 """`ordered_gather`: a list in order, the first failure in time, batches."""
 
 import asyncio
+import inspect
 import itertools
 
 import pytest
@@ -50,7 +51,7 @@ def test_g33_several_sources_are_zipped(run):
 
 
 def test_g33_it_is_a_coroutine_function_and_checks_when_awaited(run):
-    assert asyncio.iscoroutinefunction(ordered_gather) if hasattr(asyncio, "iscoroutinefunction") else True
+    assert inspect.iscoroutinefunction(ordered_gather)
 
     async def main():
         for arguments, options, error in [

@@ -897,20 +897,33 @@ class SoftLimit(Exception):
 
 @contextlib.contextmanager
 def on_signal(handler):
-    before = signal.signal(signal.SIGUSR1, handler)
+    """The handler runs for the first signal that comes, and for no other."""
+    came = threading.Event()
+
+    def once(*_):
+        if not came.is_set():
+            came.set()
+            handler()
+
+    before = signal.signal(signal.SIGUSR1, once)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGUSR1, before)
 
 
 @contextlib.contextmanager
-def signal_when(condition):
-    """Sends the main thread a signal as soon as `condition` returns."""
+def signal_when(came, condition):
+    """Sends the main thread a signal as soon as `condition` returns.
+
+    Until it comes: Python does not notice one that arrives just before the thread begins to wait.
+    """
 
     def send():
         condition()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        while not came.is_set():
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+            came.wait(0.05)
 
     sender = Background(send)
     yield
@@ -922,11 +935,11 @@ def test_g16_close_from_a_signal_handler_ends_the_next_that_waits(overlapping):
     head = Gate()
     run = overlapping.map(lambda i: head.wait(), itertools.count(), window=4)
 
-    def handler(*_):
+    def handler():
         head.open()  # close waits for running calls
         run.close()
 
-    with on_signal(handler), signal_when(lambda: wait_until(lambda: run.stats.running == 4)):
+    with on_signal(handler) as came, signal_when(came, lambda: wait_until(lambda: run.stats.running == 4)):
         assert next(run, "over") == "over"
     assert next(run, "over") == "over"
 
@@ -940,7 +953,7 @@ def test_g16_close_from_a_signal_handler_inside_a_pull_ends_the_run(inside):
         signal.raise_signal(signal.SIGUSR1)
         yield 1
 
-    with on_signal(lambda *_: run.close()):
+    with on_signal(lambda: run.close()):
         run = inside.map(double, source(), window=1)
         assert next(run) == 0
         assert list(run) == []
@@ -954,11 +967,11 @@ def test_g16_an_exception_of_a_signal_handler_ends_the_run(overlapping):
         started.add(i)
         head.wait()
 
-    def handler(*_):
+    def handler():
         raise SoftLimit
 
     run = overlapping.map(call, itertools.count(), window=10, concurrency=2, on_error="skip")
-    with on_signal(handler), signal_when(lambda: (started.wait(2), absence(0.05))), pytest.raises(SoftLimit) as caught:
+    with on_signal(handler) as came, signal_when(came, lambda: started.wait(2)), pytest.raises(SoftLimit) as caught:
         next(run)
     assert caught.value.__context__ is None
     assert not head.is_open  # it did not wait
@@ -974,44 +987,35 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside):
     library = str(inturn.__path__[0])
     dice = random.Random(1)
     landed = 0
-    armed = False
 
-    def handler(*_):
-        if armed:
-            raise SoftLimit
-
-    def send(pause):
-        spend(pause)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+    def handler():
+        raise SoftLimit
 
     executor = inside.executor(2)
-    with on_signal(handler):
-        for _ in range(150):
-            run = inside.map(double, itertools.count(), window=6, concurrency=2, executor=executor)
-            results = []
-            sender = threading.Thread(target=send, args=(dice.random() / 500,), daemon=True)
-            armed = True
+    for _ in range(100):
+        run = inside.map(double, itertools.count(), window=6, concurrency=2, executor=executor)
+        results = []
+        pause = dice.random() / 500
+        with on_signal(handler) as came:
             try:
-                sender.start()
-                for result in run:
-                    results.append(result)
+                with signal_when(came, lambda pause=pause: spend(pause)):
+                    for result in run:
+                        results.append(result)
             except SoftLimit as error:
-                armed = False
                 frames = traceback.extract_tb(error.__traceback__)
                 if any(frame.filename.startswith(library) and frame.name == "__next__" for frame in frames):
                     landed += 1
                     assert next(run, "over") == "over", frames
-            armed = False
-            assert results == list(range(0, 2 * len(results), 2))
+        assert results == list(range(0, 2 * len(results), 2))
+        with takes(less_than=5):
             run.close()
-            assert next(run, "over") == "over"
-            sender.join()
+        assert next(run, "over") == "over"
     assert landed > 20
 
 
 @posix
 def test_g16_a_run_that_was_ended_by_a_signal_leaves_the_source_usable(pulling):
-    def handler(*_):
+    def handler():
         raise SoftLimit
 
     class Interrupted:

@@ -460,6 +460,8 @@ def test_g12_no_reference_to_a_delivered_element_its_item_or_error_is_kept(execu
         item, error = weakref.ref(failure.item), weakref.ref(failure.error)
         del failure
         next(run)
+        if not GIL:
+            run.close()
         wait_until(lambda: item() is None and error() is None)
         run.close()
     finally:

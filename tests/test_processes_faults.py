@@ -200,6 +200,23 @@ def dies_at(bad, i):
     return i
 
 
+def tiny_then_deaf_then_dead(directory, i):
+    faults.note_run(directory, i)
+    if i == 3001:
+        faults.hold_the_gil(0.1)  # the helper of the worker can report nothing meanwhile
+    if i == 3002:
+        os._exit(1)
+    return i * 10
+
+
+def test_g24_nor_does_one_that_lets_no_other_thread_run(tmp_path):
+    fn = partial(tiny_then_deaf_then_dead, str(tmp_path))
+    with ordered_map(fn, range(3100), executor=Processes(start_method="fork"), concurrency=1, on_error="skip") as run:
+        assert list(run) == [i * 10 for i in range(3100) if i != 3002]
+    counts = runs(tmp_path)
+    assert counts[3001] == counts[3002] == 1
+
+
 @pytest.mark.parametrize("chunksize", CHUNKSIZES)
 def test_g24_every_item_may_die(chunksize):
     with ordered_map(

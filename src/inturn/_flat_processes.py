@@ -33,7 +33,6 @@ from ._worker import Job
 
 if TYPE_CHECKING:
     from ._lanes import Lane
-    from ._process_start import Awake
 
 __all__ = ["FlatProcessPool"]
 
@@ -81,7 +80,7 @@ class FlatStation(Station):
 class _Stream:
     """Carries one item to a worker that is up, and its elements back."""
 
-    def __init__(self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, awake: Awake) -> None:
+    def __init__(self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, awake: Any) -> None:
         self._job = job
         self._chunk = chunk
         self._lane = lane

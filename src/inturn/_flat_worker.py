@@ -87,11 +87,13 @@ class Streams:
                 self._credit -= 1
                 if not is_atom(element):
                     element = self._pack(element)
-                self._pending.append(element)
+                with worker._lock:  # the flusher may be just about to take what is pending
+                    self._pending.append(element)
+                    first = len(self._pending) == 1
                 del element
                 if clock() - self._sent_at >= _MOMENT_S:
                     self.flush()
-                elif len(self._pending) == 1:
+                elif first:
                     self._later()
         except BaseException as error:  # it travels to the consumer
             packed = pack_error(detach(error))

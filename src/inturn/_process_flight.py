@@ -28,7 +28,7 @@ from ._gil import fence
 from ._outcome import Kind
 from ._pickling import ATOMS, LARGE, is_atom, pack, unpack, unpack_error
 from ._process_handle import GRACE_S, Event, Handle
-from ._process_main import BATCHED, EACH, PACED
+from ._process_main import ALONE, EACH, PACED
 from ._processes import WorkerDied
 from ._window import BOX_S, Chunk
 from ._worker import Place
@@ -82,7 +82,7 @@ class Flight:
 
     def fly(self) -> None:
         job, worker, chunk = self._job, self._worker, self._chunk
-        how = EACH if job.timeout is not None else BATCHED if self._pool.boxes or self._size == 1 else PACED
+        how = EACH if job.timeout is not None else PACED if self._size > 1 else ALONE
         with self._awake:
             load = self._load()
         worker.up.numbers[0] = -1

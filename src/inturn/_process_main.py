@@ -41,10 +41,12 @@ from ._worker import enclosing
 if TYPE_CHECKING:
     from ._flat_worker import Streams
 
-__all__ = ["BATCHED", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "main"]
+__all__ = ["ALONE", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "main"]
 
-BATCHED: Final = 0  # outcomes are reported when the chunk is over, or recalled
-PACED: Final = 1  # besides, before an item is begun a time box after the last report
+ALONE: Final = 0  # a chunk of one: its outcome is reported
+PACED: Final = (
+    1  # outcomes are reported at the end, when recalled, and between two items a time box after the last report
+)
 EACH: Final = 2  # besides, after every item
 STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `_flat_worker`
 CREDIT: Final = 4  # how many more, or None when the run is over; and how many have arrived

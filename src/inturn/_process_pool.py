@@ -68,6 +68,10 @@ class ProcessPool(ThreadPool):
         self.method = choose_method(self.settings.start_method)
         self.bell = Bell()
 
+    def _start(self) -> bool:
+        """A process costs too much to be started for what those on their way will take."""
+        return self.job.window.available() >= len(self._coming) and super()._start()
+
     # ---- stations --------------------------------------------------------------------------------
 
     def start_process(self) -> Handle | None:
