@@ -446,24 +446,26 @@ def test_g12_no_reference_to_a_delivered_element_its_item_or_error_is_kept(execu
             gate.wait()  # while it produces the next one
         raise Oops
 
+    def gone():
+        if GIL:
+            wait_until(lambda: all(reference() is None for reference in references))
+
+    references = []
     gc.collect()
     gc.disable()
     try:
-        run = ordered_flat_map(
-            produce, (Thing(k) for k in range(2)), executor=executor, on_error="return", concurrency=1
-        )
+        run = ordered_flat_map(produce, map(Thing, range(2)), executor=executor, on_error="return", concurrency=1)
         for _ in range(3):
-            reference = weakref.ref(next(run))
-            wait_until(lambda r=reference: r() is None)
+            references.append(weakref.ref(next(run)))
+            gone()
         gate.open()
         failure = next(run)
-        item, error = weakref.ref(failure.item), weakref.ref(failure.error)
+        references += [weakref.ref(failure.item), weakref.ref(failure.error)]
         del failure
         next(run)
-        if not GIL:
-            run.close()
-        wait_until(lambda: item() is None and error() is None)
+        gone()
         run.close()
+        wait_until(lambda: all(reference() is None for reference in references))
     finally:
         gc.enable()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from queue import Empty
 from typing import Any
 
-from ._worker import LONG_S
+from ._alarm import LONG_S
 
 __all__ = ["Bell", "all_done", "in_thread", "tell"]
 

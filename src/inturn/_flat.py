@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, TypeVar
 
 from . import _sync
+from ._alarm import Alarm
 from ._elements import close, elements_of
 from ._flat_job import NOTHING, FlatJob
 from ._lanes import NO_LANE, Bell, Lane, LaneWindow, Phase
@@ -122,7 +122,7 @@ class FlatRun(Run):
     window: LaneWindow
     job: FlatJob
 
-    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Bell] = SimpleQueue, **settings: Any) -> None:
+    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Bell] = Alarm, **settings: Any) -> None:
         self._buffer = buffer
         self._bell = bell
         self.lane = NO_LANE

@@ -28,7 +28,7 @@ from ._lanes import Lane, LaneWindow, Phase
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
 from ._window import Chunk
-from ._worker import LONG_S, Call, Job, Place
+from ._worker import Call, Job, Place
 
 __all__ = ["NOTHING", "FlatJob", "produce"]
 
@@ -115,7 +115,7 @@ class FlatJob(Job):
                     lane.reopen()
                     continue
             try:
-                lane.bell.get(timeout=left and min(left, LONG_S))  # type: ignore[attr-defined]
+                lane.bell.get(timeout=left)  # type: ignore[attr-defined]
             except Empty:
                 pass
         return False

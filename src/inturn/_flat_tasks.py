@@ -22,6 +22,7 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
+from ._alarm import LONG_S
 from ._bell import Bell
 from ._carrier import Carrier
 from ._flat_job import NOTHING, FlatJob
@@ -29,7 +30,7 @@ from ._lanes import Lane, Phase
 from ._outcome import Kind, shorten
 from ._tasks import Carried, TaskPlace, TaskPool
 from ._window import Chunk
-from ._worker import LONG_S, Call
+from ._worker import Call
 
 if TYPE_CHECKING:
     from contextvars import Context

@@ -45,7 +45,7 @@ _GULP: Final = 8  # a producer that waits is woken for so many elements at once,
 
 
 class Bell(Protocol):
-    """What wakes a producer; a `SimpleQueue` for threads."""
+    """What wakes a producer; an `Alarm` for threads."""
 
     def put(self, item: None, /) -> None: ...
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from ._alarm import LONG_S
 from ._window import Chunk
-from ._worker import LONG_S, Job
+from ._worker import Job
 
 __all__ = ["Pauses"]
 

@@ -32,11 +32,12 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._alarm import LONG_S
 from ._carrier import Carrier
 from ._outcome import Kind, detach
 from ._pauses import Pauses
 from ._window import Chunk
-from ._worker import LONG_S, Call, Job, Place
+from ._worker import Call, Job, Place
 
 __all__ = ["Carried", "TaskPlace", "TaskPool"]
 

@@ -26,10 +26,11 @@ from collections import deque
 from collections.abc import Callable
 from itertools import repeat
 from queue import Empty, SimpleQueue
+from time import sleep
 from typing import Any, Protocol
 
 from ._outcome import Kind, detach
-from ._window import BOX_S, Chunk
+from ._window import Chunk
 from ._worker import Call, Job, Place
 
 __all__ = ["CallThread", "Station", "ThreadPlace", "ThreadPool", "Threads", "at_exit"]
@@ -329,11 +330,11 @@ class ThreadPool:
             except IndexError:
                 pass
             try:
-                self._tokens.get(timeout=BOX_S)  # its giver may be between taking the word and giving the token
+                self._tokens.get_nowait()
                 self.arrived()
                 return
             except Empty:
-                pass
+                sleep(0)  # its giver is between taking the word and giving the token: let it run
 
     def arrived(self) -> None:
         """A place that was woken or started looks for a chunk now."""

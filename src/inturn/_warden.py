@@ -16,13 +16,13 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from queue import Empty, SimpleQueue
+from queue import Empty
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
+from ._alarm import Alarm
 from ._gil import fence
 from ._window import BOX_S, Chunk
-from ._worker import LONG_S
 
 if TYPE_CHECKING:
     from ._worker import Job, Place
@@ -33,7 +33,8 @@ __all__ = ["Warden"]
 class Warden:
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._inbox: SimpleQueue[tuple[float, int, Chunk] | None] = SimpleQueue()
+        self._alarm = Alarm()
+        self._new: deque[tuple[float, int, Chunk]] = deque()
         self._pauses: list[tuple[float, int, Chunk]] = []
         self._absent = deque([None])
         self._resting: deque[None] = deque()
@@ -52,11 +53,12 @@ class Warden:
                 self._resting.pop()
             except IndexError:
                 return  # somebody else wakes it
-            self._inbox.put(None)
+            self._alarm.put()
 
     def later(self, seconds: float, chunk: Chunk) -> None:
         """The chunk is ready to run again after a pause."""
-        self._inbox.put((clock() + seconds, chunk.index, chunk))
+        self._new.append((clock() + seconds, chunk.index, chunk))
+        self._alarm.put()
         if self._absent:
             self._start()
 
@@ -75,7 +77,7 @@ class Warden:
         self._thread = thread
 
     def stop(self) -> None:
-        self._inbox.put(None)
+        self._alarm.put()
 
     def join(self) -> None:
         if self._thread is threading.current_thread():
@@ -98,12 +100,10 @@ class Warden:
                     if due is not None and self._resting:
                         self._resting.clear()
                 try:
-                    pause = self._inbox.get(timeout=due and min(due, LONG_S))
+                    self._alarm.get(timeout=due)
                 except Empty:
                     continue
                 self._resting.clear()
-                if pause is not None:
-                    heapq.heappush(self._pauses, pause)
         except BaseException as error:  # the consumer must not wait for ever
             job.crash(error)
         finally:
@@ -113,6 +113,8 @@ class Warden:
         """Do what is due; seconds until something else is, or None."""
         job, now = self._job, clock()
         dues: list[float] = []
+        while self._new:
+            heapq.heappush(self._pauses, self._new.popleft())
         while self._pauses and self._pauses[0][0] <= now:
             job.window.again(heapq.heappop(self._pauses)[-1])
             job.pool.notify(1)

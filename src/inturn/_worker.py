@@ -12,16 +12,17 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from queue import Empty
 from time import perf_counter as clock
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from ._alarm import Alarm
 from ._gil import fence
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, Decide, Retry
 from ._window import Chunk, Window
 
-__all__ = ["LONG_S", "Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
+__all__ = ["Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 """The jobs inside whose calls this code runs, the outermost first."""
@@ -30,10 +31,6 @@ enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("int
 def inside(job: Job) -> bool:
     """Whether this code runs inside a call of the job."""
     return job in enclosing.get()
-
-
-LONG_S: Final = 1e6
-"""No single wait is longer, in seconds: the operating system's limits are met before patience is."""
 
 
 class Star:
@@ -74,7 +71,7 @@ class Call:
 
 
 class Wake(Protocol):
-    """What the consumer sleeps by: a ``SimpleQueue``, or the bell of an event loop."""
+    """What the consumer sleeps by: an `Alarm`, or the bell of an event loop."""
 
     def put(self, token: None, /) -> None:
         """Wake it; from anywhere."""
@@ -174,7 +171,7 @@ class Job:
         self.deadline_at: float | None = None
         self.stopped = False
         self.crashed: BaseException | None = None
-        self.wake: Wake = SimpleQueue()
+        self.wake: Wake = Alarm()
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
         self.retried = 0
         self.abandoned = 0
@@ -277,7 +274,7 @@ class Job:
     def sleep(self, seconds: float | None) -> None:
         """Wait, in C, until something wakes the consumer; it may be woken for nothing."""
         try:
-            self.wake.get(timeout=seconds and min(seconds, LONG_S))
+            self.wake.get(timeout=seconds)
         except Empty:
             pass
 
