@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from inturn._chunk import Chunk
 from inturn._lanes import NO_LANE, Lane, LaneWindow, Phase
 from inturn._outcome import Err
-from inturn._window import Chunk, Now
+from inturn._window import Now
 
 
 class Bell:

@@ -8,8 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from inturn._chunk import Chunk
 from inturn._outcome import Err, Kind
-from inturn._window import NEVER, Chunk, Now, Window
+from inturn._window import NEVER, Now, Window
 
 ITEMS = 60
 

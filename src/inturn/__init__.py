@@ -8,7 +8,7 @@ B
 C
 """
 
-from typing import TYPE_CHECKING, Any
+import typing as _t
 
 from ._api import ordered_map
 from ._outcome import Failure
@@ -17,7 +17,7 @@ from ._processes import Processes, WorkerDied
 from ._stats import Stats
 from ._threads import Threads
 
-if TYPE_CHECKING:
+if _t.TYPE_CHECKING:
     from ._api_aflat import ordered_aflat_map
     from ._api_async import ordered_amap
     from ._api_flat import ordered_flat_map
@@ -52,7 +52,7 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _t.Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -127,7 +127,7 @@ class TaskFeeder:
         except BaseException as error:  # it ends the run, unless the run's end is what it tells of
             if not job.stopped:
                 tb = error.__traceback__
-                error.__traceback__ = tb and tb.tb_next and tb.tb_next.tb_next  # not our two frames
+                BaseException.with_traceback(error, tb and tb.tb_next and tb.tb_next.tb_next)  # not our two frames
                 job.crash(error)
         finally:
             self._source = None
@@ -153,7 +153,8 @@ class TaskFeeder:
             except Exception as error:  # it surfaces in its turn
                 if job.stopped:
                     return
-                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
+                tb = error.__traceback__
+                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             finally:

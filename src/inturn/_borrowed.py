@@ -4,7 +4,7 @@ A *flight* is one chunk on its way through the executor, from `submit` until its
 `concurrency` are under way; each one that lands lets the next one start, in whichever thread it lands, so work goes on
 while the consumer is away.
 
-What is submitted is the `_Flight` itself. If the executor's workers share this process it is called as it is: it has
+What is submitted is the `Flight` itself. If the executor's workers share this process it is called as it is: it has
 the consumer's context, its outcomes can be read while it runs, and its rest can be taken back. If it is pickled, it
 turns into `run_travelled`, which works by itself and sends the outcomes with the future's result.
 
@@ -32,123 +32,16 @@ from itertools import repeat
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._chunk import Chunk
+from ._flight import Flight, Rescuer
 from ._outcome import Kind
-from ._pickling import PROTOCOL, Packed, dumps_fn, pack_error, unpack_error
-from ._threads import CallThread
-from ._window import BOX_S, Chunk
-from ._worker import Call, Job, Place, enclosing, run_chunk, run_watched
+from ._pickling import unpack_error
+from ._window import BOX_S
+from ._worker import Job, Place, enclosing
 
 __all__ = ["Borrowed"]
 
 _PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
-
-
-class _Flight:
-    """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
-
-    __slots__ = (
-        "_ticket",
-        "away",
-        "boxed",
-        "call",
-        "chunk",
-        "future",
-        "given_up",
-        "left",
-        "load",
-        "permit",
-        "pool",
-        "rescued",
-        "since",
-    )
-
-    def __init__(self, pool: Borrowed, load: Chunk, *, permit: bool) -> None:
-        self.pool = pool
-        self.load = load
-        self.permit = permit  # to be given back by `land`
-        self.rescued = False
-        self.chunk: Chunk | None = None
-        self.since = 0.0
-        self.boxed = False
-        self.call: Call | None = None
-        self.future: Any = None
-        self.away: list[Any] | None = None  # the items that were sent to another process
-        self.given_up = False
-        self.left = threading.Lock()
-        self.left.acquire()
-        self._ticket = deque([None])
-
-    def board(self) -> bool:
-        """Whoever is told True may run the load: the executor, or a rescuer."""
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
-
-    def __call__(self) -> None:
-        """The executor runs this, in our process."""
-        if self.board():
-            self.run()
-
-    def run(self) -> None:
-        job, chunk = self.pool.job, self.load
-        try:
-            if not job.may_start():
-                return
-            self.boxed = job.timeout is None and self.pool.boxes and chunk.size > 1
-            job.begun(self, chunk)
-            if job.timeout is None:
-                run_chunk(chunk, job)
-            elif not run_watched(chunk, job, self):
-                return
-            job.ended(self, chunk)
-        except BaseException as error:  # a fault of ours
-            job.crash(error)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """The executor pickles this: the load travels."""
-        job, chunk = self.pool.job, self.load
-        fn = dumps_fn(job.fn)
-        self.board()
-        items = list(chunk.todo) if self.away is None else self.away
-        self.away = items
-        if self.chunk is None:
-            job.begun(self, chunk)
-            if job.timeout is not None:
-                self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
-                job.warden.arm()
-        return partial, (run_travelled, fn, [_pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
-
-    def give_up(self) -> None:
-        """Its time is over; the place stays taken until the call ends (warden only)."""
-        job, chunk, call = self.pool.job, self.load, self.call
-        assert call is not None
-        assert job.timeout is not None
-        self.given_up = True
-        job.abandoned += 1
-        if self.away is None:
-            self.pool.take_back(chunk)
-        for item in [call.item] if self.away is None else self.away:
-            error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
-            job.failed(chunk, item, error, job.timeout, Kind.FAILED)
-        job.ended(self, chunk)
-        call.item = None
-        self.left.release()
-
-
-class _Rescuer(CallThread):
-    """The thread in which a nested run calls its head."""
-
-    def __init__(self, flight: _Flight) -> None:
-        super().__init__(flight.pool.job, "inturn-rescue")
-        self._flight = flight
-        self.left = flight.left  # released when the flight has landed
-
-    def run(self) -> None:
-        flight = self._flight
-        flight.run()
-        flight.pool.land(flight)
 
 
 class Borrowed:
@@ -161,7 +54,7 @@ class Borrowed:
         self.executor = executor
         self.boxes = boxes
         self._build = build
-        self._flights: dict[_Flight, None] = {}
+        self._flights: dict[Flight, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
         self._submitting: set[int] = set()
@@ -225,7 +118,7 @@ class Borrowed:
                 self._submitting.discard(me)
                 self._claiming.release()
 
-    def _board(self) -> _Flight | None:
+    def _board(self) -> Flight | None:
         try:
             self._permits.pop()
         except IndexError:
@@ -234,11 +127,11 @@ class Borrowed:
         if chunk is None:
             self._permits.append(None)
             return None
-        flight = _Flight(self, chunk, permit=True)
+        flight = Flight(self, chunk, permit=True)
         self._flights[flight] = None
         return flight
 
-    def _submit(self, flight: _Flight) -> None:
+    def _submit(self, flight: Flight) -> None:
         try:
             future = flight.future = self.executor.submit(flight)
         except Exception as error:  # shut down, broken, or out of threads
@@ -248,7 +141,7 @@ class Borrowed:
             return
         future.add_done_callback(partial(self._done, flight))
 
-    def _done(self, flight: _Flight, future: Any) -> None:
+    def _done(self, flight: Flight, future: Any) -> None:
         """The flight's future is done (in any thread)."""
         if flight.rescued:
             return  # the rescuer lands it
@@ -264,7 +157,7 @@ class Borrowed:
             self.job.crash(error)
         self.land(flight)
 
-    def land(self, flight: _Flight) -> None:
+    def land(self, flight: Flight) -> None:
         self._flights.pop(flight, None)
         flight.future = None
         if not flight.given_up:
@@ -278,7 +171,7 @@ class Borrowed:
 
     # ---- loads that travel -----------------------------------------------------------------------
 
-    def _fail(self, flight: _Flight, error: BaseException, kind: Kind) -> None:
+    def _fail(self, flight: Flight, error: BaseException, kind: Kind) -> None:
         """Every item of the load that has no outcome yet fails."""
         job, chunk = self.job, flight.load
         if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
@@ -287,7 +180,7 @@ class Borrowed:
             job.failed(chunk, item, _copy(error), 0.0, kind)
         self._end(flight)
 
-    def _unpack(self, flight: _Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
+    def _unpack(self, flight: Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
         job, chunk = self.job, flight.load
         if flight.call is not None and not flight.call.settle():
             return
@@ -310,7 +203,7 @@ class Borrowed:
             self.take_back(chunk)
         self._end(flight)
 
-    def _end(self, flight: _Flight) -> None:
+    def _end(self, flight: Flight) -> None:
         if flight.chunk is None:
             flight.since = clock()
         self.job.ended(flight, flight.load)
@@ -341,14 +234,14 @@ class Borrowed:
     def _driven(self) -> bool:
         return any(_drives(flight.future) for flight in list(self._flights))
 
-    def _head(self) -> _Flight | None:
+    def _head(self) -> Flight | None:
         head = self.job.window.taken
         for flight in list(self._flights):
             if flight.load.index <= head < flight.load.index + max(1, flight.load.size):
                 return flight
         return None
 
-    def _rescue(self, flight: _Flight | None, seconds: float | None) -> bool:
+    def _rescue(self, flight: Flight | None, seconds: float | None) -> bool:
         """Run the head in a thread of its own if the executor does not come to it."""
         if flight is not None and (flight.chunk is not None or flight.load.ended):
             self._patience_s = _PATIENCE_S
@@ -361,14 +254,14 @@ class Borrowed:
             chunk = self._alone(self.job.window.claim) if self.job.may_start() else None
             if chunk is None:
                 return False
-            flight = _Flight(self, chunk, permit=False)
+            flight = Flight(self, chunk, permit=False)
             self._flights[flight] = None
         elif not flight.board():
             return False
         flight.rescued = True
         if flight.future is not None:
             flight.future.cancel()
-        _Rescuer(flight).start()
+        Rescuer(flight).start()
         return True
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -412,32 +305,3 @@ def _copy(error: BaseException) -> BaseException:
         return error
     twin.__cause__ = error.__cause__
     return twin
-
-
-def _pack_item(item: Any) -> tuple[bool, Any]:
-    try:
-        return True, pickle.dumps(item, PROTOCOL)
-    except Exception as error:  # it costs this item only
-        return False, pack_error(error)
-
-
-def run_travelled(
-    fn_blob: bytes, items: list[tuple[bool, Any]], box_s: float | None
-) -> list[tuple[bool, bytes | Packed, float]]:
-    """Run a load in another process; leaves what it has not started when the time box is over."""
-    outcomes: list[tuple[bool, bytes | Packed, float]] = []
-    begun = clock()
-    fn = pickle.loads(fn_blob)  # from the run that submitted it
-    for good, packed in items:
-        mark = clock()
-        if box_s is not None and outcomes and mark - begun > box_s:
-            break
-        if not good:
-            outcomes.append((False, packed, 0.0))
-            continue
-        try:
-            outcome: bytes | Packed = pickle.dumps(fn(pickle.loads(packed)), PROTOCOL)
-        except BaseException as error:  # it travels to the consumer
-            good, outcome = False, pack_error(error)
-        outcomes.append((good, outcome, clock() - mark))
-    return outcomes

@@ -21,7 +21,7 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 from weakref import getweakrefcount
 
-from ._window import Chunk
+from ._chunk import Chunk
 
 if TYPE_CHECKING:
     from ._tasks import TaskPlace, TaskPool

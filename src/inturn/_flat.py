@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from . import _sync
 from ._alarm import Alarm
+from ._chunk import Chunk
 from ._elements import close, elements_of
 from ._flat_job import NOTHING, FlatJob
 from ._lanes import NO_LANE, Bell, Lane, LaneWindow, Phase
@@ -19,7 +20,7 @@ from ._run import AGAIN, LEFT_OUT, Raised, Run
 from ._serial import Serial
 from ._source import Source
 from ._sync import OrderedMap
-from ._window import NEVER, Chunk
+from ._window import NEVER
 
 __all__ = ["FlatRun", "FlatSerial", "OrderedFlatMap"]
 

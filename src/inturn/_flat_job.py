@@ -22,12 +22,12 @@ from queue import Empty
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._chunk import Chunk
 from ._elements import close, elements_of
 from ._gil import fence
 from ._lanes import Lane, LaneWindow, Phase
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
-from ._window import Chunk
 from ._worker import Call, Job, Place
 
 __all__ = ["NOTHING", "FlatJob", "produce"]

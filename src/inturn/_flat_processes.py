@@ -19,6 +19,7 @@ from functools import partial
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, cast
 
+from ._chunk import Chunk
 from ._flat_job import NOTHING, FlatJob
 from ._outcome import Kind
 from ._pickling import is_atom, pack, unpack, unpack_error
@@ -28,7 +29,6 @@ from ._process_main import CREDIT, STREAM
 from ._process_pool import ProcessPool, Station
 from ._processes import Processes, WorkerDied
 from ._threads import ThreadPlace
-from ._window import Chunk
 from ._worker import Job
 
 if TYPE_CHECKING:

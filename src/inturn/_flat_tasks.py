@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final
 from ._alarm import LONG_S
 from ._bell import Bell
 from ._carrier import Carrier
+from ._chunk import Chunk
 from ._flat_job import NOTHING, FlatJob
 from ._lanes import Lane, Phase
 from ._outcome import Kind, shorten
 from ._tasks import Carried, TaskPlace, TaskPool
-from ._window import Chunk
 from ._worker import Call
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ._async import OrderedAmap
+from ._chunk import Chunk
 from ._outcome import Err, Kind, note
 from ._run import Run
-from ._window import NEVER, Chunk, Window
+from ._window import NEVER, Window
 from ._worker import Job
 
 __all__ = ["GatherRun", "gather"]

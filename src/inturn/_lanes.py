@@ -36,8 +36,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from ._chunk import Chunk
 from ._outcome import Err
-from ._window import Chunk, Window
+from ._window import Window
 
 __all__ = ["NO_LANE", "Bell", "Lane", "LaneWindow", "Phase"]
 

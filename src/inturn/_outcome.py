@@ -142,7 +142,7 @@ def detach(error: BaseException) -> BaseException:
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals.get("__package__") == __package__:
         tb = tb.tb_next
-    error.__traceback__ = tb
+    BaseException.with_traceback(error, tb)  # not by assignment, which a class may refuse
     if isinstance(error, (StopIteration, StopAsyncIteration)):
         wrapped = RuntimeError(f"fn raised {type(error).__name__}")
         wrapped.__cause__ = error

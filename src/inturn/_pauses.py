@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ._alarm import LONG_S
-from ._window import Chunk
+from ._chunk import Chunk
 from ._worker import Job
 
 __all__ = ["Pauses"]

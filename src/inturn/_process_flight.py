@@ -24,13 +24,14 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from ._chunk import Chunk
 from ._gil import fence
 from ._outcome import Kind
 from ._pickling import ATOMS, LARGE, is_atom, pack, unpack, unpack_error
 from ._process_handle import GRACE_S, Event, Handle
 from ._process_main import ALONE, EACH, PACED
 from ._processes import WorkerDied
-from ._window import BOX_S, Chunk
+from ._window import BOX_S
 from ._worker import Place
 
 if TYPE_CHECKING:

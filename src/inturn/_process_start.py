@@ -26,7 +26,7 @@ from time import perf_counter as clock
 from types import FunctionType
 from typing import Any, Final
 
-from ._threads import CallThread
+from ._leaving import CallThread
 
 __all__ = ["NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "own_descriptors", "starting"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._window import Chunk
+from ._chunk import Chunk
 from ._worker import Call, Job, Place, run_chunk
 
 __all__ = ["Serial"]

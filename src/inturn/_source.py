@@ -62,7 +62,8 @@ class Source:
                 self._finish(None)
                 return
             except Exception as error:  # it surfaces in its turn
-                error.__traceback__ = error.__traceback__ and error.__traceback__.tb_next  # not this frame
+                tb = error.__traceback__
+                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             fresh = window.add(item)

@@ -24,9 +24,7 @@ the loop that runs for a few milliseconds at most and then lets others have a tu
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context
 from functools import partial
 from inspect import isawaitable
 from time import perf_counter as clock
@@ -34,45 +32,16 @@ from typing import Any, Final
 
 from ._alarm import LONG_S
 from ._carrier import Carrier
+from ._chunk import Chunk
+from ._making import Carried, Make, call, maker
 from ._outcome import Kind, detach
 from ._pauses import Pauses
-from ._window import Chunk
 from ._worker import Call, Job, Place
 
 __all__ = ["Carried", "TaskPlace", "TaskPool"]
 
 _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
-
-Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
-
-
-class Carried(Exception):
-    """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
-
-    def __init__(self, error: BaseException, kind: Kind) -> None:
-        self.error = error
-        self.kind = kind
-
-
-async def _call(fn: Callable[[Any], Any], item: Any) -> Any:
-    """What a task runs where ``fn`` is known to be async."""
-    try:
-        return await fn(item)
-    except (SystemExit, KeyboardInterrupt) as error:
-        caught = error
-    raise Carried(caught, Kind.PASSING)
-
-
-def _maker(loop: asyncio.AbstractEventLoop) -> Make | None:
-    """How a task is made in this loop, if possible running its first step; None if calls are to be carried."""
-    factory = loop.get_task_factory()
-    if sys.version_info >= (3, 12):
-        if factory is None or factory is asyncio.eager_task_factory:
-            return lambda coro, context: asyncio.Task(coro, loop=loop, context=context, eager_start=True)
-    elif factory is None:
-        return None
-    return lambda coro, context: loop.create_task(coro, context=context)
 
 
 class TaskPlace:
@@ -104,7 +73,7 @@ class TaskPool:
     def __init__(self, job: Job, *, known: bool) -> None:
         self.job = job
         self.pauses = Pauses(job)
-        self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = _call if known else self._call_checked
+        self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = call if known else self._call_checked
         self._proven = known  # that fn returns awaitables
         self._loop: asyncio.AbstractEventLoop | None = None
         self._make: Make | None = None
@@ -118,7 +87,7 @@ class TaskPool:
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._make = _maker(self._loop)
+        self._make = maker(self._loop)
 
     # ---- consumer, feeder, timers ----------------------------------------------------------------
 
@@ -242,22 +211,24 @@ class TaskPool:
 
     def _landed(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
         """The task of a call that has waited is done."""
+        job = self.job
         if self._tasks.pop(task) is None:
             _retrieve(task)  # it was given up
             return
-        chunk = place.chunk
-        assert chunk is not None
         if place.timer is not None:
             place.timer.cancel()
             place.timer = None
-        if self.job.stopped:
-            _retrieve(task)
-        elif place.late:
-            self._overran(place, task)
-        else:
-            self._record(place, task)
+        try:
+            if job.stopped:
+                _retrieve(task)
+            elif place.late:
+                self._overran(place, task)
+            else:
+                self._record(place, task)
+        except BaseException as error:  # a fault of ours: the consumer must not wait for ever
+            job.crash(error)
         self.end(place)
-        self.notify(min(1, self.job.window.available()))
+        self.notify(min(1, job.window.available()))
 
     def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
         chunk = place.chunk

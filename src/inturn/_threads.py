@@ -20,7 +20,6 @@ never take it, so a signal handler that closes the run in the consumer's thread 
 
 from __future__ import annotations
 
-import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,11 +28,12 @@ from queue import Empty, SimpleQueue
 from time import sleep
 from typing import Any, Protocol
 
+from ._chunk import Chunk
+from ._leaving import CallThread
 from ._outcome import Kind, detach
-from ._window import Chunk
 from ._worker import Call, Job, Place
 
-__all__ = ["CallThread", "Station", "ThreadPlace", "ThreadPool", "Threads", "at_exit"]
+__all__ = ["Station", "ThreadPlace", "ThreadPool", "Threads"]
 
 
 class Threads:
@@ -118,17 +118,6 @@ class _InThread:
 
     def close(self) -> None:
         pass
-
-
-class CallThread(threading.Thread):
-    """A thread in which calls of a run are made; the exit of the interpreter waits until it has `left`."""
-
-    def __init__(self, job: Job, name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self.job = job
-        self.given_up = False
-        self.left = threading.Lock()
-        self.left.acquire()
 
 
 class ThreadPlace(CallThread):
@@ -357,16 +346,3 @@ class ThreadPool:
                 pass
             if not place.given_up:
                 place.join()
-
-
-def at_exit() -> None:
-    """Let running calls end, as the standard library does, but not those that were given up."""
-    places = [each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up]
-    for place in places:
-        place.job.stop()
-    for place in places:
-        with place.left:
-            pass
-
-
-atexit.register(at_exit)

@@ -21,8 +21,9 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
 from ._alarm import Alarm
+from ._chunk import Chunk
 from ._gil import fence
-from ._window import BOX_S, Chunk
+from ._window import BOX_S
 
 if TYPE_CHECKING:
     from ._worker import Job, Place

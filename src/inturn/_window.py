@@ -39,14 +39,14 @@ import bisect
 import enum
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any, Final
 
+from ._chunk import NOWHERE, Chunk, Node, Pile
 from ._gil import rest_of, taking
 from ._outcome import Err
 
-__all__ = ["BOX_S", "NEVER", "Chunk", "Now", "Pile", "Window"]
+__all__ = ["BOX_S", "NEVER", "Now", "Window"]
 
 BOX_S: Final = 0.005
 """The time box: seconds after which what a chunk has not started is taken back."""
@@ -79,53 +79,6 @@ class Now(enum.Enum):
     DONE = "all is delivered and the source is at its end"
 
 
-class _Node:
-    __slots__ = ("next",)
-
-    next: _Node
-
-
-class Chunk(_Node):
-    """Consecutive items that one worker runs one after the other.
-
-    The worker takes items from `todo` and appends one outcome each to `out`: a bare result, an `Err`, or
-    a `Chunk` of one where the item runs again. ``out[i]`` belongs to item ``index + i``; what has been
-    delivered is overwritten, so that nothing of it is kept.
-    """
-
-    __slots__ = ("attempt", "ended", "index", "out", "plain", "size", "swept", "todo")
-
-    def __init__(self, index: int, size: int, attempt: int = 1) -> None:
-        self.index = index
-        self.size = size
-        self.attempt = attempt
-        self.todo: Iterator[Any] = iter(())
-        self.out: list[Any] = []
-        self.plain = True  # no Err and no Chunk in `out`; cleared before the first of them is appended
-        self.ended = False
-        self.swept = False  # its time box is over, its rest has been taken back
-
-    @classmethod
-    def again(cls, index: int, item: Any, attempt: int) -> Chunk:
-        chunk = cls(index, 1, attempt)
-        chunk.todo = iter((item,))
-        return chunk
-
-
-_NOWHERE: Final = _Node()
-
-
-class Pile(_Node):
-    """Items that nobody has started, in order; `tail` is the node before it."""
-
-    __slots__ = ("index", "items", "tail")
-
-    def __init__(self, index: int, items: Iterable[Any], tail: _Node) -> None:
-        self.index = index
-        self.items = deque(items)
-        self.tail = tail
-
-
 class Window:
     """The items that are pulled and not yet delivered."""
 
@@ -136,7 +89,7 @@ class Window:
         self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
         self._chunksize = chunksize
         self._batch = batch
-        self._cursor: _Node = start
+        self._cursor: Node = start
         self._position = 0
         self._main = start.next = Pile(0, (), start)
         self._rests: list[Pile] = []
@@ -233,7 +186,7 @@ class Window:
             self._small_items = small(items[0])
         if pile is not self._main and not pile.items:
             self._rests.pop(0)
-            pile.tail = _NOWHERE  # no cycle: what is delivered is freed by counting references
+            pile.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
         return chunk
 
     def take_back(self, chunk: Chunk) -> bool:
@@ -243,7 +196,7 @@ class Window:
             return False
         pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
         behind = pile.next = chunk.next
-        if isinstance(behind, Pile) and behind.tail is not _NOWHERE:
+        if isinstance(behind, Pile) and behind.tail is not NOWHERE:
             behind.tail = pile
         chunk.next = pile
         bisect.insort(self._rests, pile, key=lambda each: each.index)
@@ -366,7 +319,7 @@ class Window:
         self._position = 0
         for pile in [*self._rests, self._main]:
             pile.items.clear()
-            pile.tail = _NOWHERE
+            pile.tail = NOWHERE
         self._again.clear()
         self.final = None
 

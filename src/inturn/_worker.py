@@ -17,10 +17,11 @@ from time import perf_counter as clock
 from typing import Any, Protocol
 
 from ._alarm import Alarm
+from ._chunk import Chunk
 from ._gil import fence
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, Decide, Retry
-from ._window import Chunk, Window
+from ._window import Window
 
 __all__ = ["Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
 

@@ -1,0 +1,129 @@
+"""One chunk on its way through an executor that is not ours; its states are told in `_borrowed`."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ._chunk import Chunk
+from ._leaving import CallThread
+from ._outcome import Kind
+from ._pickling import dumps_fn
+from ._travel import pack_item, run_travelled
+from ._window import BOX_S
+from ._worker import Call, run_chunk, run_watched
+
+if TYPE_CHECKING:
+    from ._borrowed import Borrowed
+
+__all__ = ["Flight", "Rescuer"]
+
+
+class Flight:
+    """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
+
+    __slots__ = (
+        "_ticket",
+        "away",
+        "boxed",
+        "call",
+        "chunk",
+        "future",
+        "given_up",
+        "left",
+        "load",
+        "permit",
+        "pool",
+        "rescued",
+        "since",
+    )
+
+    def __init__(self, pool: Borrowed, load: Chunk, *, permit: bool) -> None:
+        self.pool = pool
+        self.load = load
+        self.permit = permit  # to be given back by `land`
+        self.rescued = False
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+        self.future: Any = None
+        self.away: list[Any] | None = None  # the items that were sent to another process
+        self.given_up = False
+        self.left = threading.Lock()
+        self.left.acquire()
+        self._ticket = deque([None])
+
+    def board(self) -> bool:
+        """Whoever is told True may run the load: the executor, or a rescuer."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def __call__(self) -> None:
+        """The executor runs this, in our process."""
+        if self.board():
+            self.run()
+
+    def run(self) -> None:
+        job, chunk = self.pool.job, self.load
+        try:
+            if not job.may_start():
+                return
+            self.boxed = job.timeout is None and self.pool.boxes and chunk.size > 1
+            job.begun(self, chunk)
+            if job.timeout is None:
+                run_chunk(chunk, job)
+            elif not run_watched(chunk, job, self):
+                return
+            job.ended(self, chunk)
+        except BaseException as error:  # a fault of ours
+            job.crash(error)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The executor pickles this: the load travels."""
+        job, chunk = self.pool.job, self.load
+        fn = dumps_fn(job.fn)
+        self.board()
+        items = list(chunk.todo) if self.away is None else self.away
+        self.away = items
+        if self.chunk is None:
+            job.begun(self, chunk)
+            if job.timeout is not None:
+                self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
+                job.warden.arm()
+        return partial, (run_travelled, fn, [pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+
+    def give_up(self) -> None:
+        """Its time is over; the place stays taken until the call ends (warden only)."""
+        job, chunk, call = self.pool.job, self.load, self.call
+        assert call is not None
+        assert job.timeout is not None
+        self.given_up = True
+        job.abandoned += 1
+        if self.away is None:
+            self.pool.take_back(chunk)
+        for item in [call.item] if self.away is None else self.away:
+            error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
+            job.failed(chunk, item, error, job.timeout, Kind.FAILED)
+        job.ended(self, chunk)
+        call.item = None
+        self.left.release()
+
+
+class Rescuer(CallThread):
+    """The thread in which a nested run calls its head."""
+
+    def __init__(self, flight: Flight) -> None:
+        super().__init__(flight.pool.job, "inturn-rescue")
+        self._flight = flight
+        self.left = flight.left  # released when the flight has landed
+
+    def run(self) -> None:
+        flight = self._flight
+        flight.run()
+        flight.pool.land(flight)
