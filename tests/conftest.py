@@ -51,6 +51,7 @@ driver = _fixture("driver")
 inside = _fixture("inside", in_process=True)
 overlapping = _fixture("overlapping", in_process=True, concurrent=True)
 own = _fixture("own", in_process=True, concurrent=True, owned=True)
+refilling = _fixture("refilling", in_process=True, concurrent=True, refills=True)
 pulling = _fixture("pulling", in_process=True, live=False)
 
 

@@ -6,6 +6,8 @@ A test asks for what it needs through a fixture of `conftest.py`:
 - `inside`: the calls run in this process, so that closures, gates and shared lists work
 - `overlapping`: besides, calls overlap, and go on while the consumer is away
 - `own`: besides, the library makes the workers
+- `refilling`: besides, and takes the place of one whose call was given up by `timeout`
+- `pulling`: the calls run in this process, and the consumer pulls the source
 """
 
 import random
@@ -32,6 +34,8 @@ class Driver:
     """Calls overlap, and go on while the consumer is away."""
     owned: bool = True
     """The library makes the workers, and ends them."""
+    refills: bool = False
+    """A new worker takes the place of one whose call was given up by `timeout`."""
     live: bool = False
     """A feeder pulls the source, not the consumer."""
     start_cost: float = 0.0
@@ -129,10 +133,10 @@ def borrowed(stack: ExitStack, workers: int) -> ThreadPoolExecutor:
 
 
 DRIVERS = [
-    Driver("thread", lambda stack, workers: "thread"),
-    Driver("Threads", lambda stack, workers: Threads()),
-    Driver("timeout", lambda stack, workers: "thread", settings={"timeout": 100.0}),
-    Driver("live", lambda stack, workers: "thread", live=True, settings={"live": True}),
+    Driver("thread", lambda stack, workers: "thread", refills=True),
+    Driver("Threads", lambda stack, workers: Threads(), refills=True),
+    Driver("timeout", lambda stack, workers: "thread", refills=True, settings={"timeout": 100.0}),
+    Driver("live", lambda stack, workers: "thread", refills=True, live=True, settings={"live": True}),
     Driver("borrowed", borrowed, owned=False),
     Driver("duck", DuckExecutor, owned=False),
     Driver("callable", lambda stack, workers: ThreadPoolExecutor),

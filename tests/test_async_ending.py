@@ -148,7 +148,7 @@ def test_g18_the_deadline_cancels_and_awaits_before_it_is_raised(run):
         results = ordered_amap(calls, range(10), concurrency=3, deadline=0.02)
         with pytest.raises(TimeoutError, match="deadline=0.02"):
             await anext(results)
-        assert calls.ended == 3
+        assert calls.ended * 2 == len(calls.steps.seen)  # all three, unless the machine is very slow
 
     run(main)
 

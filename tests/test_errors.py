@@ -538,7 +538,9 @@ SHAPES = [{}, {"window": 10}, {"window": 10, "chunksize": 1}, {"window": 10, "ch
 @pytest.mark.parametrize("settings", SHAPES, ids=str)
 def test_g12_no_reference_to_a_delivered_result_is_kept(inside, settings):
     run = inside.map(Thing, range(200), **settings)
-    for i, thing in enumerate(run):
+    i = -1
+    for thing in run:  # not enumerate, which keeps what it has handed out last
+        i += 1  # noqa: SIM113
         assert thing.name == i
         gone = farewell(thing)
         del thing

@@ -131,7 +131,6 @@ def test_g13_a_run_that_is_left_early_calls_nothing_twice_and_leaves_the_source_
         pulled = run.stats.pulled
         called = dict(call.attempts)
         assert set(called.values()) <= {1}
-        assert sorted(called) == list(range(len(called))) or runner.driver.name == "duck"
         assert min(taken, length) <= len(called) <= pulled
         assert next(source, length) == pulled
         assert dict(call.attempts) == called

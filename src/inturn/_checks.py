@@ -67,7 +67,18 @@ def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[A
             where = "the source" if len(sources) == 1 else f"source {position}"
             cure = "; for an async iterable use ordered_amap" if hasattr(source, "__aiter__") else ""
             raise TypeError(f"{where} must be iterable, got {type(source).__name__}: {source!r}{cure}") from None
-    return each[0] if len(each) == 1 else zip(*each, strict=strict)
+    if len(each) == 1:
+        return each[0]
+    # Not bare `zip`: it keeps the tuple that it has handed out last.
+    return map(_copied, zip(*each, strict=True)) if strict else map(_together, *each)
+
+
+def _copied(items: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (*items,)
+
+
+def _together(*items: Any) -> tuple[Any, ...]:
+    return items
 
 
 def total_of(sources: tuple[Any, ...]) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from time import perf_counter as clock
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ._outcome import Err, Failure, Kind, detach, note
 from ._policy import RAISE, SKIP, Policy, Retry, decision_of, resolve
@@ -146,7 +146,10 @@ class Run:
             raised = detach(error)
             if raised is not err.error and raised.__cause__ is None:
                 raised.__cause__ = err.error
-            return Raised(raised)
+            try:
+                return Raised(raised)
+            finally:
+                del raised, failure, err  # its traceback's frames keep this one
         if isinstance(value, Retry) and self._again(err, value.after):
             return AGAIN
         self.failed += 1
@@ -184,6 +187,7 @@ class Run:
         if clocks.ended is None:
             clocks.ended = clock()
         self.job.stop()
+        self.job.fn = _gone
         stats = self.stats()
         self.window.clear()
         self.held = []
@@ -212,3 +216,8 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             total=self.total,
         )
+
+
+def _gone(item: Any) -> NoReturn:
+    """What is in the place of ``fn`` when a run is over."""
+    raise RuntimeError("the run is over")

@@ -120,7 +120,10 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 raise error
             finally:
                 del error, outcome  # the traceback holds this frame
-        return outcome
+        try:
+            return outcome
+        finally:
+            del outcome  # so does that of a failure of a serial run
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -162,7 +165,10 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                     continue
                 run.tick()
                 run.leave()
-                return outcome
+                try:
+                    return outcome
+                finally:
+                    del outcome  # the frames of a source's error keep this one
             waited = True
             if now is Now.DONE:
                 return _END

@@ -276,7 +276,7 @@ class Window:
             return
         chunk = self._cursor
         assert isinstance(chunk, Chunk)
-        chunk.out[self._position] = None
+        self._put(chunk, None)
         self._position += 1
         self.taken += 1
 
@@ -285,8 +285,16 @@ class Window:
         chunk = self._cursor
         assert isinstance(chunk, Chunk)
         fresh = Chunk.again(self.taken, item, attempt)
-        chunk.out[self._position] = fresh
+        self._put(chunk, fresh)
         return fresh
+
+    def _put(self, chunk: Chunk, outcome: Chunk | None) -> None:
+        """In the place of the head's outcome; frames that its error keeps alive may hold its chunk, but to no more."""
+        old = chunk.out[self._position]
+        chunk.out[self._position] = outcome
+        while type(old) is Chunk:
+            rest, old.out = old.out, []
+            old = rest[0] if rest else None
 
     def take_results(self) -> list[Any] | None:
         """All results of the head's chunk, the newest first, if it is complete and free of errors.
@@ -315,6 +323,11 @@ class Window:
 
     def clear(self) -> None:
         """The run is over: let go of everything that is held; the counts stay."""
+        node = self._cursor
+        while node is not self._main:  # frames that an error keeps alive may hold on to chunks, but to no more
+            if isinstance(node, Chunk):
+                node.out = []
+            node = node.next
         self._cursor = self._main
         self._position = 0
         for pile in [*self._rests, self._main]:

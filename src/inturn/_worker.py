@@ -301,27 +301,33 @@ def run_chunk(chunk: Chunk, job: Job) -> None:
     """Run the items of a chunk, each in a context of its own."""
     fn, copy, append = job.fn, job.context.copy, chunk.out.append
     mark = clock()
-    for item in chunk.todo:
-        try:
-            append(copy().run(fn, item))
-        except BaseException as error:  # it travels to the consumer
-            now = clock()
-            job.failed(chunk, item, error, now - mark)
-            mark = now
+    item = None
+    try:
+        for item in chunk.todo:
+            try:
+                append(copy().run(fn, item))
+            except BaseException as error:  # it travels to the consumer
+                now = clock()
+                job.failed(chunk, item, error, now - mark)
+                mark = now
+    finally:
+        # The frames of an error's traceback keep their callers' frames alive, this one among them.
+        del fn, append, item, chunk, job
 
 
 def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
-    for item in chunk.todo:
-        place.call = call = Call(item, clock())
-        job.warden.arm()  # after `call` is set: the warden may just be lying down
-        error: BaseException | None = None
-        result = None
-        try:
-            result = job.context.copy().run(job.fn, item)
-        except BaseException as caught:  # it travels to the consumer
-            error = caught
-        try:
+    fn, copy = job.fn, job.context.copy
+    item = call = error = result = None
+    try:
+        for item in chunk.todo:
+            place.call = call = Call(item, clock())
+            job.warden.arm()  # after `call` is set: the warden may just be lying down
+            error = result = None
+            try:
+                result = copy().run(fn, item)
+            except BaseException as caught:  # it travels to the consumer
+                error = caught
             if not call.settle():
                 return False
             place.call = None
@@ -329,6 +335,6 @@ def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
                 chunk.out.append(result)
             else:
                 job.failed(chunk, item, error, clock() - call.started)
-        finally:
-            del error, result
-    return True
+        return True
+    finally:
+        del fn, item, call, error, result, chunk, job, place  # as in `run_chunk`
