@@ -23,6 +23,10 @@ def pair(*args: Any) -> tuple[Any, ...]:
     return args
 
 
+def first(*args: Any) -> Any:
+    return args[0]
+
+
 def fail_at(bad: frozenset[int], x: int) -> int:
     if x in bad:
         raise Oops(f"no {x}")

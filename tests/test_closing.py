@@ -1013,6 +1013,52 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside):
     assert landed > 20
 
 
+class Signalling:
+    """An executor in the midst of whose third `submit` a signal comes: before it has taken the call, or after."""
+
+    def __init__(self, executor, moment):
+        self.executor, self.moment, self.count = executor, moment, 0
+
+    def submit(self, fn, /, *args):
+        self.count += 1
+        if self.count == 3 and self.moment == "before":
+            signal.raise_signal(signal.SIGUSR1)
+        future = self.executor.submit(fn, *args)
+        if self.count == 3 and self.moment == "done":
+            wait_until(future.done)
+        if self.count == 3 and self.moment != "before":
+            signal.raise_signal(signal.SIGUSR1)
+        return future
+
+
+@posix
+@pytest.mark.parametrize("moment", ["before", "after", "done"])
+@pytest.mark.parametrize("answer", ["close", SoftLimit, KeyboardInterrupt], ids=["close", "error", "interrupt"])
+def test_g16_a_signal_may_come_in_the_midst_of_a_submit(moment, answer):
+    run = None
+
+    def handler():
+        if answer == "close":
+            run.close()
+        else:
+            raise answer
+
+    source = Source(itertools.count(), lambda k: absence(0.002))  # so that each item is submitted by the consumer
+    with ThreadPoolExecutor(4) as executor, on_signal(handler) as came, takes(less_than=5):
+        run = ordered_map(double, source, executor=Signalling(executor, moment), concurrency=4, window=8, chunksize=1)
+        results = []
+        try:
+            for result in run:
+                results.append(result)
+        except (SoftLimit, KeyboardInterrupt) as error:
+            assert type(error) is answer
+        assert came.is_set()
+        assert results == [0, 2, 4, 6, 8, 10][: len(results)]
+        run.close()
+        assert next(run, "over") == "over"
+        assert executor.submit(double, 2).result() == 4
+
+
 @posix
 def test_g16_a_run_that_was_ended_by_a_signal_leaves_the_source_usable(pulling):
     def handler():

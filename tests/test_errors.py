@@ -200,7 +200,6 @@ def test_g08_an_error_raised_by_every_attempt_gains_one_note(inside):
         concurrent.futures.BrokenExecutor(),
         asyncio.CancelledError(),
         GeneratorExit(),
-        StopAsyncIteration(),
         RuntimeError("cannot schedule new futures after shutdown"),
         RuntimeError("can't start new thread"),
         BaseException("base"),

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from calls import add, double
+from calls import add, double, first
 from helpers import Source
 from inturn import Threads, ordered_map
 
@@ -200,7 +200,7 @@ def zip_message(*iterables):
     "lengths", [(5, 4), (4, 5), (5, 5, 4), (5, 5, 6), (4, 5, 5), (0, 1), (1, 0), (5, 6, 5)], ids=str
 )
 def test_sources_of_different_length_are_a_value_error_in_turn_worded_as_zip_does(driver, window, lengths):
-    run = driver.map(lambda *args: args[0], *map(range, lengths), strict=True, window=window, on_error="skip")
+    run = driver.map(first, *map(range, lengths), strict=True, window=window, on_error="skip")
     results = []
     with pytest.raises(ValueError) as caught:
         for result in run:

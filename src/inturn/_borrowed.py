@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from ._chunk import Chunk
 from ._flight import Flight, Rescuer
-from ._outcome import Kind
+from ._outcome import Kind, from_handler
 from ._pickling import unpack_error
 from ._window import BOX_S
 from ._worker import Job, Place, enclosing
@@ -135,11 +135,16 @@ class Borrowed:
         try:
             future = flight.future = self.executor.submit(flight)
         except Exception as error:  # shut down, broken, or out of threads
+            if from_handler(error):
+                raise
             if flight.board():
                 self._fail(flight, error, Kind.FATAL)
                 self.land(flight)
             return
         future.add_done_callback(partial(self._done, flight))
+        flight.hooked = True
+        if self._nested:
+            self.job.notify()  # it may have to be rescued
 
     def _done(self, flight: Flight, future: Any) -> None:
         """The flight's future is done (in any thread)."""
@@ -161,7 +166,7 @@ class Borrowed:
         self._flights.pop(flight, None)
         flight.future = None
         if not flight.given_up:
-            flight.left.release()
+            flight.leave()
         if flight.permit:
             self._permits.append(None)
         if self.job.stopped:
@@ -270,8 +275,8 @@ class Borrowed:
         pass
 
     def retire(self) -> None:
-        if self._retired:
-            return
+        if self._retired or threading.get_ident() in self._submitting:
+            return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
         self._retired = True
         for flight in list(self._flights):
             if flight.future is not None:
@@ -282,11 +287,12 @@ class Borrowed:
     def join(self) -> None:
         self.retire()
         for flight in list(self._flights):
-            if flight.future is None and flight.board():
+            if flight.board() and not flight.hooked:
                 continue  # we are a signal handler in the midst of its `submit`: it will do nothing
-            with flight.left:
-                pass
-        if self._build is not None and self.executor is not None:
+            if flight.away is None or flight.hooked:
+                with flight.left:
+                    pass
+        if self._build is not None and self._retired:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
 
 

@@ -25,6 +25,7 @@ class Flight:
     """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
 
     __slots__ = (
+        "_staying",
         "_ticket",
         "away",
         "boxed",
@@ -32,6 +33,7 @@ class Flight:
         "chunk",
         "future",
         "given_up",
+        "hooked",
         "left",
         "load",
         "permit",
@@ -54,6 +56,8 @@ class Flight:
         self.given_up = False
         self.left = threading.Lock()
         self.left.acquire()
+        self._staying = deque([None])
+        self.hooked = False  # whether the future will call back
         self._ticket = deque([None])
 
     def board(self) -> bool:
@@ -83,6 +87,8 @@ class Flight:
             job.ended(self, chunk)
         except BaseException as error:  # a fault of ours
             job.crash(error)
+        finally:
+            self.leave()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load travels."""
@@ -112,6 +118,14 @@ class Flight:
             job.failed(chunk, item, error, job.timeout, Kind.FAILED)
         job.ended(self, chunk)
         call.item = None
+        self.leave()
+
+    def leave(self) -> None:
+        """Nobody has to wait for the call any more: it has ended, or was given up."""
+        try:
+            self._staying.pop()
+        except IndexError:
+            return
         self.left.release()
 
 

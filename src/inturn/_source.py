@@ -16,7 +16,7 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from ._gil import fence
-from ._outcome import Err, Kind
+from ._outcome import Err, Kind, from_handler
 from ._window import Window
 from ._worker import Job
 
@@ -45,7 +45,7 @@ class Source:
             BaseException: What is no ``Exception`` goes right through.
         """
         window, pool = self._window, self._job.pool
-        room = window.room()
+        room = 1 if pool.inline else window.room()  # who runs a call in its turn pulls its item in its turn
         if self._prompt and room > 1:
             assert self._iterator is not None
             batch = list(islice(self._iterator, min(room, _MOST)))
@@ -62,6 +62,8 @@ class Source:
                 self._finish(None)
                 return
             except Exception as error:  # it surfaces in its turn
+                if from_handler(error):
+                    raise
                 tb = error.__traceback__
                 BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))

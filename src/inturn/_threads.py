@@ -26,7 +26,7 @@ from collections.abc import Callable
 from itertools import repeat
 from queue import Empty, SimpleQueue
 from time import sleep
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ._chunk import Chunk
 from ._leaving import CallThread
@@ -34,6 +34,9 @@ from ._outcome import Kind, detach
 from ._worker import Call, Job, Place
 
 __all__ = ["Station", "ThreadPlace", "ThreadPool", "Threads"]
+
+
+_NO_THREAD: Final = (RuntimeError, MemoryError)  # these very classes; a handler may raise any other
 
 
 class Threads:
@@ -241,14 +244,11 @@ class ThreadPool:
         self._places[place] = None
         try:
             place.start()
-        except Exception:  # no further thread can be had: go on with those there are
+        except BaseException as error:
             del self._places[place]
-            if not self._places:
-                raise
-            return False
-        except BaseException:  # interrupted: if the thread runs, it finds the run stopped, and nobody waits for it
-            place.given_up = True
-            del self._places[place]
+            if type(error) in _NO_THREAD and self._places:
+                return False  # no further thread can be had: go on with those there are
+            place.given_up = True  # by an interrupt: if it runs, it finds the run stopped, and nobody waits for it
             raise
         place.station.started()
         return True
