@@ -539,7 +539,7 @@ def test_g12_no_reference_to_a_delivered_result_is_kept(inside, settings):
     run = inside.map(Thing, range(200), **settings)
     i = -1
     for thing in run:  # not enumerate, which keeps what it has handed out last
-        i += 1  # noqa: SIM113
+        i += 1
         assert thing.name == i
         gone = farewell(thing)
         del thing

@@ -292,7 +292,7 @@ class Borrowed:
             if flight.away is None or flight.hooked:
                 with flight.left:
                     pass
-        if self._build is not None and self._retired:
+        if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
 
 

@@ -92,14 +92,13 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
     def _next(self) -> Any:
         if self._forks != _forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
-        me = object()
-        if self._consumer.setdefault(None, me) is not me:
-            if self._over:
-                raise StopIteration  # it is being closed from elsewhere
-            raise ValueError(f"{self._name} already executing: a run has one consumer at a time")
+        me, mine = object(), True
         try:
-            outcome = self._step()
-            if outcome is _END or type(outcome) is Raised:
+            mine = self._consumer.setdefault(None, me) is me
+            outcome = self._step() if mine else self._busy()
+            if not mine:
+                pass
+            elif outcome is _END or type(outcome) is Raised:
                 closed = self._over  # by somebody else, who waits for what runs
                 self._finish()
                 if outcome is _END and not closed:
@@ -107,7 +106,8 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
                 self._pop = _nothing_held
         except BaseException:  # a handler's error, or Ctrl-C
-            self._finish()
+            if mine:
+                self._finish()
             raise
         finally:
             if self._consumer.get(None) is me:
@@ -125,6 +125,12 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         finally:
             del outcome  # so does that of a failure of a serial run
 
+    def _busy(self) -> Any:
+        """What a second consumer is told."""
+        if self._over:
+            return _END  # it is being closed from elsewhere
+        raise ValueError(f"{self._name} already executing: a run has one consumer at a time")
+
     # ---- the consumer ----------------------------------------------------------------------------
 
     def _begin(self) -> None:
@@ -134,9 +140,8 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         job.pool.open()
         if self._live:
             assert self._source is not None
-            feeder = Feeder(self._source, run.window, job)
-            feeder.start()
-            self._feeder = feeder  # started: `close` may join it
+            self._feeder = Feeder(self._source, run.window, job)
+            self._feeder.start()
 
     def _step(self) -> Any:
         """The next result, `_END` or `Raised`."""

@@ -226,12 +226,14 @@ class ThreadPool:
             self._coming.append(None)
             try:
                 self._idle.pop()
+                idle = True
             except IndexError:
-                if not self._start():
-                    self.arrived()
-                    return
-            else:
+                idle = False
+            if idle:
                 self._tokens.put(None)
+            elif not self._start():  # not in the handler above: an interrupt would show its IndexError too
+                self.arrived()
+                return
             chunks -= 1
 
     def _start(self) -> bool:
