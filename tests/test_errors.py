@@ -657,6 +657,7 @@ def test_g12_no_reference_to_an_error_that_a_policy_has_replaced_is_kept(inside,
     assert len(farewells) == 10
     for gone in farewells:
         gone.wait()
+    run.close()
 
 
 @pytest.mark.usefixtures("uncollected")
