@@ -117,6 +117,8 @@ class Borrowed:
             finally:
                 self._submitting.discard(me)
                 self._claiming.release()
+        if self._nested and self.job.sleeping:
+            self.job.notify()  # the head may be in the queue now, or find no permit: the consumer looks after it
 
     def _board(self) -> Flight | None:
         try:
@@ -143,8 +145,6 @@ class Borrowed:
             return
         future.add_done_callback(partial(self._done, flight))
         flight.hooked = True
-        if self._nested:
-            self.job.notify()  # it may have to be rescued
 
     def _done(self, flight: Flight, future: Any) -> None:
         """The flight's future is done (in any thread)."""
@@ -242,7 +242,8 @@ class Borrowed:
     def _head(self) -> Flight | None:
         head = self.job.window.taken
         for flight in list(self._flights):
-            if flight.load.index <= head < flight.load.index + max(1, flight.load.size):
+            load = flight.load
+            if not load.ended and load.index <= head < load.index + max(1, load.size):
                 return flight
         return None
 
