@@ -62,7 +62,7 @@ class _Zip:
         items: list[Any] = []
         try:
             for iterator in self._iterators:
-                items.append(await _next(iterator))
+                items.append(await _next(iterator))  # noqa: PERF401 - what came before the end is needed
         except StopAsyncIteration:
             self._ended = True
             if self._strict:

@@ -47,7 +47,7 @@ def _has_flag(fn: Any, flag: int) -> bool:
     """Told without importing inspect."""
     while hasattr(fn, "func") and hasattr(fn, "keywords"):  # functools.partial
         fn = fn.func
-    called = getattr(type(fn), "__call__", None)
+    called = getattr(type(fn), "__call__", None)  # noqa: B004 - its code is wanted
     for each in (fn, getattr(fn, "__func__", None), called):
         code = getattr(each, "__code__", None)
         if code is not None and code.co_flags & flag:

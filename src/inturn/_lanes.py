@@ -151,6 +151,8 @@ class Lane:
 class LaneWindow(Window):
     """A window whose outcomes are lanes."""
 
+    _lets_go = False  # its outcomes are lanes, which their producers hold and close
+
     def __init__(self, concurrency: int, limit: int | None, buffer: int, bell: Callable[[], Bell]) -> None:
         super().__init__(concurrency, limit, None, batch=False)
         self._buffer = buffer

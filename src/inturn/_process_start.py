@@ -187,7 +187,7 @@ class _ForkPopen(popen_fork.Popen):
 
 class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[misc]
     @staticmethod
-    def _Popen(process_obj: Any) -> _ForkPopen:
+    def _Popen(process_obj: Any) -> _ForkPopen:  # noqa: N802 - multiprocessing names it so
         return _ForkPopen(process_obj)
 
 

@@ -129,7 +129,7 @@ def _anonymous() -> int:
     import tempfile
 
     fd, path = tempfile.mkstemp(prefix="inturn-")
-    os.unlink(path)
+    os.unlink(path)  # noqa: PTH108 - pathlib is not needed for anything else here
     return fd
 
 

@@ -82,6 +82,8 @@ class Now(enum.Enum):
 class Window:
     """The items that are pulled and not yet delivered."""
 
+    _lets_go = True  # whether `clear` may take outcomes away while workers are still at them
+
     def __init__(self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True) -> None:
         start = Chunk(0, 0)
         start.ended = True
@@ -325,7 +327,7 @@ class Window:
         """The run is over: let go of everything that is held; the counts stay."""
         node = self._cursor
         while node is not self._main:  # frames that an error keeps alive may hold on to chunks, but to no more
-            if isinstance(node, Chunk):
+            if isinstance(node, Chunk) and self._lets_go:
                 node.out = []
             node = node.next
         self._cursor = self._main
