@@ -273,7 +273,8 @@ class Borrowed:
     # ---- the end ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        pass
+        if self.job.dropped and self._build is not None and not self._flights:
+            self.executor = None  # an executor that nobody refers to ends by itself; to shut it down takes locks
 
     def retire(self) -> None:
         if self._retired or threading.get_ident() in self._submitting:
@@ -293,7 +294,8 @@ class Borrowed:
             if flight.away is None or flight.hooked:
                 with flight.left:
                     pass
-        if self._build is not None and self._retired and self.executor is not None:
+        here = threading.get_ident() in self._submitting  # its locks are held: `retire` has to do
+        if self._build is not None and self._retired and self.executor is not None and not here:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
 
 

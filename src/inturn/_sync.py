@@ -277,6 +277,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         try:
             run = self._run
             if not self._over and self._forks == _forks:
+                run.job.dropped = True
                 run.job.stop()
                 run.window.clear()  # nobody is the consumer any more
                 if self._feeder is not None:

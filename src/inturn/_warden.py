@@ -83,6 +83,7 @@ class Warden:
     def join(self) -> None:
         if self._thread is threading.current_thread():
             return
+        self._alarm.put()  # the calls that it still watched have ended
         with self._gone:
             pass
         if self._thread is not None:
@@ -93,8 +94,13 @@ class Warden:
     def _watch(self) -> None:
         job = self._job
         try:
-            while not job.stopped:
+            while True:
+                if job.stopped:  # only time limits are still of interest: `close` and exit wait for the calls
+                    self._new.clear()
+                    self._pauses.clear()
                 due = self._look()
+                if job.stopped and (due is None or job.timeout is None or job.dropped):
+                    break
                 if due is None:
                     self._resting.append(None)
                     due = self._look()  # what was armed before we said that we rest

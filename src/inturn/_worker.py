@@ -171,6 +171,7 @@ class Job:
         self.context = contextvars.Context()
         self.deadline_at: float | None = None
         self.stopped = False
+        self.dropped = False  # the run's handle is gone: nobody will come to end things
         self.crashed: BaseException | None = None
         self.wake: Wake = Alarm()
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
