@@ -52,6 +52,8 @@ inside = _fixture("inside", in_process=True)
 overlapping = _fixture("overlapping", in_process=True, concurrent=True)
 own = _fixture("own", in_process=True, concurrent=True, owned=True)
 refilling = _fixture("refilling", in_process=True, concurrent=True, refills=True)
+apart = _fixture("apart", in_process=True, concurrent=True, apart=True)
+kinds = _fixture("kinds", in_process=True, apart=True)
 pulling = _fixture("pulling", in_process=True, live=False)
 
 
@@ -96,6 +98,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     }
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # thousands of tests: nothing that a collection in one of them has to look at
 
 
 @pytest.hookimpl(wrapper=True)

@@ -7,6 +7,8 @@ A test asks for what it needs through a fixture of `conftest.py`:
 - `overlapping`: besides, calls overlap, and go on while the consumer is away
 - `own`: besides, the library makes the workers
 - `refilling`: besides, and takes the place of one whose call was given up by `timeout`
+- `apart`: like `overlapping`, but only those whose pools share little: for tests that take time
+- `kinds`: those and serial
 - `pulling`: the calls run in this process, and the consumer pulls the source
 """
 
@@ -36,6 +38,8 @@ class Driver:
     """The library makes the workers, and ends them."""
     refills: bool = False
     """A new worker takes the place of one whose call was given up by `timeout`."""
+    apart: bool = False
+    """Its pool shares little with those of the others: enough for tests that take time."""
     live: bool = False
     """A feeder pulls the source, not the consumer."""
     start_cost: float = 0.0
@@ -133,14 +137,14 @@ def borrowed(stack: ExitStack, workers: int) -> ThreadPoolExecutor:
 
 
 DRIVERS = [
-    Driver("thread", lambda stack, workers: "thread", refills=True),
+    Driver("thread", lambda stack, workers: "thread", refills=True, apart=True),
     Driver("Threads", lambda stack, workers: Threads(), refills=True),
-    Driver("timeout", lambda stack, workers: "thread", refills=True, settings={"timeout": 100.0}),
+    Driver("timeout", lambda stack, workers: "thread", refills=True, apart=True, settings={"timeout": 100.0}),
     Driver("live", lambda stack, workers: "thread", refills=True, live=True, settings={"live": True}),
-    Driver("borrowed", borrowed, owned=False),
+    Driver("borrowed", borrowed, owned=False, apart=True),
     Driver("duck", DuckExecutor, owned=False),
     Driver("callable", lambda stack, workers: ThreadPoolExecutor),
-    Driver("serial", lambda stack, workers: "serial", concurrent=False),
+    Driver("serial", lambda stack, workers: "serial", concurrent=False, apart=True),
     Driver("process", lambda stack, workers: "process", in_process=False, start_cost=0.5),
     Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
 ]

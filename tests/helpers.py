@@ -5,6 +5,7 @@ Everything that waits gives up after `LIMIT` seconds with an error that says wha
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -182,6 +183,11 @@ def spend(seconds: float) -> None:
 def absence(seconds: float = 0.1) -> None:
     """Leave time for something that must not happen: what does not happen announces nothing to wait for."""
     time.sleep(seconds)
+
+
+def shown(thing: object) -> str:
+    """The name of a parameter: the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def wait_until(condition: Callable[[], object], what: str = "") -> None:

@@ -15,7 +15,21 @@ import pytest
 
 from calls import Oops, double, fail_at, same
 from drivers import DRIVERS, DuckExecutor, Runner
-from helpers import Background, Gate, Meter, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
+from helpers import (
+    Background,
+    Gate,
+    Meter,
+    Script,
+    Source,
+    Tally,
+    absence,
+    farewell,
+    primed,
+    shown,
+    spend,
+    takes,
+    wait_until,
+)
 from inturn import Retry, Threads, ordered_map, retry
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
@@ -304,7 +318,7 @@ def test_g19_the_concurrency_is_never_more_than_a_known_number_of_items(source):
     assert made[0] <= 3
 
 
-@pytest.mark.parametrize("policy", ["raise", "skip", "return", retry(backoff=0)], ids=str)
+@pytest.mark.parametrize("policy", ["raise", "skip", "return", retry(backoff=0)], ids=shown)
 def test_g19_an_executor_already_shut_down_is_a_runtime_error_in_turn(policy):
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
@@ -769,8 +783,8 @@ def test_g23_a_second_consumer_gets_a_clear_error(inside):
     assert consumer.result() == [0, 1, 2, 3, 4]
 
 
-def test_g23_a_run_may_move_from_one_thread_to_another(inside):
-    run = inside.map(double, range(30), window=5)
+def test_g23_a_run_may_move_from_one_thread_to_another(kinds):
+    run = kinds.map(double, range(30), window=5)
     results = []
     for _ in range(30):
         results.append(Background(next, run).result())

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from calls import add, double, first
-from helpers import Source
+from helpers import Source, shown
 from inturn import Threads, ordered_map
 
 
@@ -29,7 +29,7 @@ def refuses(kind, *words, source=None, **settings):
 # TypeError
 
 
-@pytest.mark.parametrize("fn", [None, 3, "double", object()], ids=repr)
+@pytest.mark.parametrize("fn", [None, 3, "double", object()], ids=shown)
 def test_fn_that_is_not_callable_is_a_type_error(fn):
     with pytest.raises(TypeError, match=r"\bfn\b") as caught:
         ordered_map(fn, range(3))
@@ -46,7 +46,7 @@ def test_no_fn_is_a_type_error():
         ordered_map()
 
 
-@pytest.mark.parametrize("source", [None, 3, 2.5, double, object()], ids=repr)
+@pytest.mark.parametrize("source", [None, 3, 2.5, double, object()], ids=shown)
 def test_something_that_is_not_iterable_is_a_type_error(source):
     with pytest.raises(TypeError, match="iterable") as caught:
         ordered_map(double, source)
@@ -61,7 +61,7 @@ def test_the_iterable_that_is_not_one_is_named():
 
 
 @pytest.mark.parametrize("name", ["concurrency", "window", "chunksize"])
-@pytest.mark.parametrize("value", [True, False, 2.0, 0.5, "4", [], math.inf], ids=repr)
+@pytest.mark.parametrize("value", [True, False, 2.0, 0.5, "4", [], math.inf], ids=shown)
 def test_anything_but_an_int_where_an_int_belongs_is_a_type_error(name, value):
     refuses(TypeError, name, type(value).__name__, **{name: value})
 

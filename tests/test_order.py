@@ -326,23 +326,23 @@ def test_g04_the_window_is_at_least_twice_the_concurrency_times_an_explicit_chun
 
 
 def test_g04_the_window_never_grows_past_4096(inside):
-    source = Source(range(60_000))
+    source = Source(range(20_000))
     last = deque(source.watch(inside.map(same, source, concurrency=2)), maxlen=1)
-    assert last.pop() == 59_999
+    assert last.pop() == 19_999
     assert max(source.held_or_asked if inside.live else source.held) <= 4096
 
 
-def test_g04_the_window_of_tiny_items_ends_at_4096_behind_a_slow_head(overlapping):
+def test_g04_the_window_of_tiny_items_ends_at_4096_behind_a_slow_head(apart):
     head, source = Gate(), Source(itertools.count())
-    run = overlapping.map(lambda i: head.wait() if i == 20_000 else i, source, concurrency=2)
-    for _ in itertools.islice(source.watch(run), 20_000):
+    run = apart.map(lambda i: head.wait() if i == 10_000 else i, source, concurrency=2)
+    for _ in itertools.islice(source.watch(run), 10_000):
         pass
     consumer = Background(next, run)
     seen = -1
     while seen != source.pulls:  # until it rests
         seen = source.pulls
         absence()
-    assert 4 <= seen - 20_000 <= 4096
+    assert 4 <= seen - 10_000 <= 4096
     head.open()
     consumer.result()
     run.close()
@@ -613,9 +613,9 @@ def test_g06_live_lets_the_source_wait_for_the_delivery_of_the_item_before(insid
     assert delivered.seen == list(range(0, 100, 2))
 
 
-def test_g06_live_pulls_within_the_same_window_and_reserves_the_place_before_the_pull(overlapping, window):
+def test_g06_live_pulls_within_the_same_window_and_reserves_the_place_before_the_pull(apart, window):
     head, source = Gate(), Source(itertools.count())
-    run = overlapping.map(lambda i: head.wait() if i == 0 else i, source, window=window, live=True)
+    run = apart.map(lambda i: head.wait() if i == 0 else i, source, window=window, live=True)
     consumer = Background(next, run)
     source.begun.wait(window)
     absence()
@@ -641,9 +641,9 @@ def test_g06_live_pulls_in_one_other_thread_in_a_copy_of_the_context_of_the_call
     assert threading.get_ident() not in seen.threads
 
 
-def test_g06_live_starts_no_feeder_before_the_first_next(overlapping):
+def test_g06_live_starts_no_feeder_before_the_first_next(apart):
     source = Source(range(3))
-    run = overlapping.map(double, source, live=True)
+    run = apart.map(double, source, live=True)
     absence(0.05)
     assert source.pulls == 0
     assert list(run) == [0, 2, 4]

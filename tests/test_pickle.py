@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from calls import Oops, fail_at
+from helpers import shown
 from inturn import SKIP, Report, Retry, Stats, ordered_map, retry, sentinel
 
 PROTOCOLS = pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -78,6 +79,6 @@ def test_a_run_cannot_be_copied():
     run.close()
 
 
-@pytest.mark.parametrize("thing", [SKIP, Retry(after=1.5), retry(), sentinel(3)], ids=repr)
+@pytest.mark.parametrize("thing", [SKIP, Retry(after=1.5), retry(), sentinel(3)], ids=shown)
 def test_what_policies_are_made_of_can_be_shown(thing):
     assert repr(thing)

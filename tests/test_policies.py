@@ -288,7 +288,7 @@ def test_retry_without_argument_runs_the_item_again_at_once(inside):
     assert list(inside.map(times(2), range(4), on_error=lambda failure: Retry())) == [0, 2, 4, 6]
 
 
-def test_retry_waits_as_long_as_it_says(inside):
+def test_retry_waits_as_long_as_it_says(kinds):
     began = []
 
     def late(i):
@@ -297,7 +297,7 @@ def test_retry_waits_as_long_as_it_says(inside):
             raise Oops
         return i
 
-    assert list(inside.map(late, [1], on_error=lambda failure: Retry(after=0.1))) == [1]
+    assert list(kinds.map(late, [1], on_error=lambda failure: Retry(after=0.1))) == [1]
     assert all(0.09 <= later - earlier < 5 for earlier, later in itertools.pairwise(began))
 
 
@@ -373,7 +373,7 @@ def test_retry_policy_hands_over_other_errors_at_once(inside, on):
     assert [attempt for _, attempt in log.seen] == [1, 1, 1]
 
 
-def test_retry_policy_pauses_grow_by_the_factor(inside):
+def test_retry_policy_pauses_grow_by_the_factor(kinds):
     began = []
 
     def late(i):
@@ -383,7 +383,7 @@ def test_retry_policy_pauses_grow_by_the_factor(inside):
         return i
 
     policy = retry(attempts=4, backoff=0.05, factor=2, jitter=False)
-    assert list(inside.map(late, [1], on_error=policy)) == [1]
+    assert list(kinds.map(late, [1], on_error=policy)) == [1]
     pauses = [later - earlier for earlier, later in itertools.pairwise(began)]
     assert all(pause >= least for pause, least in zip(pauses, (0.049, 0.099, 0.199), strict=True))
     assert sum(pauses) < 5
@@ -395,19 +395,19 @@ def test_retry_policy_pauses_are_never_longer_than_max_backoff(inside):
         assert list(inside.map(times(6), [1], on_error=policy)) == [2]
 
 
-def test_retry_policy_may_be_as_patient_as_one_likes(inside):
+def test_retry_policy_may_be_as_patient_as_one_likes(kinds):
     """The pause grows past what a float can hold."""
     policy = retry(attempts=500, backoff=0.0001, factor=10.0, max_backoff=0.0001)
     with takes(less_than=10):
-        assert list(inside.map(times(400), [1], on_error=policy)) == [2]
+        assert list(kinds.map(times(400), [1], on_error=policy)) == [2]
 
 
-def test_retry_policy_pauses_of_several_items_overlap(overlapping):
+def test_retry_policy_pauses_of_several_items_overlap(apart):
     """One worker: it gets to every item before the first pause is over."""
     log = Tally()
     policy = retry(attempts=2, backoff=0.4, jitter=False)
     with takes(at_least=0.39, less_than=2.5):
-        run = overlapping.map(times(2, log), range(8), concurrency=1, window=8, on_error=policy)
+        run = apart.map(times(2, log), range(8), concurrency=1, window=8, on_error=policy)
         assert list(run) == list(range(0, 16, 2))
     assert [attempt for _, attempt in log.seen] == [1] * 8 + [2] * 8
 
@@ -447,7 +447,7 @@ def test_retry_policy_decides_while_the_consumer_is_away(overlapping):
     assert list(run) == [2, 4, 6, 8, 10]
 
 
-def test_a_pausing_item_occupies_no_worker(overlapping):
+def test_a_pausing_item_occupies_no_worker(apart):
     log = Tally()
     flaky = times(2)
 
@@ -455,12 +455,12 @@ def test_a_pausing_item_occupies_no_worker(overlapping):
         log.add(i)
         return flaky(i) if i == 0 else 2 * i
 
-    run = overlapping.map(call, range(6), concurrency=1, window=6, on_error=retry(backoff=0.3, jitter=False))
+    run = apart.map(call, range(6), concurrency=1, window=6, on_error=retry(backoff=0.3, jitter=False))
     assert list(run) == [0, 2, 4, 6, 8, 10]
     assert log.seen == [0, 1, 2, 3, 4, 5, 0]
 
 
-def test_a_pausing_item_keeps_its_place_in_the_window(overlapping):
+def test_a_pausing_item_keeps_its_place_in_the_window(apart):
     paused, source = Tally(), Source(itertools.count())
     flaky = times(2)
 
@@ -468,7 +468,7 @@ def test_a_pausing_item_keeps_its_place_in_the_window(overlapping):
         paused.add(i)
         return flaky(i) if i == 0 else 2 * i
 
-    run = overlapping.map(call, source, window=5, on_error=retry(backoff=0.3, jitter=False))
+    run = apart.map(call, source, window=5, on_error=retry(backoff=0.3, jitter=False))
     assert [next(run) for _ in range(3)] == [0, 2, 4]
     assert source.pulls <= 5 + 3
     assert set(paused.seen[:5]) == {0, 1, 2, 3, 4}
@@ -484,7 +484,7 @@ def test_a_pausing_item_is_not_running(inside):
     assert consumer.result() == "over"
 
 
-def test_retry_policy_with_jitter_pauses_at_random_but_no_longer(inside):
+def test_retry_policy_with_jitter_pauses_at_random_but_no_longer(kinds):
     began = []
 
     def late(i):
@@ -494,7 +494,7 @@ def test_retry_policy_with_jitter_pauses_at_random_but_no_longer(inside):
         return i
 
     with takes(less_than=5):
-        assert list(inside.map(late, [1], on_error=retry(backoff=0.05, jitter=True))) == [1]
+        assert list(kinds.map(late, [1], on_error=retry(backoff=0.05, jitter=True))) == [1]
 
 
 def test_retry_policy_may_serve_many_runs_at_once(inside):

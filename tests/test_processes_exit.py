@@ -204,8 +204,14 @@ def test_g24_chaos(chunksize):
     killed = 0
 
     def kill():
+        """Not three in a row before their first item, on however slow a machine: that would end the run."""
         nonlocal killed
         while not over.wait(dice.expovariate(rate)):
+            done = run.stats.delivered + run.stats.waiting
+            for _ in range(3):  # reports of workers that are up
+                while run.stats.delivered + run.stats.waiting == done and not over.wait(0.001):
+                    pass
+                done = run.stats.delivered + run.stats.waiting
             children = multiprocessing.active_children()
             if children:
                 try:
@@ -228,7 +234,7 @@ def test_g24_chaos(chunksize):
         try:
             for i, each in enumerate(run):
                 count += 1
-                if count == 100:  # three that are killed in a row before their first item would end the run
+                if count == 100:
                     killer.start()
                 if each != i * 2:
                     assert isinstance(each.error, WorkerDied), each

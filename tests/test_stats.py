@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from calls import double, fail_at, same
-from helpers import Background, Gate, Source, Tally, absence, primed, spend, wait_until
+from helpers import Background, Gate, Source, Tally, absence, primed, shown, spend, wait_until
 from inturn import SKIP, Stats, ordered_map, retry
 
 COUNTS = ("pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned")
@@ -86,8 +86,8 @@ def test_stats_tell_what_runs_and_what_waits_its_turn(overlapping):
     assert counts(run) == {"pulled": 10, "delivered": 10}
 
 
-def test_stats_may_be_asked_for_from_any_thread_at_any_time(inside):
-    run = inside.map(double, range(20_000), concurrency=3)
+def test_stats_may_be_asked_for_from_any_thread_at_any_time(kinds):
+    run = kinds.map(double, range(20_000), concurrency=3)
     stop, odd = Gate(), []
 
     def look():
@@ -155,7 +155,7 @@ def test_stats_stay_after_the_end(driver):
         (itertools.count(), None),
         ({}, 0),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_stats_know_the_total_as_far_as_the_source_does(source, total):
     assert ordered_map(double, source).stats.total == total
@@ -165,8 +165,8 @@ def test_stats_know_the_total_of_several_sources():
     assert ordered_map(pow, range(7), [1, 2, 3]).stats.total == 3
 
 
-def test_stats_elapsed_counts_from_the_first_next(inside):
-    run = inside.map(double, range(5))
+def test_stats_elapsed_counts_from_the_first_next(kinds):
+    run = kinds.map(double, range(5))
     absence(0.1)
     next(run)
     assert 0 < run.stats.elapsed < 0.09
@@ -175,8 +175,8 @@ def test_stats_elapsed_counts_from_the_first_next(inside):
     run.close()
 
 
-def test_stats_tell_the_time_spent_waiting_for_the_head(overlapping):
-    run = overlapping.map(lambda i: spend(0.2), range(2), concurrency=1)
+def test_stats_tell_the_time_spent_waiting_for_the_head(apart):
+    run = apart.map(lambda i: spend(0.2), range(2), concurrency=1)
     list(run)
     stats = run.stats
     assert 0.3 < stats.blocked_on_head < 5
@@ -184,16 +184,16 @@ def test_stats_tell_the_time_spent_waiting_for_the_head(overlapping):
     assert stats.blocked_on_consumer < 0.15
 
 
-def test_stats_tell_the_time_spent_waiting_for_the_source(overlapping):
-    run = overlapping.map(double, Source(range(3), lambda k: spend(0.15)))
+def test_stats_tell_the_time_spent_waiting_for_the_source(apart):
+    run = apart.map(double, Source(range(3), lambda k: spend(0.15)))
     list(run)
     stats = run.stats
     assert 0.3 < stats.blocked_on_source < 5
     assert stats.blocked_on_consumer < 0.15
 
 
-def test_stats_tell_the_time_spent_waiting_for_the_consumer(overlapping):
-    run, _ = primed(overlapping, same, window=4)
+def test_stats_tell_the_time_spent_waiting_for_the_consumer(apart):
+    run, _ = primed(apart, same, window=4)
     wait_until(lambda: run.stats.running == 0)
     absence(0.3)
     next(run)
@@ -203,11 +203,11 @@ def test_stats_tell_the_time_spent_waiting_for_the_consumer(overlapping):
     run.close()
 
 
-def test_stats_tell_how_busy_the_workers_were(overlapping):
-    run = overlapping.map(lambda i: spend(0.1), range(8), concurrency=4, window=8)
+def test_stats_tell_how_busy_the_workers_were(apart):
+    run = apart.map(lambda i: spend(0.1), range(8), concurrency=4, window=8)
     list(run)
     assert 0.5 < run.stats.busy <= 1.0
-    run = overlapping.map(lambda i: spend(0.1), range(3), concurrency=4, window=1)
+    run = apart.map(lambda i: spend(0.1), range(3), concurrency=4, window=1)
     list(run)
     assert 0.1 < run.stats.busy < 0.5
 
@@ -226,7 +226,7 @@ def test_the_repr_of_a_run_shows_its_counts(driver):
 # progress
 
 
-def test_progress_calls_a_callable_at_most_ten_times_a_second_and_once_at_the_end(inside):
+def test_progress_calls_a_callable_at_most_ten_times_a_second_and_once_at_the_end(kinds):
     times, seen = [], []
 
     def show(stats):
@@ -234,7 +234,7 @@ def test_progress_calls_a_callable_at_most_ten_times_a_second_and_once_at_the_en
         seen.append(stats)
 
     began = time.monotonic()
-    run = inside.map(lambda i: spend(0.002), range(300), progress=show)
+    run = kinds.map(lambda i: spend(0.002), range(300), progress=show)
     for _ in run:
         pass
     elapsed = time.monotonic() - began

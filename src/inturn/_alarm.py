@@ -1,11 +1,15 @@
-"""What a thread waits for, with or without a time-out."""
+"""What a thread waits for, with or without a time-out; and what is raised where no thread can be had."""
 
 from __future__ import annotations
 
 import threading
 from queue import Empty
+from typing import Final
 
-__all__ = ["LONG_S", "Alarm"]
+__all__ = ["LONG_S", "NO_THREAD", "Alarm"]
+
+NO_THREAD: Final = (RuntimeError, MemoryError)
+"""What starting a thread that can't be had raises; these very classes, since a signal handler may raise any other."""
 
 LONG_S = 1e6
 """No single wait is longer, in seconds: the operating system's limits are met before patience is."""

@@ -23,6 +23,7 @@ run *rescues* its head: it cancels the head's future and runs the chunk in a thr
 
 from __future__ import annotations
 
+import _thread
 import pickle
 import threading
 from collections import deque
@@ -64,9 +65,10 @@ class Borrowed:
 
     def open(self) -> None:
         if self._build is not None:
-            self.executor = self._build(self.job.concurrency)
-            if not hasattr(self.executor, "submit"):
-                raise TypeError(f"executor= returned {type(self.executor).__name__}, which has no submit()")
+            executor = self._build(self.job.concurrency)
+            if not hasattr(executor, "submit"):
+                raise TypeError(f"executor= returned {type(executor).__name__}, which has no submit()")
+            self.executor = executor
         self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
 
     # ---- consumer, warden, workers ---------------------------------------------------------------
@@ -135,7 +137,7 @@ class Borrowed:
 
     def _submit(self, flight: Flight) -> None:
         try:
-            future = flight.future = self.executor.submit(flight)
+            future = flight.future = self.executor.submit(flight)  # it is there as long as `_flights` has one
         except Exception as error:  # shut down, broken, or out of threads
             if from_handler(error):
                 raise
@@ -171,6 +173,7 @@ class Borrowed:
             self._permits.append(None)
         if self.job.stopped:
             self.retire()
+            self._let_go()
         else:
             self.notify()
 
@@ -273,8 +276,15 @@ class Borrowed:
     # ---- the end ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
-        if self.job.dropped and self._build is not None and not self._flights:
-            self.executor = None  # an executor that nobody refers to ends by itself; to shut it down takes locks
+        """Nobody comes to retire the executor of a run that was dropped, unless a flight is still to land.
+
+        We may be a finaliser: to shut it down takes locks, and to start a `threading.Thread` does so too.
+        """
+        if self.job.dropped and self._build is not None and not self._flights and self.executor is not None:
+            try:
+                _thread.start_new_thread(self.retire, ())
+            except RuntimeError:  # no thread can be had, or the interpreter is on its way out
+                self.executor = None  # it ends when nobody refers to it
 
     def retire(self) -> None:
         if self._retired or threading.get_ident() in self._submitting:
@@ -285,6 +295,12 @@ class Borrowed:
                 flight.future.cancel()
         if self._build is not None and self.executor is not None:
             self.executor.shutdown(wait=False)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """What is not ours is referred to for as long as calls run there: runs inside them look for it."""
+        if self._build is None and not self._flights:
+            self.executor = None
 
     def join(self) -> None:
         self.retire()

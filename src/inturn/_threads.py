@@ -26,17 +26,15 @@ from collections.abc import Callable
 from itertools import repeat
 from queue import Empty, SimpleQueue
 from time import sleep
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
+from ._alarm import NO_THREAD
 from ._chunk import Chunk
 from ._leaving import CallThread
-from ._outcome import Kind, detach
+from ._outcome import Kind, detach, from_handler
 from ._worker import Call, Job, Place
 
 __all__ = ["Station", "ThreadPlace", "ThreadPool", "Threads"]
-
-
-_NO_THREAD: Final = (RuntimeError, MemoryError)  # these very classes; a handler may raise any other
 
 
 class Threads:
@@ -215,7 +213,8 @@ class ThreadPool:
     # ---- consumer, warden, workers ---------------------------------------------------------------
 
     def open(self) -> None:
-        pass
+        if self.job.timeout is not None:
+            self.job.warden.arm()  # before the places: if few threads can be had, one has to be this
 
     def hungry(self) -> bool:
         """Whether `notify` could have an effect."""
@@ -248,7 +247,7 @@ class ThreadPool:
             place.start()
         except BaseException as error:
             del self._places[place]
-            if type(error) in _NO_THREAD and self._places:
+            if type(error) in NO_THREAD and self._places and not from_handler(error):
                 return False  # no further thread can be had: go on with those there are
             place.given_up = True  # by an interrupt: if it runs, it finds the run stopped, and nobody waits for it
             raise

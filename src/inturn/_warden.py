@@ -20,9 +20,10 @@ from queue import Empty
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
-from ._alarm import Alarm
+from ._alarm import NO_THREAD, Alarm
 from ._chunk import Chunk
 from ._gil import fence
+from ._outcome import from_handler
 from ._window import BOX_S
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Warden:
         self._resting: deque[None] = deque()
         self._gone = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stray = False  # interrupted while it was started: if it runs, it finds the run stopped, and nobody waits
 
     # ---- from workers and the consumer -----------------------------------------------------------
 
@@ -68,12 +70,18 @@ class Warden:
             self._absent.pop()
         except IndexError:
             return
-        self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
-        thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
         try:
+            self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
+            thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
             thread.start()
-        except BaseException:
+        except BaseException as error:
+            if type(error) not in NO_THREAD or from_handler(error):
+                self._stray = True
+                raise
             self._gone.release()
+            self._absent.append(None)
+            if self._job.timeout is None and not self._new:
+                return  # no further thread can be had: chunks do without a time box
             raise
         self._thread = thread
 
@@ -81,7 +89,7 @@ class Warden:
         self._alarm.put()
 
     def join(self) -> None:
-        if self._thread is threading.current_thread():
+        if self._stray or self._thread is threading.current_thread():
             return
         self._alarm.put()  # the calls that it still watched have ended
         with self._gone:

@@ -196,6 +196,10 @@ class Window:
         rest = rest_of(chunk.todo)
         if not rest:
             return False
+        if not hasattr(chunk, "next"):  # it runs again, in the place of an outcome
+            chunk.todo = iter(rest)
+            self._again.appendleft(chunk)
+            return True
         pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
         behind = pile.next = chunk.next
         if isinstance(behind, Pile) and behind.tail is not NOWHERE:
@@ -207,13 +211,8 @@ class Window:
 
     def give_back(self, chunk: Chunk, items: list[Any]) -> None:
         """The last items of a chunk, which its worker had taken and has not started: as `take_back`."""
-        if not items:
-            return
         chunk.todo = iter(items)
-        if hasattr(chunk, "next"):
-            self.take_back(chunk)
-        else:  # it stands in the place of an outcome
-            self._again.appendleft(chunk)
+        self.take_back(chunk)
 
     def again(self, chunk: Chunk) -> None:
         """An item that stands in the window is ready to run again."""
