@@ -15,9 +15,7 @@ from ._source import Source
 from ._sync import OrderedMap
 
 if TYPE_CHECKING:
-    from typing import TypedDict
-
-    from typing_extensions import Unpack
+    from typing import TypedDict, Unpack
 
     from ._executors import ExecutorLike
     from ._stats import Stats
@@ -448,21 +446,21 @@ def ordered_map(
             inside ``next``. A ready result never waits for more than one pull.
         concurrency: Calls that may run at once. None: ``min(32, cpus + 4)`` on threads and on executors that are not
             ours, the CPUs available for processes, 1 for ``"serial"``; never more than a known number of items.
-        executor: ``"thread"``, ``"serial"`` (each call in the consumer's thread, when it is
-            delivered: for debugging), `Threads`, any object with a ``submit`` that returns futures (it is never
-            shut down), or a callable that is given a worker count and returns such an object (the library shuts it
-            down).
+        executor: ``"thread"``, ``"process"``, ``"serial"`` (each call in the consumer's thread, when it is
+            delivered: for debugging), `Threads`, `Processes`, any object with a ``submit`` that returns futures (it is
+            never shut down), or a callable that is given a worker count and returns such an object (the library shuts
+            it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
             chunksize), growing up to 4096 while items take microseconds and are small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
             and no item waits longer than about 10 ms for its batch-mates.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
             `sentinel`, `retry`, or any function of a `Failure`.
-        timeout: Seconds that one call may run, from when it starts; then it fails with ``TimeoutError``. A thread
-            cannot be killed: its call is given up and another thread takes its place.
+        timeout: Seconds that one call may run, from when it starts; then it fails with ``TimeoutError``. A worker
+            process is killed and replaced; a thread cannot be killed: its call is given up and another thread takes
+            its place.
         deadline: Seconds for the whole run, from the first ``next``; then ``next`` raises ``TimeoutError`` as soon as
-        it
-            would have to wait.
+            it would have to wait.
         live: Whether a thread of its own pulls the source, so that a ready result never waits for it.
         indexed: Whether to deliver ``(index, result)``.
         strict: Whether sources of different length are an error, as in ``zip(strict=True)``.

@@ -16,9 +16,7 @@ from ._policy import Named, Retry, Skip
 from ._progress import check_progress
 
 if TYPE_CHECKING:
-    from typing import TypedDict
-
-    from typing_extensions import Unpack
+    from typing import TypedDict, Unpack
 
     from ._aflat import OrderedAflatMap
     from ._executors import FlatExecutorLike

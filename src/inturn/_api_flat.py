@@ -14,9 +14,7 @@ from ._progress import check_progress
 from ._source import Source
 
 if TYPE_CHECKING:
-    from typing import TypedDict
-
-    from typing_extensions import Unpack
+    from typing import TypedDict, Unpack
 
     from ._executors import FlatExecutorLike
     from ._stats import Stats

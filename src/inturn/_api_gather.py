@@ -14,9 +14,7 @@ from ._outcome import Failure
 from ._policy import Named, Retry, Skip
 
 if TYPE_CHECKING:
-    from typing import TypedDict
-
-    from typing_extensions import Unpack
+    from typing import TypedDict, Unpack
 
     class GatherOptions(TypedDict, total=False):
         """What `ordered_gather` takes besides ``on_error``."""

@@ -52,7 +52,7 @@ class Borrowed:
 
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
         self.job = job
-        self.executor = executor
+        self.executor: Any = executor  # None when it is let go
         self.boxes = boxes
         self._build = build
         self._flights: dict[Flight, None] = {}

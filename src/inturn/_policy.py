@@ -177,7 +177,7 @@ class RetryPolicy(Generic[S_co]):
             return Retry(self.pause(failure.attempt))
         return decision_of(self.then)(failure)
 
-    def __call__(self, failure: Failure) -> Any:
+    def __call__(self, failure: Failure) -> S_co | Skip | Retry:
         decided = self.decide(failure)
         return decided if isinstance(decided, Retry) else self.then(failure)
 
