@@ -141,7 +141,9 @@ def _left(before: set[object]) -> set[object]:
 
 def _belongings() -> set[object]:
     """Threads, also those that `threading` has not made, child processes and open descriptors."""
-    things: set[object] = {*threading.enumerate(), *multiprocessing.active_children()}
+    # One without ident was interrupted before it was started; CPython's `threading` never forgets it.
+    things: set[object] = {thread for thread in threading.enumerate() if thread.ident is not None}
+    things.update(multiprocessing.active_children())
     if sys.platform == "linux":
         things.update(f"native thread {name}" for name in _listing("/proc/self/task"))
         things.update(f"descriptor {name}" for name in _listing("/proc/self/fd"))

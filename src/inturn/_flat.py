@@ -199,12 +199,14 @@ class OrderedFlatMap(OrderedMap[R_co]):
             lane = self._lane
             try:
                 element = lane.pop()
-            except IndexError:
-                pass
-            else:
                 if lane.resting:
                     lane.relieve()
                 return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
+            except IndexError:
+                pass
+            except BaseException:  # from a signal handler, and the element is lost
+                self._leave()
+                raise
         return self._next()  # type: ignore[no-any-return]
 
     def _step(self) -> Any:
@@ -219,9 +221,6 @@ class OrderedFlatMap(OrderedMap[R_co]):
         self._lane = NO_LANE
         super()._finish()
 
-    def close(self) -> None:
-        if self._forks == _sync._forks:
-            self._lane = NO_LANE
-        super().close()
-
-    close.__doc__ = OrderedMap.close.__doc__
+    def _leave(self) -> None:
+        self._lane = NO_LANE
+        super()._leave()

@@ -87,43 +87,45 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 return self._pop()  # type: ignore[no-any-return]
             except IndexError:
                 pass
+            except BaseException:  # from a signal handler, and the result is lost
+                self._leave()
+                raise
         return self._next()  # type: ignore[no-any-return]
 
     def _next(self) -> Any:
         if self._forks != _forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
-        me, mine = object(), True
+        me, mine, ended = object(), True, False
+        outcome = error = None
         try:
             mine = self._consumer.setdefault(None, me) is me
             outcome = self._step() if mine else self._busy()
-            if not mine:
-                pass
-            elif outcome is _END or type(outcome) is Raised:
-                closed = self._over  # by somebody else, who waits for what runs
-                self._finish()
-                if outcome is _END and not closed:
-                    self._join()
-            elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
-                self._pop = _nothing_held
-        except BaseException:  # a handler's error, or Ctrl-C
             if mine:
-                self._finish()
+                ended = outcome is _END or type(outcome) is Raised
+                if ended:
+                    closed = self._over  # by somebody else, who waits for what runs
+                    self._finish()
+                    if outcome is _END and not closed:
+                        self._join()
+                elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
+                    self._pop = _nothing_held
+                self._consumer.pop(None)
+            if outcome is _END:
+                raise StopIteration
+            if type(outcome) is Raised:
+                error = outcome.error
+                raise error
+            return outcome
+        except BaseException:  # the run's own end, or from outside: a handler's error, or Ctrl-C
+            held = self._consumer.get(None) is me
+            if held or (mine and not ended):
+                self._over = True
+                if held:
+                    self._consumer.pop(None)
+                self._leave()
             raise
         finally:
-            if self._consumer.get(None) is me:
-                del self._consumer[None]
-        if outcome is _END:
-            raise StopIteration
-        if type(outcome) is Raised:
-            error = outcome.error
-            try:
-                raise error
-            finally:
-                del error, outcome  # the traceback holds this frame
-        try:
-            return outcome
-        finally:
-            del outcome  # so does that of a failure of a serial run
+            del outcome, error  # a traceback may keep this frame
 
     def _busy(self) -> Any:
         """What a second consumer is told."""
@@ -254,6 +256,11 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         """
         if self._forks != _forks:
             return  # the parent's workers are none of ours
+        self._leave()
+        self._join()
+
+    def _leave(self) -> None:
+        """What `close` does without waiting."""
         self._over = True
         self._pop = _nothing_held
         self._run.job.stop()
@@ -265,7 +272,6 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 del self._consumer[None]
         if self._feeder is not None:
             self._feeder.room()
-        self._join()
 
     def __enter__(self) -> OrderedMap[R_co]:
         return self

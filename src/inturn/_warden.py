@@ -1,6 +1,7 @@
 """The one thread of a run that looks at the clock: time boxes, time limits, and pauses before a retry.
 
-It is started when first needed and rests, without a time-out, while there is nothing to watch.
+It is started when first needed and rests, without a time-out, while there is nothing to watch. When the run is over it
+leaves as soon as no call is under a time limit any more.
 
 ======= ======================================================= ====================================
 state   how it is told                                          left by
@@ -107,13 +108,15 @@ class Warden:
                     self._new.clear()
                     self._pauses.clear()
                 due = self._look()
-                if job.stopped and (due is None or job.timeout is None or job.dropped):
-                    break
                 if due is None:
-                    self._resting.append(None)
-                    due = self._look()  # what was armed before we said that we rest
-                    if due is not None and self._resting:
-                        self._resting.clear()
+                    word = self._absent if job.stopped else self._resting
+                    word.append(None)
+                    fence()
+                    due = self._look()  # what was armed before we gave our word
+                    if word is self._absent and (due is None or not word):
+                        break  # for good, or somebody has started another
+                    if due is not None:
+                        word.clear()
                 try:
                     self._alarm.get(timeout=due)
                 except Empty:
@@ -155,7 +158,7 @@ class Warden:
             elif place.call is call:
                 return now + BOX_S  # its thread is just handing an element over
             return None
-        if place.boxed and not chunk.swept:
+        if place.boxed and not chunk.swept and not job.stopped:
             due = place.since + BOX_S
             if due > now:
                 return due

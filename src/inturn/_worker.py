@@ -256,6 +256,8 @@ class Job:
             self.window.measured(seconds, chunk.out)
         place.chunk = None
         chunk.ended = True
+        if self.stopped:
+            self.warden.stop()  # it has stayed for calls like this one
         sleeping = self.sleeping
         fence()
         if sleeping:
