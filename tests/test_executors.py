@@ -8,7 +8,7 @@ import random
 import sys
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -361,6 +361,61 @@ def test_g19_a_submit_that_fails_is_raised_in_turn_and_past_every_policy():
     results, error = until_error(ordered_map(double, range(50), executor=executor, chunksize=1, on_error="skip"))
     assert results == [0, 2, 4, 6, 8]
     assert type(error) is Oops
+    executor.shutdown()
+
+
+class Breaking:
+    """Breaks at the call for the sixth item, and holds its lock meanwhile, as `ProcessPoolExecutor` does in 3.12."""
+
+    def __init__(self, workers=None):
+        self.lock = threading.Lock()
+        self.workers = ThreadPoolExecutor(2)
+        self.futures = []
+
+    def submit(self, fn, /, *args):
+        with self.lock:
+            if self.futures is None:
+                raise BrokenExecutor("no worker is left")
+            future = Future()
+            self.futures.append(future)
+            self.workers.submit(self.work if len(self.futures) < 6 else self.dies, future, fn, args)
+        return future
+
+    def work(self, future, fn, args):
+        if future.set_running_or_notify_cancel():
+            future.set_result(fn(*args))
+
+    def dies(self, future, fn, args):
+        with self.lock:
+            futures, self.futures = self.futures, None
+            for each in futures or ():
+                if not each.done() and not each.running():
+                    each.set_exception(BrokenExecutor("a worker died"))
+
+    def shutdown(self, wait=True):
+        with self.lock:
+            pass
+        self.workers.shutdown(wait)
+
+
+@pytest.mark.parametrize("owned", [False, True])
+@pytest.mark.parametrize("window", [2, 7, 100])
+@pytest.mark.parametrize("policy", ["raise", "skip", "return"])
+def test_g25_an_executor_that_breaks_with_its_lock_held_ends_the_run_and_never_hangs(owned, window, policy):
+    executor = Breaking()
+    run = ordered_map(
+        double,
+        range(50),
+        executor=(lambda workers: executor) if owned else executor,
+        concurrency=2,
+        chunksize=1,
+        window=window,
+        on_error=policy,
+    )
+    results, error = until_error(run)
+    assert [each for each in results if isinstance(each, int)] == [0, 2, 4, 6, 8][: len(results)]
+    assert isinstance(error, BrokenExecutor)
+    run.close()
     executor.shutdown()
 
 

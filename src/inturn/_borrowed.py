@@ -62,6 +62,7 @@ class Borrowed:
         self._patience_s = _PATIENCE_S
         self._retired = False
         self._nested = False
+        self.broken = False  # a future has said so, and nothing has been submitted since
 
     def open(self) -> None:
         if self._build is not None:
@@ -157,6 +158,7 @@ class Borrowed:
                 if not self.job.stopped:
                     self._fail(flight, RuntimeError("the executor cancelled the call"), Kind.FAILED)
             elif (error := future.exception()) is not None:
+                self.broken = self.broken or _tells_of_the_end(error)
                 self._fail(flight, error, Kind.FAILED)
             elif flight.away is not None and not flight.given_up:
                 self._unpack(flight, future.result())
@@ -171,7 +173,9 @@ class Borrowed:
             flight.leave()
         if flight.permit:
             self._permits.append(None)
-        if self.job.stopped:
+        if self.broken:
+            self.job.notify()  # the executor may hold its own locks while it says so (CPython 3.12): `wait` goes on
+        elif self.job.stopped:
             self.retire()
             self._let_go()
         else:
@@ -219,6 +223,10 @@ class Borrowed:
     # ---- the consumer ----------------------------------------------------------------------------
 
     def wait(self, seconds: float | None) -> None:
+        if self.broken:
+            self.broken = False
+            self.notify()  # if there is an item left, the executor refuses it, which ends the run
+            return
         flight = self._head() if self._nested or self._driven() else None
         if self._nested and self._rescue(flight, seconds):
             return
@@ -232,7 +240,7 @@ class Borrowed:
 
     def attends(self) -> bool:
         """Whether `wait` has something to do just now, besides waiting to be notified."""
-        if self._driven():
+        if self.broken or self._driven():
             return True
         if not self._nested:
             return False
@@ -313,6 +321,13 @@ class Borrowed:
         here = threading.get_ident() in self._submitting  # its locks are held: `retire` has to do
         if self._build is not None and self._retired and self.executor is not None and not here:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
+
+
+def _tells_of_the_end(error: BaseException) -> bool:
+    """Whether it is the executor that has failed, not the call."""
+    from concurrent.futures import BrokenExecutor
+
+    return isinstance(error, BrokenExecutor)
 
 
 def _drives(future: Any) -> bool:
