@@ -518,25 +518,20 @@ def ordered_amap(
         fn: Called with one item, or with one item of each source; what it returns is awaited. With an ``executor``, a
             plain function.
         *sources: Iterables and async iterables; several are zipped. If all are plain they are pulled inside
-        ``anext``, a
-            millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a ready
-            result never waits for it.
+            ``anext``, a millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a
+            ready result never waits for it.
         concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does; never more
-        than a known
-            number of items.
+            than a known number of items.
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, growing up to 4096 while
-        items
-            take microseconds.
+            items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
             `sentinel`, `retry`, or any function of a `Failure`. An item that ends cancelled, though not by the run,
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
-        most, its
-            item fails with ``TimeoutError``, whatever the call makes of its cancellation.
+            most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
         deadline: Seconds for the whole run, from the first ``anext``; then ``anext`` raises ``TimeoutError`` as soon
-        as it
-            would have to wait.
+            as it would have to wait.
         indexed: Whether to deliver ``(index, result)``.
         strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
         progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
