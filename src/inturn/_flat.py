@@ -211,11 +211,10 @@ class OrderedFlatMap(OrderedMap[R_co]):
 
     def _step(self) -> Any:
         self._lane = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
-        outcome = super()._step()
-        self._lane = self._run.lane
-        if self._over:  # closed meanwhile, from elsewhere
-            self._lane = NO_LANE
-        return outcome
+        try:
+            return super()._step()  # named nowhere: the frames of an item's error keep this one
+        finally:
+            self._lane = NO_LANE if self._over else self._run.lane  # closed meanwhile, from elsewhere
 
     def _finish(self) -> None:
         self._lane = NO_LANE

@@ -5,7 +5,6 @@ Nothing of ``multiprocessing`` is imported before a run wants processes.
 
 from __future__ import annotations
 
-import signal as signals
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +44,8 @@ class WorkerDied(RuntimeError):
     def of(cls, index: int, exitcode: int | None) -> WorkerDied:
         if exitcode is None or exitcode >= 0:
             return cls(index, exitcode)
+        import signal as signals  # not at the top: `import inturn` stays light
+
         try:
             return cls(index, exitcode, signals.Signals(-exitcode))
         except ValueError:  # a real-time signal has no name
