@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _checks as checks
 from ._processes import Processes, open_processes
-from ._serial import Serial
 from ._threads import ThreadPool, Threads
 from ._worker import Job, Pool
 
-__all__ = ["ExecutorLike", "FlatExecutorLike", "Opener", "Submits", "open_flat_pool", "open_pool"]
+__all__ = ["Opener", "open_flat_pool", "open_pool"]
+
+if TYPE_CHECKING:
+    from typing import Literal, Protocol
+
+    class Submits(Protocol):
+        """An executor, as far as this library is concerned."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
+    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
 
 
-class Submits(Protocol):
-    """An executor, as far as this library is concerned."""
+class Opener:
+    """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+    __slots__ = ("batches", "default_concurrency", "open")
 
-
-ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
-
-
-FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
-
-
-class Opener(NamedTuple):
-    """How the pool of a run is made."""
-
-    open: Callable[..., Pool]
-    default_concurrency: Callable[[], int]
-    batches: bool
+    def __init__(self, open_: Callable[..., Pool], default_concurrency: Callable[[], int], *, batches: bool) -> None:
+        self.open = open_
+        self.default_concurrency = default_concurrency
+        self.batches = batches
 
 
 def _threads() -> int:
@@ -71,6 +72,8 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
 
 
 def _serial(job: Job, *, boxes: bool) -> Pool:
+    from ._serial import Serial
+
     return Serial(job)
 
 
@@ -89,13 +92,15 @@ _FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
     if executor == "serial":
-        return open_pool(executor, timeout)._replace(open=_flat_serial)
+        open_pool(executor, timeout)
+        return Opener(_flat_serial, _one, batches=False)
     if executor == "thread" or isinstance(executor, Threads):
         return open_pool(executor, timeout)
     if executor == "process":
         executor = Processes()
     if isinstance(executor, Processes):
-        return open_pool(executor, timeout)._replace(open=_flat_processes(executor))
+        open_pool(executor, timeout)
+        return Opener(_flat_processes(executor), checks.cpus, batches=True)
     if isinstance(executor, str):
         raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
     cure = ""

@@ -19,8 +19,10 @@ from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
 from ._outcome import Failure
 
 __all__ = [
+    "AGAIN",
     "ENDS",
     "LATER",
+    "LEFT_OUT",
     "RAISE",
     "SKIP",
     "Decide",
@@ -74,10 +76,14 @@ class Retry:
 class Decision(enum.Enum):
     ENDS = "the run ends with this failure"
     LATER = "the consumer's thread decides, in turn"
+    AGAIN = "the item runs again"
+    LEFT_OUT = "the item is left out"
 
 
 ENDS: Final = Decision.ENDS
 LATER: Final = Decision.LATER
+AGAIN: Final = Decision.AGAIN
+LEFT_OUT: Final = Decision.LEFT_OUT
 
 Policy = Callable[[Failure], Any]
 Decide = Callable[[Failure], "Retry | Decision"]

@@ -5,13 +5,12 @@ A `Run` belongs to its consumer. It never waits and starts nothing; the drivers 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from time import perf_counter as clock
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from ._outcome import Err, Failure, Kind, detach, note
-from ._policy import RAISE, SKIP, Policy, Retry, decision_of, resolve
+from ._policy import AGAIN, LEFT_OUT, RAISE, SKIP, Policy, Retry, decision_of, resolve
 from ._progress import Progress, progress_of
 from ._stats import Stats
 from ._warden import Warden
@@ -19,15 +18,6 @@ from ._window import Window
 from ._worker import Job, Star
 
 __all__ = ["AGAIN", "LEFT_OUT", "Raised", "Run"]
-
-
-class Settled(enum.Enum):
-    AGAIN = "the item runs again"
-    LEFT_OUT = "the item is left out"
-
-
-AGAIN: Final = Settled.AGAIN
-LEFT_OUT: Final = Settled.LEFT_OUT
 
 
 class Raised:
