@@ -413,7 +413,9 @@ def test_g25_an_executor_that_breaks_with_its_lock_held_ends_the_run_and_never_h
         on_error=policy,
     )
     results, error = until_error(run)
-    assert [each for each in results if isinstance(each, int)] == [0, 2, 4, 6, 8][: len(results)]
+    delivered = [each for each in results if isinstance(each, int)]
+    assert delivered == sorted(delivered)
+    assert {*delivered} <= {0, 2, 4, 6, 8}  # which of them were in flight when it broke, nobody knows
     assert isinstance(error, BrokenExecutor)
     run.close()
     executor.shutdown()
