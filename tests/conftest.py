@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -38,7 +39,7 @@ GRACE = 5.0  # seconds that a thread or a descriptor may take to go
 def _fixture(name: str, **wanted: bool):
     drivers = [d for d in DRIVERS if all(getattr(d, key) == value for key, value in wanted.items())]
 
-    @pytest.fixture(name=name, params=drivers, ids=[d.name for d in drivers])
+    @pytest.fixture(name=name, params=[pytest.param(d, marks=d.marks, id=d.name) for d in drivers])
     def fixture(request: pytest.FixtureRequest) -> Iterator[Runner]:
         runner = Runner(request.param)
         yield runner
@@ -74,30 +75,45 @@ def servers() -> None:
 
 
 FULLY_TESTED = {"thread", "borrowed", "serial"}
-MOST = 4  # of a test's other parameters, over each of the other drivers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The product of drivers, windows, chunk sizes and policies is large and mostly says the same thing twice.
+    """Leave out what a driver is not capable of, and most of what says the same thing twice.
 
-    Drivers that share all code but their workers meet a few spread-out combinations each; INTURN_TESTS=all runs all.
+    The product of drivers, windows, chunk sizes and policies is large. Drivers that share all code but their workers meet a
+    few spread-out combinations each; INTURN_TESTS=all runs all.
     """
-    if os.environ.get("INTURN_TESTS") == "all":
-        return
-    groups: dict[tuple[str, str], list[pytest.Item]] = {}
+    groups: dict[tuple[str, Driver], list[pytest.Item]] = {}
+    left_out: set[pytest.Item] = set()
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
-        names = [value.name for value in params.values() if isinstance(value, Driver)]
-        if names and not FULLY_TESTED.issuperset(names):
-            groups.setdefault((item.nodeid.partition("[")[0], names[0]), []).append(item)
-    left_out = {
-        item
-        for group in groups.values()
-        for number, item in enumerate(group)
-        if len(group) > MOST and number * MOST // len(group) == (number - 1) * MOST // len(group)
-    }
+        for driver in [value for value in params.values() if isinstance(value, Driver)]:
+            if not _fits(driver, item, params):
+                left_out.add(item)
+            elif driver.name not in FULLY_TESTED:
+                groups.setdefault((item.nodeid.partition("[")[0], driver), []).append(item)
+    if os.environ.get("INTURN_TESTS") != "all":
+        left_out.update(
+            item
+            for (_, driver), group in groups.items()
+            for number, item in enumerate(group)
+            if len(group) > driver.most
+            and number * driver.most // len(group) == (number - 1) * driver.most // len(group)
+        )
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+
+
+def _fits(driver: Driver, item: pytest.Item, params: dict[str, Any]) -> bool:
+    settings = params.get("settings")
+    asked = {**params, **(settings if isinstance(settings, dict) else {})}
+    return not any(asked.get(option) for option in driver.lacks) and all(
+        getattr(driver, name) == value for mark in item.iter_markers("drivers") for name, value in mark.kwargs.items()
+    )
 
 
 def pytest_collection_finish() -> None:

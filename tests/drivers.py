@@ -12,6 +12,7 @@ A test asks for what it needs through a fixture of `conftest.py`:
 - `pulling`: the calls run in this process, and the consumer pulls the source
 """
 
+import asyncio
 import random
 import threading
 import weakref
@@ -19,13 +20,18 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import pytest
+
 from helpers import Gate
+from inloop import InLoop, in_loop
 from inturn import Processes, Threads, ordered_map
+from loops import KINDS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Driver:
     name: str
     executor: Callable[[ExitStack, int], object]
@@ -46,7 +52,19 @@ class Driver:
     """Seconds until a worker is up."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Further arguments of each run."""
+    most: int = 4
+    """How many combinations of a test's other parameters it meets, unless it is one of those that meet all."""
     map: Callable[..., Any] = ordered_map
+    in_loop: bool = False
+    """Runs are asynchronous: what other threads want of one waits while a pull blocks its loop, and so do signals."""
+    lacks: frozenset[str] = frozenset()
+    """Options that its runs do not have."""
+    marks: tuple[pytest.MarkDecorator, ...] = ()
+
+    @property
+    def blocks(self) -> bool:
+        """A call blocks the loop, so that nothing else happens meanwhile; and a pull blocks the calls."""
+        return self.in_loop and not self.concurrent
 
 
 class DuckFuture:
@@ -136,6 +154,21 @@ def borrowed(stack: ExitStack, workers: int) -> ThreadPoolExecutor:
     return stack.enter_context(ThreadPoolExecutor(workers))
 
 
+def in_loop_driver(
+    name: str, executor: object, make_loop: Callable[[], Any] = asyncio.new_event_loop, **capabilities: Any
+) -> Driver:
+    """Asynchronous runs, each in an event loop that the consumer drives."""
+    return Driver(
+        name,
+        lambda stack, workers: executor,
+        map=partial(in_loop, make_loop=make_loop),
+        in_loop=True,
+        lacks=frozenset({"chunksize", "live"}),
+        marks=(pytest.mark.filterwarnings("ignore:unclosed <ordered_amap:ResourceWarning"),),  # some are to be dropped
+        **capabilities,
+    )
+
+
 DRIVERS = [
     Driver("thread", lambda stack, workers: "thread", refills=True, apart=True),
     Driver("Threads", lambda stack, workers: Threads(), refills=True),
@@ -147,6 +180,13 @@ DRIVERS = [
     Driver("serial", lambda stack, workers: "serial", concurrent=False, apart=True),
     Driver("process", lambda stack, workers: "process", in_process=False, start_cost=0.5),
     Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
+    in_loop_driver("tasks", None, concurrent=False, apart=True),
+    *(
+        in_loop_driver(f"tasks-{kind}", None, KINDS[kind], concurrent=False, most=1)
+        for kind in ("eager", "uvloop")
+        if kind in KINDS
+    ),
+    in_loop_driver("loop-thread", "thread", apart=True, refills=True),
 ]
 
 
@@ -168,6 +208,9 @@ class Runner:
     def map(self, fn: Callable[..., Any], *iterables: Any, concurrency: int = 4, **settings: Any) -> Any:
         if "executor" not in settings:
             settings["executor"] = self.executor(concurrency)
+        for option in self.driver.lacks & settings.keys():
+            if settings.pop(option):
+                pytest.skip(f"its runs have no {option}")
         run = self.driver.map(fn, *iterables, concurrency=concurrency, **{**self.driver.settings, **settings})
         self._runs.add(run)
         return run
@@ -176,4 +219,6 @@ class Runner:
         Gate.open_all()
         for run in list(self._runs):
             run.close()
+            if isinstance(run, InLoop):
+                run.end()
         self.stack.close()

@@ -1,64 +1,69 @@
 """Async runs in the dress of synchronous ones, so that the contract suite can be run over them.
 
 The loop is the consumer's: it runs inside `next` and `close` only. So plain functions of the suite are called in the consumer's
-thread, or, with an executor, in its workers, which go on while the loop rests.
+thread, by tasks, or, with an executor, in its workers, which go on while the loop rests.
 """
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import wait
 from typing import Any
-
-import pytest
 
 from inturn import ordered_amap
 
+_GLANCE_S = 0.01  # after which a thread looks whether it has to drive the loop itself
+
 
 class InLoop:
-    """An iterator over an async run, in an event loop of its own."""
+    """An iterator over an async run, in an event loop of its own, which ends with it."""
 
     def __init__(self, run: Any, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-        self.run = run
-        self.indexed = run.indexed
-        self._make = make_loop
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._run = run
+        self._loop = make_loop()
+        self._loop.slow_callback_duration = 60.0  # calls that block it are what it is for
+        self._driving = threading.Lock()
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        if self._loop is None:
-            self._loop = self._make()
-        elif self._loop.is_closed():
-            raise StopIteration
         try:
-            return self._loop.run_until_complete(anext(self.run))
+            return self._do(self._run.__anext__())
         except StopAsyncIteration:
-            self._end()
-        except BaseException:
-            self._end()
-            raise
+            pass
         raise StopIteration
 
     def close(self) -> None:
-        """From `fn` too, if it runs in the loop's thread; from no other thread while `next` runs."""
-        if self._loop is None:
-            self._loop = self._make()
-        if self._loop.is_closed():
-            return
-        closing = self.run.aclose()
-        if asyncio._get_running_loop() is self._loop:
-            try:
-                closing.send(None)  # it does not wait for its own call
-            except StopIteration:
-                return
-        self._loop.run_until_complete(closing)
-        self._end()
+        """From anywhere: another thread asks the loop, and a call in the loop's thread does not wait for itself."""
+        self._do(self._run.aclose())
 
-    def _end(self) -> None:
-        assert self._loop is not None
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.close()
+    def _do(self, coro: Coroutine[Any, Any, Any]) -> Any:
+        """What becomes of the coroutine. One thread at a time drives the loop."""
+        loop = self._loop
+        if asyncio._get_running_loop() is loop:
+            return _first_step(coro)
+        if self._driving.acquire(blocking=False):
+            try:
+                value, error = _drive(loop, _outcome(coro))
+            finally:
+                self._driving.release()
+        else:
+            future = asyncio.run_coroutine_threadsafe(_outcome(coro), loop)
+            while not wait([future], _GLANCE_S).done:
+                if self._driving.acquire(blocking=False):  # it has been left in the midst of this
+                    try:
+                        _drive(loop, asyncio.wait([asyncio.wrap_future(future, loop=loop)]))
+                    finally:
+                        self._driving.release()
+            value, error = future.result()
+        if error is None:
+            return value
+        try:
+            raise error
+        finally:
+            del error  # the traceback holds this frame
 
     def __enter__(self) -> "InLoop":
         return self
@@ -66,16 +71,68 @@ class InLoop:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def end(self) -> None:
+        """The loop has served its time, and does what it does then."""
+        loop = self._loop
+        if not loop.is_closed():
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                _drive(loop, asyncio.wait(tasks))
+            _drive(loop, loop.shutdown_asyncgens())
+            loop.close()
+
     def __del__(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self.close()
+        del self._run
+        self.end()
+
+    @property
+    def indexed(self) -> bool:
+        return self._run.indexed
 
     @property
     def stats(self) -> Any:
-        return self.run.stats
+        return self._run.stats
 
     def __repr__(self) -> str:
-        return repr(self.run)
+        return repr(self._run)
+
+    def __reduce__(self) -> Any:
+        return self._run.__reduce__()
+
+
+async def _outcome(coro: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """Errors as values: `run_until_complete` keeps a task in its frame, and with it the error whose traceback that is."""
+    try:
+        return await coro, None
+    except BaseException as error:
+        return None, error
+
+
+def _first_step(coro: Coroutine[Any, Any, Any]) -> Any:
+    """For who cannot wait, since the loop waits for him."""
+    try:
+        coro.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coro.close()
+    return None
+
+
+def _drive(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Run it in this loop, though this may be a call inside another loop, which is blocked meanwhile."""
+    outer = asyncio._get_running_loop()
+    task = None if outer is None else asyncio.current_task(outer)
+    if task is not None:
+        asyncio.tasks._leave_task(outer, task)
+    asyncio._set_running_loop(None)
+    try:
+        return loop.run_until_complete(coro)
+    finally:
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio.tasks._enter_task(outer, task)
 
 
 def in_loop(
@@ -86,9 +143,6 @@ def in_loop(
     **settings: Any,
 ) -> InLoop:
     """As `ordered_map`; without an executor the calls are made by tasks."""
-    for option in ("chunksize", "live"):
-        if settings.pop(option, None):
-            pytest.skip(f"ordered_amap has no {option}")
     if executor is not None:
         return InLoop(ordered_amap(fn, *iterables, executor=executor, **settings), make_loop)
 

@@ -820,6 +820,7 @@ def test_g23_several_runs_may_be_consumed_in_turns(inside):
     assert list(zip(*runs, strict=True)) == [(i, i + 1, i + 2, i + 3, i + 4) for i in range(50)]
 
 
+@pytest.mark.drivers("no other task has its turn while a call blocks the loop", blocks=False)
 def test_g23_a_second_consumer_gets_a_clear_error(inside):
     head, reached = Gate(), Gate()
 

@@ -501,9 +501,8 @@ def test_g06_a_thread_bound_cursor_works_as_a_source(pulling):
     connection.close()
 
 
+@pytest.mark.drivers("in turn, no head is ready before it is run", concurrent=True)
 def test_g06_a_ready_head_waits_for_one_pull_at_most(pulling):
-    if not pulling.driver.concurrent:
-        pytest.skip("in turn, no head is ready before it is run")
     ended = Tally()
     run, source = primed(pulling, ended.add, window=8)
     source._on_pull = lambda k: spend(0.002)  # every further pull is slow
@@ -526,9 +525,8 @@ def test_g06_a_ready_head_is_delivered_though_quick_pulls_would_go_on_for_ever(o
     run.close()
 
 
+@pytest.mark.drivers("in turn, no head becomes ready during a pull", concurrent=True)
 def test_g06_a_head_that_became_ready_during_a_pull_is_delivered_before_the_next_pull(pulling):
-    if not pulling.driver.concurrent:
-        pytest.skip("in turn, no head becomes ready during a pull")
     ended, early = Tally(), []
 
     def on_pull(k):
@@ -547,6 +545,7 @@ def test_g06_a_head_that_became_ready_during_a_pull_is_delivered_before_the_next
     assert early == []
 
 
+@pytest.mark.drivers("a pull that blocks blocks the calls", blocks=False)
 @pytest.mark.parametrize(("quick", "every"), [(0, 1), (3000, 1), (0, 50), (3000, 50)])
 def test_g06_a_source_may_wait_for_earlier_items_to_have_been_processed(inside, quick, every):
     """Its next item depends on them, as in a crawl. It never deadlocks, however many quick pulls came before."""

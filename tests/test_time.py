@@ -87,9 +87,8 @@ def test_g17_the_queue_of_an_executor_that_is_not_ours_does_not_count():
         blocker.result()
 
 
+@pytest.mark.drivers("no timeout in turn", concurrent=True)
 def test_g17_the_time_of_the_consumer_does_not_count(kinds):
-    if not kinds.driver.concurrent:
-        pytest.skip("no timeout in turn")
     for result in kinds.map(same, range(3), window=3, timeout=SHORT):
         if result == 0:
             absence(2 * SHORT)  # the others are ready, and older than the timeout

@@ -116,8 +116,9 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         try:
             outcome = await self._step(loop)
             if outcome is _END or type(outcome) is Raised:
+                closed = self._over  # by another task, which waits for what runs in threads
                 self._finish()
-                await self._leash.gone(threads=outcome is _END)
+                await self._leash.gone(threads=outcome is _END and not closed)
             elif self._over:  # closed meanwhile: what is held is not delivered
                 self._pop = nothing_held
         except BaseException:  # cancelled, or a policy of ours is broken
@@ -134,7 +135,10 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
                 raise error
             finally:
                 del error, outcome  # the traceback holds this frame
-        return outcome
+        try:
+            return outcome
+        finally:
+            del outcome  # so does that of a failure of a serial run
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -181,7 +185,10 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
                     continue
                 run.tick()
                 run.leave()
-                return outcome
+                try:
+                    return outcome
+                finally:
+                    del outcome  # the frames of a source's error keep this one
             waited = True
             if now is Now.DONE:
                 return _END
