@@ -41,29 +41,30 @@ class InLoop:
 
     def _do(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """What becomes of the coroutine. One thread at a time drives the loop."""
-        loop = self._loop
+        loop, outcome = self._loop, []
         if asyncio._get_running_loop() is loop:
             return _first_step(coro)
         if self._driving.acquire(blocking=False):
             try:
-                value, error = _drive(loop, _outcome(coro))
+                _drive(loop, _into(outcome, coro))
             finally:
                 self._driving.release()
         else:
-            future = asyncio.run_coroutine_threadsafe(_outcome(coro), loop)
+            future = asyncio.run_coroutine_threadsafe(_into(outcome, coro), loop)
             while not wait([future], _GLANCE_S).done:
                 if self._driving.acquire(blocking=False):  # it has been left in the midst of this
                     try:
                         _drive(loop, asyncio.wait([asyncio.wrap_future(future, loop=loop)]))
                     finally:
                         self._driving.release()
-            value, error = future.result()
-        if error is None:
-            return value
+            future.result()
+        value, error = outcome.pop()
         try:
+            if error is None:
+                return value
             raise error
         finally:
-            del error  # the traceback holds this frame
+            del value, error  # an error's traceback may hold this frame
 
     def __enter__(self) -> "InLoop":
         return self
@@ -102,12 +103,12 @@ class InLoop:
         return self._run.__reduce__()
 
 
-async def _outcome(coro: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """Errors as values: `run_until_complete` keeps a task in its frame, and with it the error whose traceback that is."""
+async def _into(outcome: list[tuple[Any, BaseException | None]], coro: Coroutine[Any, Any, Any]) -> None:
+    """What becomes of the coroutine; not of the task, which a frame of `run_until_complete` keeps, and an error that."""
     try:
-        return await coro, None
+        outcome.append((await coro, None))
     except BaseException as error:
-        return None, error
+        outcome.append((None, error))
 
 
 def _first_step(coro: Coroutine[Any, Any, Any]) -> Any:

@@ -958,6 +958,7 @@ def test_g23_in_a_forked_child_the_run_is_an_error():
             await asyncio.sleep(0)
             return x
         async def main():
+            asyncio.get_running_loop().slow_callback_duration = 60.0  # it waits for the child
             async with inturn.ordered_amap(fn, range(10), window=2) as results:
                 await anext(results)
                 child = os.fork()
