@@ -19,6 +19,8 @@ from ._worker import Job, Star
 
 __all__ = ["AGAIN", "LEFT_OUT", "Raised", "Run"]
 
+_LOOKS: Final = 8  # after which a snapshot of a consumer that never rests is as good as it gets
+
 
 class Raised:
     """This error ends the run. It is returned and raised by the outermost frame, so that no frame keeps it alive."""
@@ -186,15 +188,22 @@ class Run:
             progress.end(lambda: stats)
 
     def stats(self) -> Stats:
-        window, job, clocks, held = self.window, self.job, self.clocks, len(self.held)
+        window, job, clocks = self.window, self.job, self.clocks
+        looks = 0
+        while True:  # the consumer may go on between two counts
+            held, taken, pulled = len(self.held), window.taken, window.pulled
+            waiting = window.waiting() + held
+            looks += 1
+            if looks == _LOOKS or (held == len(self.held) and taken == window.taken):
+                break
         elapsed = 0.0 if clocks.started is None else (clocks.ended or clock()) - clocks.started
         now = clock()
         busy = job.busy_s + sum(now - place.since for place in job.pool.places() if place.chunk is not None)
         return Stats(
-            pulled=window.pulled,
+            pulled=pulled,
             running=job.pool.running(),
-            waiting=window.waiting() + held,
-            delivered=window.taken - held - self.skipped,
+            waiting=waiting,
+            delivered=taken - held - self.skipped,
             failed=self.failed,
             skipped=self.skipped,
             retried=job.retried,
