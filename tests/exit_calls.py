@@ -1,9 +1,10 @@
 """What the workers of the programs in `test_processes_exit` run."""
 
 import os
+import signal
 import time
 
-__all__ = ["announced", "announced_briefly"]
+__all__ = ["announced", "announced_briefly", "crash", "hold"]
 
 
 def announced(directory: str) -> None:
@@ -19,3 +20,14 @@ def announced_briefly(directory: str) -> None:
         pass
     while len(os.listdir(directory)) < 2:
         time.sleep(0.001)
+
+
+def hold(data: bytes) -> bytes:
+    return data
+
+
+def crash(i: int) -> int:
+    """Die of a signal at one item of three."""
+    if i % 3 == 1:
+        os.kill(os.getpid(), (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP)[i % 9 // 3])
+    return i
