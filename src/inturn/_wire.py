@@ -60,22 +60,26 @@ def read(fd: int, size: int) -> bytes | bytearray:
 class Recall:
     """The writing end of a pipe into a worker: asks it to hand back what it has not started of a chunk."""
 
-    __slots__ = ("_fds",)
+    __slots__ = ("_fds", "_wanted")
 
     def __init__(self, fd: int) -> None:
         self._fds = deque([fd])
+        self._wanted: deque[int] = deque()
 
     def __call__(self, serial: int) -> None:
-        try:
-            fd = self._fds.pop()
-        except IndexError:
-            return  # closed, or somebody else is asking just now
-        try:
-            os.write(fd, LENGTH.pack(serial))
-        except OSError:
-            pass  # the worker is gone, or has been asked a thousand times
-        finally:
-            self._fds.append(fd)
+        self._wanted.append(serial)
+        while self._wanted:  # looked at again after the descriptor is back: somebody may have come meanwhile
+            try:
+                fd = self._fds.pop()
+            except IndexError:
+                return  # closed, or whoever is asking just now asks for us too
+            try:
+                while self._wanted:
+                    os.write(fd, LENGTH.pack(self._wanted.popleft()))
+            except (OSError, IndexError):
+                pass  # the worker is gone, or has been asked a thousand times; an interrupted handler's has been taken
+            finally:
+                self._fds.append(fd)
 
     def take(self) -> int:
         """The descriptor, to be closed (by the place's thread only, once)."""
