@@ -152,11 +152,13 @@ class ThreadPlace(CallThread):
             self.chunk = None
             job.crash(error)
         finally:
-            if self.coming:
-                pool.arrived()
-            self.station.close()
-            if stays:  # else the warden has released it
-                self.left.release()
+            try:
+                if self.coming:
+                    pool.arrived()
+                self.station.close()
+            finally:
+                if stays:  # else the warden has released it
+                    self.left.release()
 
     def _opens(self) -> bool:
         """Open the station; if that fails, so does the next item, past every policy, and the run with it."""
