@@ -123,8 +123,10 @@ class _Stream:
 
     def _tell(self, how: int, what: tuple[Any, Any]) -> None:
         """Send a message; if it cannot be sent, `Handle.wait` will say why."""
-        self._worker.send((self._serial, how, what), self._until())
+        said = self._worker.send((self._serial, how, what), self._until())
         if self._worker.deaf and self.grace_until is None:
+            if said is Event.LATE:  # it had its grace, and has half a message
+                self._worker.kill()
             self._over()
 
     def _heard(self, said: Any) -> bool:

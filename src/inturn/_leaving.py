@@ -23,7 +23,10 @@ class CallThread(threading.Thread):
 
 def at_exit() -> None:
     """Let running calls end, as the standard library does, but not those that were given up."""
-    places = [each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up]
+    me = threading.current_thread()  # in a process forked by a place, this is that place, whose run is the parent's
+    places = [
+        each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up and each is not me
+    ]
     for place in places:
         place.job.stop()
     for place in places:

@@ -98,8 +98,12 @@ class Flight:
             self._box_at = self._begun + BOX_S
         said: Any = worker.send((self._serial, how, load), self._limit_at)
         del load
-        if said is None:
-            said = Event.OVER if worker.deaf else worker.wait(self._until())
+        if worker.deaf and said is not Event.DIED:
+            if said is Event.LATE:  # it had its grace, and has half a message
+                worker.kill()
+            said = Event.OVER
+        elif said is None:
+            said = worker.wait(self._until())
         while not self._heard(said):
             said = worker.wait(self._until())
 

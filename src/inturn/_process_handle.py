@@ -33,7 +33,7 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from . import _process_main
-from ._process_start import new_process, own_descriptors, starting
+from ._process_start import new_process, owned, starting
 from ._segments import Memory
 from ._wire import LENGTH, Bell, Recall, frame
 
@@ -91,11 +91,13 @@ class Handle:
             undo.callback(self.down.close)
             self.up = Memory.create()
             undo.callback(self.up.close)
-            foreign = (*own_descriptors, ours.fileno(), recall) if method == "fork" else ()
+            self._owned = {self.down, self.up, _Descriptor(ours.fileno()), _Descriptor(recall)}
+            owned.update(self._owned)
+            undo.callback(owned.difference_update, self._owned)
             childs = [Connection(theirs.detach()), childs_control, *map(_lent, (self.down.fd, self.up.fd))]
             for each in childs:
                 undo.callback(each.close)
-            self._process = new_process(method, name, _process_main.main, (*childs, os.getpid(), foreign))
+            self._process = new_process(method, name, _process_main.main, (*childs, os.getpid()))
             undo.callback(self._abort)
             self._pidfd = _pidfd(self._process.pid)
             for each in childs:
@@ -105,8 +107,6 @@ class Handle:
             os.set_blocking(self._link, False)
             os.set_blocking(recall, False)
             self.recall = Recall(recall)
-            self._fds = {self._link, recall}
-            own_descriptors.update(self._fds)
         self._tells = self._process.sentinel if self._pidfd is None else self._pidfd
         self._poller = select.poll()
         self._poller.register(self._link, select.POLLIN)
@@ -126,7 +126,7 @@ class Handle:
     # ---- talking ---------------------------------------------------------------------------------
 
     def send(self, message: Any, until: float | None = None) -> Event | None:
-        """Send a message, whole; or else why not."""
+        """Send a message, whole; or else why not. When the run is over, it has as long as running items have."""
         data = memoryview(frame(pickle.dumps(message, pickle.HIGHEST_PROTOCOL)))
         sent = 0
         while sent < len(data):
@@ -264,7 +264,10 @@ class Handle:
         self.ended = True
         if self._method == "forkserver":
             wait_for_sentinel([self._process.sentinel], _LOOK_S)  # the server tells the code, just after the end
-        code = None
+        code = self._process.exitcode
+        if code is None:
+            with starting(""):  # who starts a process asks for the codes of all: whoever was just asking knows it now
+                pass
         for _ in range(_TAILS):
             if (code := self._process.exitcode) is not None:
                 break
@@ -274,7 +277,7 @@ class Handle:
     def close(self) -> None:
         """Let go of everything; the process has ended."""
         with starting(""):
-            own_descriptors.difference_update(self._fds)
+            owned.difference_update(self._owned)
             os.close(self._link)
             os.close(self.recall.take())
             if self._pidfd is not None:
@@ -284,6 +287,16 @@ class Handle:
             if self.exitcode is None and self._process._popen is not None:
                 self._process._popen.returncode = 255  # somebody else has reaped it
             self._process.close()
+
+
+class _Descriptor:
+    """One of `owned`."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        os.close(self.fd)
 
 
 def _lent(fd: int) -> Connection:

@@ -56,12 +56,13 @@ _LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot 
 
 
 def ignore_interrupts() -> None:
-    """Ctrl-C is the parent's affair."""
+    """Ctrl-C is the parent's affair, and signals of the worker's are not."""
+    signal.set_wakeup_fd(-1)  # a forked worker would wake the parent's event loop, for a signal that was sent to itself
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def main(link: Any, control: Any, down: Any, up: Any, parent: int, foreign: tuple[int, ...]) -> None:
+def main(link: Any, control: Any, down: Any, up: Any, parent: int) -> None:
     """The target of the process.
 
     Args:
@@ -71,14 +72,8 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, foreign: tupl
         down: The memory that the parent writes.
         up: The memory that the worker writes.
         parent: The parent's process id.
-        foreign: Descriptors that a forked worker has inherited and that are none of its business.
     """
     ignore_interrupts()
-    for fd in foreign:
-        try:
-            os.close(fd)
-        except OSError:
-            pass
     enclosing.set(())
     try:
         _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve()
@@ -107,6 +102,7 @@ class _Worker:
     # ---- the main thread -------------------------------------------------------------------------
 
     def serve(self) -> None:
+        os.register_at_fork(after_in_child=self._forked)
         threading.Thread(target=self._listen, name="inturn-helper", daemon=True).start()
         fn = self._prepare()
         if fn is None:
@@ -198,6 +194,18 @@ class _Worker:
             _note(error, f"the result, a {type(result).__qualname__}, could not be pickled in the worker process")
             raise
 
+    def _forked(self) -> None:
+        """In a child that ``fn`` forks: if it returns as well, it runs no other item, and nobody hears of it."""
+        rest_of(self._todo)
+        self._up.fill()
+        self._lock = threading.Lock()
+        for fd in (self._link, self._control):
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # closed before, in a child's child
+        self._link = self._control = -1  # whoever uses it ends, in `main`
+
     # ---- either thread ---------------------------------------------------------------------------
 
     def _report(self, serial: int, *, done: bool, rest: int) -> None:
@@ -224,12 +232,12 @@ class _Worker:
             if watched in ready or (watched is None and not self._parent_lives()):
                 os._exit(1)
             if self._control in ready:
-                data = os.read(self._control, 4096)
-                if not data:
-                    os._exit(1)  # the parent has closed its end
                 try:
+                    data = os.read(self._control, 4096)
+                    if not data:
+                        os._exit(1)  # the parent has closed its end
                     self._recall(max(each for (each,) in wire.LENGTH.iter_unpack(data)))
-                except OSError:
+                except OSError:  # or fn has closed ours
                     os._exit(1)
 
     def _recall(self, serial: int) -> None:

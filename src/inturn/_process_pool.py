@@ -23,6 +23,7 @@ doomed   ``pool.doom`` is set                      the first item claimed then f
 from __future__ import annotations
 
 import atexit
+from multiprocessing import util
 from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
@@ -47,6 +48,14 @@ _STILLBORN: Final = 3  # so many workers in a row that die before their first it
 # themselves.
 atexit.unregister(at_exit)
 atexit.register(at_exit)
+_farewell: util.Finalize[Any] | None = None
+
+
+def end_runs_at_exit() -> None:
+    """In a child of `multiprocessing`'s too, which forgets what is registered and calls nothing but its finalizers."""
+    global _farewell
+    if _farewell is None or not _farewell.still_active():
+        _farewell = util.Finalize(None, at_exit, exitpriority=100)
 
 
 class ProcessPool(ThreadPool):
@@ -66,6 +75,7 @@ class ProcessPool(ThreadPool):
     # ---- consumer --------------------------------------------------------------------------------
 
     def open(self) -> None:
+        end_runs_at_exit()
         self.method = choose_method(self.settings.start_method)
         self.bell = Bell()
 
@@ -91,11 +101,18 @@ class ProcessPool(ThreadPool):
             return None
         self._processes += 1
         handle = Handle(self.method, f"inturn-{self._processes}", bell)
-        handle.send(pack(self._load, handle.down))  # if it cannot be sent, `wait` will tell
+        del bell  # the same goes for errors from here on
+        try:
+            handle.send(pack(self._load, handle.down))  # if it cannot be sent, `wait` will tell
+        except BaseException:  # out of memory
+            handle.kill()
+            handle.close()
+            del handle
+            raise
         return handle
 
     def mans(self, station: Station) -> None:
-        """The station has a process, up or on its way."""
+        """The station has a process, or is about to start one."""
         with self.lock:
             self._manned.add(station)
 
@@ -116,6 +133,7 @@ class ProcessPool(ThreadPool):
     def goes_without(self, station: Station, error: BaseException) -> bool:
         """No process can be had for the station: whether the run goes on with those it has."""
         with self.lock:
+            self._manned.discard(station)
             if self._manned:
                 return True
             self.doom = self.doom or error
@@ -160,6 +178,7 @@ class Station:
         if worker is not None and (worker.ended or worker.tasks == pool.settings.max_tasks_per_worker):
             self._release(clock() + GRACE_S)
         while self._worker is None and pool.doom is None:
+            pool.mans(self)
             try:
                 worker = pool.start_process()
             except OSError as error:
@@ -174,7 +193,6 @@ class Station:
                 self._born.put(None)
             if worker is None:
                 break
-            pool.mans(self)
             self._await_up(worker)
         return True
 

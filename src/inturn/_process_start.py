@@ -28,18 +28,21 @@ from typing import Any, Final
 
 from ._leaving import CallThread
 
-__all__ = ["NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "own_descriptors", "starting"]
+__all__ = ["NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "owned", "starting"]
 
 NO_GUARD: Final = 78
 """The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
 
+_PIPES: Final = 4  # as many as a forkserver's client opens on its way to a process, and more
 _PATIENCE_S: Final = 0.25  # how long a fork waits for places that run code of the user
 
-own_descriptors: Final[set[int]] = set()
-"""Descriptors of the parent's ends; changed while `_forking` is held only."""
+owned: Final[set[Any]] = set()
+"""What a forked child, a worker or not, has no business with: the parent's ends, and the memory it shares with workers.
+
+Each has a ``close``. Changed while `_forking` is held only.
+"""
 
 _forking = threading.Lock()
-
 
 _awake: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
@@ -69,10 +72,15 @@ def starting(method: str) -> Generator[None]:
 
 
 def _after_fork() -> None:
-    """In a forked child, ours or another's, nothing is held."""
+    """In a forked child, ours or another's, nothing is held, and nothing kept of what its parent lets go."""
     global _forking
     _forking = threading.Lock()
-    own_descriptors.clear()
+    for each in owned:
+        try:
+            each.close()
+        except (OSError, BufferError):  # memory that another thread was just reading
+            pass
+    owned.clear()
     _awake.clear()
 
 
@@ -118,6 +126,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         from multiprocessing import forkserver
 
         forkserver.ensure_running()
+        _have_descriptors()
         context: Any = multiprocessing.get_context(method)
         process = context.Process(name=_DeafName(name), target=target, args=args)
         process.start()
@@ -162,6 +171,13 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
     for end in ends:
         undo.callback(os.close, end)
     return ends
+
+
+def _have_descriptors() -> None:
+    """Fail now if there are too few: a client that fails half-way loses some, and its server complains on stderr."""
+    with ExitStack() as undo:
+        for _ in range(_PIPES):
+            _pipe(undo)
 
 
 class _ForkPopen(popen_fork.Popen):

@@ -62,20 +62,24 @@ class Memory:
             raise
 
     def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
         self.numbers.release()
         self._page.close()
         if self._map is not None:
             self._map.close()
             self._map = None
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
 
     # ---- the writer ------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """The reader has taken everything out."""
         self._end = _HEAD
+
+    def fill(self) -> None:
+        """From now on there is no room for anything."""
+        self._end = MOST + 1
 
     def used(self) -> bool:
         """Whether anything was stowed since `clear`."""
