@@ -273,3 +273,22 @@ def test_g04_an_explicit_window_stays_as_it_is() -> None:
     window.measured(1e-6, [None])
     window.resize()
     assert window.limit == 10
+
+
+def test_g26_two_items_of_a_millisecond_make_a_chunk_where_the_window_has_two_for_each_worker():
+    for limit, size in [(None, 2), (4, 2), (3, 1), (2, 1)]:
+        window = Window(2, limit, None)
+        window.extend([0, 1])
+        window.measured(0.00105, [None])
+        chunk = window.claim()
+        assert chunk is not None
+        assert chunk.size == size
+
+
+def test_g26_items_whose_pair_would_take_up_the_time_box_travel_alone():
+    window = Window(2, None, None)
+    window.extend([0, 1, 2, 3])
+    window.measured(0.0014, [None])
+    chunk = window.claim()
+    assert chunk is not None
+    assert chunk.size == 1

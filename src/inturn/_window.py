@@ -89,6 +89,7 @@ class Window:
         start.ended = True
         self._base = limit if limit is not None else 2 * concurrency * (chunksize or 1)
         self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
+        self._share = max(1, min(2, self._base // concurrency))  # what a worker may take of however few there are
         self._chunksize = chunksize
         self._batch = batch
         self._cursor: Node = start
@@ -154,7 +155,7 @@ class Window:
             return self._chunksize
         if not self._batch or not self.pace_s or self.pace_s > _AIM_S:
             return 1
-        return int(min(_AIM_S / self.pace_s, _MOST))
+        return round(min(_AIM_S / self.pace_s, _MOST))
 
     def claim(self) -> Chunk | None:
         """Take a chunk to run, the oldest there is; None if there is nothing to start."""
@@ -166,7 +167,7 @@ class Window:
         there = len(pile.items)
         size = self._size()
         if self._chunksize is None:
-            size = min(size, max(1, there // 2))
+            size = min(size, max(self._share, there // 2))
         elif there < size and pile is self._main and not self.exhausted:
             return None
         size = min(size, there)
