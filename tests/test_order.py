@@ -624,6 +624,7 @@ def test_g06_live_pulls_within_the_same_window_and_reserves_the_place_before_the
     for i in range(1, 30):
         assert next(run) == i
         assert source.pulls <= window + i + 1
+    source.begun.wait(window + 30)
     absence()
     assert source.pulls == window + 30
     run.close()
