@@ -237,7 +237,8 @@ def test_g13_no_forked_process_keeps_the_shared_memory_of_a_run():
         wait_until(lambda: shared_memory_of(child) == (0, 0))
         first.close()
         with ordered_map(shared_memory_of, [worker], executor="serial") as alone:
-            assert next(alone) == (4, 2)  # its own: two pieces, one mapping and two descriptors each
+            descriptors = 2 if sys.version_info >= (3, 13) else 4  # older mappings have copies of their own
+            assert next(alone) == (descriptors, 2)  # its own two pieces
         assert next(second) == worker
     finally:
         os.close(write)
