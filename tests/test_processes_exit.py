@@ -22,7 +22,7 @@ pytestmark = [
 
 METHODS = ["fork", "forkserver", "spawn"]
 LONG = os.environ.get("INTURN_LONG_TESTS") == "1"  # a thousand deaths under each start method, and a minute of chaos
-patient = pytest.mark.timeout(900 if LONG else 120)
+patient = pytest.mark.timeout(900)
 
 # A program with workers, that a signal meets; its functions are in a module that workers can import.
 PROGRAM = """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import perf_counter as clock
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from ._outcome import Err, Failure, Kind, detach, note
 from ._policy import AGAIN, LEFT_OUT, RAISE, SKIP, Policy, Retry, decision_of, resolve
