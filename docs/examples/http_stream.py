@@ -121,7 +121,7 @@ async def demonstrate() -> None:
     await server.wait_closed()
 
     assert numbers == [*range(FIRST, FIRST + COUNT)], "the results are in order"
-    assert arrivals[0] < arrivals[-1] / 2, "they came one by one"
+    assert arrivals[-1] - arrivals[0] > 0.1, "they came one by one"
     assert waits, "others were answered"
     print(f"{len(numbers)} results in order: the first after {arrivals[0]:.2f} s, the last after {arrivals[-1]:.2f} s")
     print(f"{len(waits)} other requests answered meanwhile, in {1e3 * sorted(waits)[len(waits) // 2]:.1f} ms (median)")
