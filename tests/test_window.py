@@ -292,3 +292,10 @@ def test_g26_items_whose_pair_would_take_up_the_time_box_travel_alone():
     chunk = window.claim()
     assert chunk is not None
     assert chunk.size == 1
+
+
+def test_g04_a_default_window_has_so_many_items_ahead_for_each_worker() -> None:
+    assert Window(2, None, None, ahead=4).limit == 8
+    assert Window(3000, None, None, ahead=4).limit == 6000  # never past max(4096, 2 * concurrency)
+    assert Window(2, None, 5, ahead=4).limit == 20
+    assert Window(2, 3, None, ahead=4).limit == 3

@@ -451,7 +451,8 @@ def ordered_map(
             never shut down), or a callable that is given a worker count and returns such an object (the library shuts
             it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
-            chunksize), growing up to 4096 while items take microseconds and are small.
+            chunksize), ``4 * concurrency`` for processes; growing up to 4096 while items take microseconds and are
+            small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
             and no item waits longer than about 10 ms for its batch-mates.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
@@ -497,6 +498,7 @@ def ordered_map(
         window=limit,
         chunksize=size if opener.batches else None,  # one at a time anyway
         batch=opener.batches,
+        ahead=opener.ahead,
         on_error=on_error,
         timeout=seconds,
         deadline=checks.seconds("deadline", deadline),

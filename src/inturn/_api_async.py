@@ -570,6 +570,7 @@ def ordered_amap(
         window=limit,
         chunksize=None,
         batch=opener is None or opener.batches,
+        ahead=2 if opener is None else opener.ahead,
         on_error=on_error,
         timeout=seconds,
         deadline=checks.seconds("deadline", deadline),

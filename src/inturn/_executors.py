@@ -25,14 +25,21 @@ if TYPE_CHECKING:
 
 
 class Opener:
-    """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches."""
+    """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches.
 
-    __slots__ = ("batches", "default_concurrency", "open")
+    A default window has `ahead` items for each worker: four where it takes long until the consumer has taken a result
+    and pulled another item, so that a worker finds its next batch waiting.
+    """
 
-    def __init__(self, open_: Callable[..., Pool], default_concurrency: Callable[[], int], *, batches: bool) -> None:
+    __slots__ = ("ahead", "batches", "default_concurrency", "open")
+
+    def __init__(
+        self, open_: Callable[..., Pool], default_concurrency: Callable[[], int], *, batches: bool, ahead: int = 2
+    ) -> None:
         self.open = open_
         self.default_concurrency = default_concurrency
         self.batches = batches
+        self.ahead = ahead
 
 
 def _threads() -> int:
@@ -58,7 +65,7 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
     if executor == "process":
         executor = Processes()
     if isinstance(executor, Processes):
-        return Opener(open_processes(executor), checks.cpus, batches=True)
+        return Opener(open_processes(executor), checks.cpus, batches=True, ahead=4)
     if isinstance(executor, str):
         raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
     if hasattr(executor, "submit") and not isinstance(executor, type):

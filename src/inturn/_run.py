@@ -57,6 +57,7 @@ class Run:
         window: int | None,
         chunksize: int | None,
         batch: bool,
+        ahead: int = 2,
         on_error: object,
         timeout: float | None,
         deadline: float | None,
@@ -64,6 +65,7 @@ class Run:
         total: int | None,
     ) -> None:
         self.policy: Policy = resolve("on_error", on_error)
+        self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None)
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
         self.job.warden = Warden(self.job)
@@ -79,7 +81,7 @@ class Run:
         self.progress: Progress | None = None
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
-        return Window(concurrency, limit, chunksize, batch=batch)
+        return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
         return Job(fn, self.window, decision_of(self.policy), timeout, concurrency)

@@ -84,10 +84,13 @@ class Window:
 
     _lets_go = True  # whether `clear` may take outcomes away while workers are still at them
 
-    def __init__(self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True) -> None:
+    def __init__(
+        self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True, ahead: int = 2
+    ) -> None:
         start = Chunk(0, 0)
         start.ended = True
-        self._base = limit if limit is not None else 2 * concurrency * (chunksize or 1)
+        by_default = 2 * concurrency * chunksize if chunksize else min(ahead * concurrency, max(_MOST, 2 * concurrency))
+        self._base = by_default if limit is None else limit
         self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
         self._share = max(1, min(2, self._base // concurrency))  # what a worker may take of however few there are
         self._chunksize = chunksize

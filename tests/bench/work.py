@@ -6,7 +6,7 @@ import heapq
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any
 
@@ -40,6 +40,12 @@ def burn(loops: int) -> int:
     for i in range(loops):
         total += i & 7
     return total
+
+
+def call_each(fn: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """Call the function with each item, in a process of one's own."""
+    for item in items:
+        fn(item)
 
 
 def loops_for(seconds: float) -> float:
