@@ -114,11 +114,12 @@ def test_g27_workers_of_a_killed_parent_are_gone_within_seconds(tmp_path, method
         wait_for_the_end_of(workers, 3)
 
 
-def test_g25_a_main_module_without_guard_is_told_so(tmp_path):
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_g25_a_main_module_without_guard_is_told_so(tmp_path, method):
     path = tmp_path / "unguarded.py"
     path.write_text(
         "from inturn import Processes, ordered_map\n"
-        "print(list(ordered_map(abs, [1, 2], executor=Processes(start_method='spawn'))))\n"
+        f"print(list(ordered_map(abs, [1, 2], executor=Processes(start_method={method!r}))))\n"
     )
     import subprocess
 
@@ -133,7 +134,7 @@ def test_g25_a_main_module_without_guard_is_told_so(tmp_path):
         check=False,
     )
     assert result.stderr.count("Traceback") == 1, result.stderr
-    assert 'put the code that starts it under `if __name__ == "__main__":`' in result.stderr
+    assert '`if __name__ == "__main__":`' in result.stderr.splitlines()[-1]
     assert result.returncode == 1
 
 

@@ -34,7 +34,7 @@ from ._outcome import Kind, detach
 from ._pickling import dumps_fn, pack, unpack_error
 from ._process_flight import Flight
 from ._process_handle import GRACE_S, Event, Handle
-from ._process_start import NO_GUARD, awake_lock, choose_method, main_is_there
+from ._process_start import GUARD, NO_GUARD, awake_lock, choose_method, main_is_there
 from ._processes import Processes, WorkerDied
 from ._threads import ThreadPlace, ThreadPool
 from ._wire import Bell
@@ -258,10 +258,7 @@ class Station:
 
 def _stillborn(exitcode: int | None) -> BaseException:
     if exitcode == NO_GUARD:
-        return RuntimeError(
-            "the main module starts a run while a worker process imports it: put the code that starts it under "
-            '`if __name__ == "__main__":`'
-        )
+        return RuntimeError(f"the main module starts a run while a worker process imports it: {GUARD}")
     return RuntimeError(
         f"three worker processes in a row ended before their first item, the last one with {_how(exitcode)}; "
         "likely causes: an initializer that ends the process, a main module that cannot be imported or lacks "

@@ -28,10 +28,13 @@ from typing import Any, Final
 
 from ._leaving import CallThread
 
-__all__ = ["NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "owned", "starting"]
+__all__ = ["GUARD", "NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "owned", "starting"]
 
 NO_GUARD: Final = 78
 """The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
+
+GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
+SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
 _PIPES: Final = 4  # as many as a forkserver's client opens on its way to a process, and more
 _PATIENCE_S: Final = 0.25  # how long a fork waits for places that run code of the user
@@ -121,16 +124,23 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
 
     Raises:
         OSError: No further process or descriptor can be had.
+        RuntimeError: The fork server cannot import the main module.
     """
     if method == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.ensure_running()
-        _have_descriptors()
-        context: Any = multiprocessing.get_context(method)
-        process = context.Process(name=_DeafName(name), target=target, args=args)
-        process.start()
-        return process
+        for attempt in (1, 2):
+            forkserver.ensure_running()
+            _have_descriptors()
+            context: Any = multiprocessing.get_context(method)
+            process = context.Process(name=_DeafName(name), target=target, args=args)
+            try:
+                process.start()
+            except (ConnectionError, EOFError):  # killed, which a new one makes up for, or it cannot be had
+                if attempt == 2:
+                    raise RuntimeError(SERVER_DIED) from None
+            else:
+                return process
     context = multiprocessing.get_context(method)
     kind: Any = _ForkProcess if method == "fork" else context.Process
     process = kind(name=name, target=target, args=args)
