@@ -168,9 +168,16 @@ class Thing:
         self.name = name
 
 
+class Farewell(Gate):
+    """Whoever waits for it stays awake: without the GIL a thread that sleeps in C lets go of nothing of its own."""
+
+    def wait(self) -> None:
+        wait_until(lambda: self.is_open, "the last reference is lost")
+
+
 def farewell(thing: object) -> Gate:
     """A gate that opens when `thing` is no longer referenced by anybody."""
-    gate = Gate()
+    gate = Farewell()
     gate._reference = weakref.ref(thing, lambda _: gate.open())  # type: ignore[attr-defined]
     return gate
 

@@ -150,6 +150,7 @@ def signals_itself(i):
 def test_g28_a_signal_to_a_worker_does_not_wake_the_parents_event_loop():
     async def main():
         loop = asyncio.get_running_loop()
+        loop.slow_callback_duration = 60.0  # the run below blocks it; debug mode need not say so
         heard = []
         loop.add_signal_handler(signal.SIGUSR1, heard.append, "USR1")
         try:
