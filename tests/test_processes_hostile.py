@@ -1,6 +1,7 @@
 """Worker processes amid code that knows nothing of them: it forks, closes, stops, signals, prints, and ends things."""
 
 import asyncio
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -214,7 +215,10 @@ def pids_of(x):
 
 
 def shared_memory_of(pid):
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if fd != "255"]
+    links = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # it lets go of it just now, or it was that of the listing
+            links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     with open(f"/proc/{pid}/maps") as maps:
         return sum("memfd:inturn" in link for link in links), sum("memfd:inturn" in line for line in maps)
 
