@@ -522,8 +522,8 @@ def ordered_amap(
             ready result never waits for it.
         concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does; never more
             than a known number of items.
-        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, growing up to 4096 while
-            items take microseconds.
+        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``4 *
+            concurrency``, growing up to 4096 while items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
             `sentinel`, `retry`, or any function of a `Failure`. An item that ends cancelled, though not by the run,

@@ -99,15 +99,17 @@ _FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
     if executor == "serial":
-        open_pool(executor, timeout)
-        return Opener(_flat_serial, _one, batches=False)
+        opener = open_pool(executor, timeout)
+        opener.open = _flat_serial
+        return opener
     if executor == "thread" or isinstance(executor, Threads):
         return open_pool(executor, timeout)
     if executor == "process":
         executor = Processes()
     if isinstance(executor, Processes):
-        open_pool(executor, timeout)
-        return Opener(_flat_processes(executor), checks.cpus, batches=True)
+        opener = open_pool(executor, timeout)
+        opener.open = _flat_processes(executor)
+        return opener
     if isinstance(executor, str):
         raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
     cure = ""
