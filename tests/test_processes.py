@@ -108,6 +108,18 @@ def test_g24_a_worker_makes_room_after_its_tasks(processes):
     assert [len(list(group)) for _, group in itertools.groupby(pids)] == [3] * (items // 3) + [items % 3]
 
 
+def pid_now_and_then_slow(i):
+    if i % 20 == 10:
+        time.sleep(0.05)
+    return os.getpid()
+
+
+def test_g24_what_a_worker_hands_back_is_none_of_its_tasks():
+    settings = Processes(start_method="fork", max_tasks_per_worker=40)
+    pids = list(ordered_map(pid_now_and_then_slow, range(200), executor=settings, concurrency=1, window=200))
+    assert [len(list(group)) for _, group in itertools.groupby(pids)] == [40] * 5
+
+
 @pytest.mark.parametrize("chunksize", [None, 1, 5])
 def test_g24_no_item_is_lost_when_workers_make_room(chunksize):
     settings = Processes(start_method="fork", max_tasks_per_worker=7)

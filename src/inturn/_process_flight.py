@@ -73,7 +73,7 @@ class Flight:
         self._worker = worker
         self._awake = awake
         self._serial = worker.next_serial()
-        self._size = len(items)  # how many have not been handed back
+        self.size = len(items)  # how many have not been handed back
         self._taken = 0  # outcomes that are here
         self._bad: dict[int, BaseException] = {}  # items that could not be pickled
         self._begun = 0.0
@@ -83,7 +83,7 @@ class Flight:
 
     def fly(self) -> None:
         job, worker, chunk = self._job, self._worker, self._chunk
-        how = EACH if job.timeout is not None else PACED if self._size > 1 else ALONE
+        how = EACH if job.timeout is not None else PACED if self.size > 1 else ALONE
         with self._awake:
             load = self._load()
         worker.up.numbers[0] = -1
@@ -94,7 +94,7 @@ class Flight:
         self._begun = clock()
         if job.timeout is not None:
             self._limit_at = self._begun + job.timeout
-        elif self._pool.boxes and self._size > 1:
+        elif self._pool.boxes and self.size > 1:
             self._box_at = self._begun + BOX_S
         said: Any = worker.send((self._serial, how, load), self._limit_at)
         del load
@@ -180,8 +180,8 @@ class Flight:
         if self._chunk.swept and not done:
             job.window.measured(seconds, [*chunk.out, None])
         if rest:
-            self._size -= rest
-            self._give_back(self._items[self._size :])
+            self.size -= rest
+            self._give_back(self._items[self.size :])
         if done:
             self._place.since = clock() - seconds  # the way there and back does not count: it would keep chunks small
             return True
@@ -227,7 +227,7 @@ class Flight:
 
     def _died(self, exitcode: int | None, late: TimeoutError | None = None) -> None:
         job, chunk, items, worker = self._job, self._chunk, self._items, self._worker
-        begun = min(worker.up.numbers[0], self._size - 1)
+        begun = min(worker.up.numbers[0], self.size - 1)
         if begun >= 0:
             worker.used = True
         if job.stopped or chunk.index + len(chunk.out) > job.window.halt:
@@ -244,7 +244,7 @@ class Flight:
             if following < begun:
                 self._pool.notify(begun - following)
             following = begun + 1
-        self._give_back(items[following : self._size])
+        self._give_back(items[following : self.size])
 
     def _timed_out(self) -> bool:
         job, worker = self._job, self._worker

@@ -236,9 +236,9 @@ class Station:
             with pool.lock:
                 job.window.give_back(chunk, rest)
             pool.notify(job.window.available())
-        worker.tasks += len(items)
         flight = Flight(pool, place, chunk, items, worker, self._awake)
         flight.fly()
+        worker.tasks += flight.size  # what came back was not begun
         self._grace_until = flight.grace_until
         if worker.used and not worker.ended:
             pool.thrives()
