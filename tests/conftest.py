@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -32,6 +33,10 @@ with contextlib.suppress(ImportError):
     import tqdm
 
     tqdm.tqdm.monitor_interval = 0  # or else its first bar starts a thread that stays
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GRACE = 5.0  # seconds that a thread or a descriptor may take to go
 

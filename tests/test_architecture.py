@@ -79,7 +79,7 @@ def test_the_engine_has_no_threads_no_clock_and_no_io(engine):
         elif isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
     assert not {name.split(".")[0] for name in names} & {"threading", "queue", "time", "asyncio", "os", "io", "_thread"}
-    assert not (reach(engine) & {"_threads", "_borrowed", "_processes", "_sync", "_async"})
+    assert not (reach(engine) & {"_thread_pool", "_borrowed", "_processes", "_sync", "_async"})
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.name)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from . import _checks as checks
 from ._processes import Processes, open_processes
-from ._threads import ThreadPool, Threads
+from ._thread_pool import ThreadPool
+from ._threads import Threads
 from ._worker import Job, Pool
 
 __all__ = ["Opener", "open_flat_pool", "open_pool"]

@@ -28,7 +28,7 @@ from ._process_handle import GRACE_S, Event, Handle
 from ._process_main import CREDIT, STREAM
 from ._process_pool import ProcessPool, Station
 from ._processes import Processes, WorkerDied
-from ._threads import ThreadPlace
+from ._thread_pool import ThreadPlace
 from ._worker import Job
 
 if TYPE_CHECKING:

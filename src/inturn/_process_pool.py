@@ -36,7 +36,7 @@ from ._process_flight import Flight
 from ._process_handle import GRACE_S, Event, Handle
 from ._process_start import GUARD, NO_GUARD, awake_lock, choose_method, main_is_there
 from ._processes import Processes, WorkerDied
-from ._threads import ThreadPlace, ThreadPool
+from ._thread_pool import ThreadPlace, ThreadPool
 from ._wire import Bell
 from ._worker import Job
 
@@ -78,10 +78,6 @@ class ProcessPool(ThreadPool):
         end_runs_at_exit()
         self.method = choose_method(self.settings.start_method)
         self.bell = Bell()
-
-    def _start(self) -> bool:
-        """A process costs too much to be started for what those on their way will take."""
-        return self.job.window.available() >= len(self._coming) and super()._start()
 
     # ---- stations --------------------------------------------------------------------------------
 
