@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 
@@ -81,6 +82,70 @@ def test_g19_workers_are_started_as_items_need_them(own):
     most = max(len(set(threading.enumerate()) - threads) for _ in run)
     assert most <= 4 + own.live
     run.close()
+
+
+class IdleWords(deque):
+    """The words of idle places; the first one to be said waits until an item that comes just then is known."""
+
+    def __init__(self, on_word):
+        super().__init__()
+        self._on_word = on_word
+
+    def append(self, word):
+        super().append(word)
+        on_word, self._on_word = self._on_word, lambda: None
+        on_word()
+
+
+class TakenBack:
+    """The tokens of a pool; what comes while the first one that is taken back is on its way is known before."""
+
+    def __init__(self, tokens, on_token):
+        self.put, self.get, self._get_nowait, self._on_token = tokens.put, tokens.get, tokens.get_nowait, on_token
+
+    def get_nowait(self):
+        token = self._get_nowait()
+        on_token, self._on_token = self._on_token, lambda: None
+        on_token()
+        return token
+
+
+def test_g06_a_place_that_was_woken_for_one_item_and_took_another_leaves_nobody_stranded():
+    # A place says that it is idle and looks once more; meanwhile the first item comes, and with the word the place is
+    # woken for it. It takes that item, and before it takes back the token, the second comes: the place counts as being
+    # on its way to that one. Both items need each other.
+    gates = [threading.Event(), threading.Event()]
+    both = threading.Barrier(2)
+
+    def source():
+        yield 0
+        for item, gate in enumerate(gates, 1):
+            gate.wait(20)
+            yield item
+
+    def call(i):
+        if i > 0:
+            both.wait(20)
+        return i
+
+    run = ordered_map(call, source(), concurrency=2, live=True)
+    pool = run._run.job.pool
+    told = []
+    notify = pool.notify
+
+    def telling(chunks):
+        notify(chunks)
+        told.append(chunks)
+
+    def let(gate):
+        before = len(told)
+        gate.set()
+        wait_until(lambda: len(told) > before)
+
+    pool.notify = telling
+    pool._idle = IdleWords(lambda: let(gates[0]))
+    pool._tokens = TakenBack(pool._tokens, lambda: let(gates[1]))
+    assert list(run) == [0, 1, 2]
 
 
 def test_g19_a_pool_of_our_own_is_shut_down():

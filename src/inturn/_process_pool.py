@@ -179,7 +179,6 @@ class Station:
                 worker = pool.start_process()
             except OSError as error:
                 if pool.goes_without(self, error.with_traceback(None)):
-                    pool.notify(max(1, self._job.window.available()))
                     return False
                 break
             except Exception as error:  # what cannot be pickled may refuse in any way

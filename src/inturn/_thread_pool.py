@@ -126,6 +126,7 @@ class ThreadPlace(CallThread):
             try:
                 if self.coming:
                     pool.arrived()
+                pool.notify(1)  # some may count on this place
                 self.station.close()
             finally:
                 if stays:  # else the warden has released it
@@ -195,22 +196,27 @@ class ThreadPool:
         return bool(self._idle or self._permits)
 
     def notify(self, chunks: int) -> None:
-        while chunks > 0 and self._wanting():
+        more = chunks > 0
+        while more:
             self._waking.append(None)
             try:
-                while self._wanting() and self._wake():
-                    pass
+                while (chunks > 0 and self._idle) or self._wanting():
+                    if not self._wake():
+                        break
+                    chunks -= 1
             finally:
                 self._waking.pop()
-            fence()  # whoever claimed meanwhile has left it to us
-            if self._waking:
-                return
+            fence()
+            more = not self._waking and self._wanting()  # what others have left to us meanwhile
 
     def _wanting(self) -> bool:
-        """Whether there is more to claim than places on their way to it, and a place to be had."""
+        """Whether there is more to claim than places on their way to it, and another to be had."""
         return self.hungry() and not self.job.stopped and self.job.window.available() > len(self._coming)
 
     def _wake(self) -> bool:
+        """One place more is on its way, unless none can be had or there is nothing for it."""
+        if self.job.stopped:
+            return False
         self._coming.append(None)
         try:
             self._idle.pop()
@@ -225,6 +231,8 @@ class ThreadPool:
         return True
 
     def _start(self) -> bool:
+        if self.job.window.available() < len(self._coming):
+            return False
         try:
             self._permits.pop()
         except IndexError:
@@ -287,10 +295,11 @@ class ThreadPool:
         window = self.job.window
         with self.lock:
             chunk = window.claim()
-            left = window.available()
             if place.coming:
                 place.coming = False
                 self.arrived()
+                fence()  # who adds an item finds that nobody is on the way to it, or is it found here
+            left = window.available()
         # Whoever leaves something wakes the next, since how many chunks there are was a guess when the items came; but
         # who is just waking others goes on while there is something left, and may find that this thread needs no help.
         if left > len(self._coming):
@@ -314,6 +323,7 @@ class ThreadPool:
             try:
                 self._tokens.get_nowait()
                 self.arrived()
+                self.notify(1)  # who gave it counts on this place
                 return
             except Empty:
                 sleep(0)  # its giver is between taking the word and giving the token: let it run
