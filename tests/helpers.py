@@ -19,6 +19,7 @@ from typing import Any
 import inturn
 
 LIMIT = 10.0  # seconds; never reached by a test that passes, however loaded the machine
+SHORT = 0.75  # seconds: a time limit that is to expire; no call that is merely held up by the load takes as long
 
 
 class Gate:

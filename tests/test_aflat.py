@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import flat_calls as calls
 from flat_calls import Oops
+from helpers import SHORT
 from inturn import SKIP, Failure, Processes, Report, Retry, Threads, ordered_aflat_map, retry, sentinel
 from loops import collect, run, settled, stream, virtual
 
@@ -367,9 +368,9 @@ def test_g17_time_spent_waiting_for_room_does_not_count(run):
             yield n
 
     async def main():
-        async with ordered_aflat_map(produce, range(3), timeout=0.2, concurrency=3, buffer=1) as elements:
+        async with ordered_aflat_map(produce, range(3), timeout=SHORT, concurrency=3, buffer=1) as elements:
             assert await anext(elements) == 0
-            await asyncio.sleep(0.5)  # longer than any of them may produce
+            await asyncio.sleep(1.5 * SHORT)  # longer than any of them may produce
             assert await collect(elements) == [*range(1, 10), *range(10), *range(10)]
 
     run(main)
@@ -389,7 +390,7 @@ def test_g17_a_generator_that_does_not_heed_its_cancellation_is_given_up(run):
                         pass
             yield "late"
 
-        elements = ordered_aflat_map(produce, range(2), timeout=0.05, concurrency=1, on_error="skip")
+        elements = ordered_aflat_map(produce, range(2), timeout=SHORT, concurrency=1, on_error="skip")
         assert await collect_open(elements, 3) == [0, 1, "late"]
         assert elements.stats.abandoned == 1
         stubborn.set()

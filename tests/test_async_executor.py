@@ -14,7 +14,7 @@ import pytest
 
 import inturn
 from calls import Oops, double
-from helpers import Gate, Tally
+from helpers import SHORT, Gate, Tally
 from inturn import Failure, Threads, ordered_amap, retry
 from loops import Steps, collect, run, run_in, settled, stream
 
@@ -144,7 +144,7 @@ def test_g17_a_time_limit_gives_the_thread_up(run):
                 gate.wait()
             return x
 
-        got = await collect(ordered_amap(fn, range(4), executor="thread", timeout=0.05, on_error="return"))
+        got = await collect(ordered_amap(fn, range(4), executor="thread", timeout=SHORT, on_error="return"))
         assert [x if isinstance(x, int) else type(x.error) for x in got] == [0, TimeoutError, 2, 3]
         gate.open()
 

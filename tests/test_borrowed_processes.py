@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from calls import double
-from helpers import takes
+from helpers import SHORT, takes
 from inturn import ordered_map
 from test_processes import NoPickle, NoUnpickle, give, make, raising, same, throw
 
@@ -121,11 +121,11 @@ def test_large_payloads_travel(forked):
 
 
 def test_g17_an_item_that_takes_too_long_is_given_up(forked):
-    results = list(ordered_map(partial(nap_at, 2), range(5), executor=forked, timeout=0.3, on_error="return"))
+    results = list(ordered_map(partial(nap_at, 2), range(5), executor=forked, timeout=SHORT, on_error="return"))
     assert [type(each) for each in results].count(int) == 4
     assert isinstance(results[2].error, TimeoutError)
 
 
 def nap_at(slow, i):
-    time.sleep(1.0 if i == slow else 0)
+    time.sleep(2 * SHORT if i == slow else 0)
     return i

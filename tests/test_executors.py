@@ -17,6 +17,7 @@ import pytest
 from calls import Oops, double, fail_at, same
 from drivers import DRIVERS, DuckExecutor, Runner
 from helpers import (
+    SHORT,
     Background,
     Gate,
     Meter,
@@ -560,7 +561,7 @@ def test_g28_when_the_place_of_a_call_given_up_cannot_be_taken_the_run_ends_with
     stuck = Gate()
     scarce(2)  # one to call, one to watch the clock
     run = ordered_map(
-        lambda i: stuck.wait() if i == 1 else i, range(9), concurrency=1, window=9, timeout=0.1, on_error="skip"
+        lambda i: stuck.wait() if i == 1 else i, range(9), concurrency=1, window=9, timeout=SHORT, on_error="skip"
     )
     results, error = until_error(run)
     assert results == [0]

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from helpers import Background, Gate, Meter, Source, Tally, Thing, absence, takes, wait_until
+from helpers import SHORT, Background, Gate, Meter, Source, Tally, Thing, absence, takes, wait_until
 from inturn import SKIP, Failure, Report, Retry, Threads, ordered_flat_map, ordered_map, retry, sentinel
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -131,7 +131,7 @@ def test_the_heads_elements_are_delivered_as_they_are_produced():
 
 
 def test_the_first_element_arrives_after_the_time_of_one_element():
-    with takes(less_than=2.0), ordered_flat_map(patient, [5.0], concurrency=1) as run:
+    with takes(less_than=5), ordered_flat_map(patient, [5.0], concurrency=1) as run:
         assert next(run) == "first"
         run.close
         patient.gate.open()
@@ -639,7 +639,7 @@ def test_g17_an_item_that_produces_longer_fails_after_the_elements_it_has_made(n
         finally:
             closed.add(x)
 
-    run = ordered_flat_map(produce, range(3), timeout=0.1, concurrency=2, on_error="return", buffer=buffer)
+    run = ordered_flat_map(produce, range(3), timeout=SHORT, concurrency=2, on_error="return", buffer=buffer)
     got = list(run)
     failure = got.pop(-2)
     assert got == [0, *((1, k) for k in range(n)), 2]
@@ -651,9 +651,9 @@ def test_g17_an_item_that_produces_longer_fails_after_the_elements_it_has_made(n
 
 
 def test_g17_time_spent_waiting_for_room_does_not_count():
-    with ordered_flat_map(lambda x: range(20), range(3), timeout=0.1, concurrency=3, buffer=1) as run:
+    with ordered_flat_map(lambda x: range(20), range(3), timeout=SHORT, concurrency=3, buffer=1) as run:
         assert next(run) == 0
-        absence(0.5)
+        absence(1.5 * SHORT)
         assert list(run) == [*range(1, 20), *range(20), *range(20)]
         assert run.stats.abandoned == 0
 
@@ -661,12 +661,12 @@ def test_g17_time_spent_waiting_for_room_does_not_count():
 def test_g17_the_time_of_all_elements_of_an_item_counts_together():
     def produce(x):
         for n in count():
-            time.sleep(0.02)  # its duration is the point
+            time.sleep(0.1)  # its duration is the point
             yield n
 
-    run = ordered_flat_map(produce, [0], timeout=0.2, on_error="return", buffer=3)
+    run = ordered_flat_map(produce, [0], timeout=SHORT, on_error="return", buffer=3)
     *elements, failure = run
-    assert 1 <= len(elements) <= 10
+    assert 1 <= len(elements) <= SHORT / 0.1
     assert isinstance(failure.error, TimeoutError)
     run.close()
 
@@ -682,7 +682,9 @@ def test_g17_an_item_that_was_given_up_before_its_first_element_runs_again_and_k
         with meter:
             yield from [x] * 5
 
-    run = ordered_flat_map(produce, range(8), timeout=0.5, concurrency=concurrency, buffer=1, on_error=POLICIES[policy])
+    run = ordered_flat_map(
+        produce, range(8), timeout=SHORT, concurrency=concurrency, buffer=1, on_error=POLICIES[policy]
+    )
     assert list(run) == [x for x in range(8) for _ in range(5)]
     assert run.stats.abandoned == 2
     assert run.stats.retried == 2
@@ -698,10 +700,10 @@ def test_g18_when_the_deadline_is_over_what_is_ready_is_delivered_first():
             yield made.add(n)
         gate.wait()
 
-    run = ordered_flat_map(produce, [0], deadline=0.3)
+    run = ordered_flat_map(produce, [0], deadline=SHORT)
     assert next(run) == 0
     made.wait(3)
-    absence(0.4)
+    absence(SHORT)
     assert [next(run), next(run)] == [1, 2]
     with pytest.raises(TimeoutError, match="deadline"):
         next(run)

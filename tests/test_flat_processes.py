@@ -9,7 +9,7 @@ import pytest
 
 import flat_calls as calls
 from flat_calls import Oops
-from helpers import absence, takes, wait_until
+from helpers import SHORT, absence, takes, wait_until
 from inturn import Failure, Processes, Retry, WorkerDied, ordered_flat_map, retry, sentinel
 
 pytestmark = pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="worker processes need POSIX")
@@ -188,7 +188,7 @@ def test_g24_an_item_whose_worker_died_before_its_first_element_runs_again_in_it
 @pytest.mark.parametrize("n", [0, 1, 5])
 @pytest.mark.parametrize("buffer", [1, 64])
 def test_g17_an_item_that_produces_longer_fails_after_the_elements_it_has_made(n, buffer):
-    run = flat(partial(calls.stuck_after, n, 1), range(3), timeout=0.3, buffer=buffer, on_error="return")
+    run = flat(partial(calls.stuck_after, n, 1), range(3), timeout=SHORT, buffer=buffer, on_error="return")
     got = list(run)
     failure = got.pop(2 * n)
     assert got == [(x, k) for x in range(3) for k in range(n)]
@@ -198,15 +198,15 @@ def test_g17_an_item_that_produces_longer_fails_after_the_elements_it_has_made(n
 
 
 def test_g17_time_spent_waiting_for_room_does_not_count():
-    with flat(calls.numbers, [20, 20, 20], timeout=0.3, concurrency=3, buffer=1) as run:
+    with flat(calls.numbers, [20, 20, 20], timeout=SHORT, concurrency=3, buffer=1) as run:
         assert next(run) == 0
-        absence(0.8)
+        absence(1.5 * SHORT)
         assert list(run) == [*range(1, 20), *range(20), *range(20)]
 
 
 @pytest.mark.parametrize("policy", [retry(attempts=4, backoff=0), lambda failure: Retry()])
 def test_g17_an_item_that_was_killed_before_its_first_element_runs_again_in_its_place(policy, tmp_path):
-    run = flat(partial(calls.stuck_at_first, str(tmp_path)), range(5), buffer=1, timeout=0.3, on_error=policy)
+    run = flat(partial(calls.stuck_at_first, str(tmp_path)), range(5), buffer=1, timeout=SHORT, on_error=policy)
     assert list(run) == [x for x in range(5) for _ in range(20)]
     assert run.stats.retried == 2
 

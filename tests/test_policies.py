@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from calls import Oops, double, fail_at, pair, same
-from helpers import Background, Gate, Source, Tally, absence, spend, takes, wait_until
+from helpers import SHORT, Background, Gate, Source, Tally, absence, spend, takes, wait_until
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 
 ITEMS = 12
@@ -405,8 +405,8 @@ def test_retry_policy_may_be_as_patient_as_one_likes(kinds):
 def test_retry_policy_pauses_of_several_items_overlap(apart):
     """One worker: it gets to every item before the first pause is over."""
     log = Tally()
-    policy = retry(attempts=2, backoff=0.4, jitter=False)
-    with takes(at_least=0.39, less_than=2.5):
+    policy = retry(attempts=2, backoff=1.0, jitter=False)
+    with takes(at_least=0.95, less_than=5):
         run = apart.map(times(2, log), range(8), concurrency=1, window=8, on_error=policy)
         assert list(run) == list(range(0, 16, 2))
     assert [attempt for _, attempt in log.seen] == [1] * 8 + [2] * 8
@@ -455,7 +455,7 @@ def test_a_pausing_item_occupies_no_worker(apart):
         log.add(i)
         return flaky(i) if i == 0 else 2 * i
 
-    run = apart.map(call, range(6), concurrency=1, window=6, on_error=retry(backoff=0.3, jitter=False))
+    run = apart.map(call, range(6), concurrency=1, window=6, on_error=retry(backoff=SHORT, jitter=False))
     assert list(run) == [0, 2, 4, 6, 8, 10]
     assert log.seen == [0, 1, 2, 3, 4, 5, 0]
 
@@ -468,7 +468,7 @@ def test_a_pausing_item_keeps_its_place_in_the_window(apart):
         paused.add(i)
         return flaky(i) if i == 0 else 2 * i
 
-    run = apart.map(call, source, window=5, on_error=retry(backoff=0.3, jitter=False))
+    run = apart.map(call, source, window=5, on_error=retry(backoff=SHORT, jitter=False))
     assert [next(run) for _ in range(3)] == [0, 2, 4]
     assert source.pulls <= 5 + 3
     assert set(paused.seen[:5]) == {0, 1, 2, 3, 4}

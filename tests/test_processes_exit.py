@@ -77,7 +77,7 @@ def test_g14_ctrl_c_gives_one_traceback_and_leaves_no_worker(tmp_path, method, w
         assert script.err.count("Traceback") == 1, script.err
         assert script.err.rstrip().endswith("KeyboardInterrupt")
         assert script.code == -signal.SIGINT
-        assert script.seconds < 1.5  # it is under a second on an idle machine
+        assert script.seconds < 3  # it is under a second on an idle machine
         wait_for_the_end_of(workers, 1)
 
 
@@ -95,7 +95,7 @@ def test_g15_at_exit_workers_are_killed_after_their_grace(tmp_path, method):
         workers = pids(tmp_path)
         script.end()
         assert (script.err, script.code) == ("", 0)
-        assert script.seconds < 2.5
+        assert script.seconds < 4
         wait_for_the_end_of(workers, 1)
 
 

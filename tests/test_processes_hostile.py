@@ -14,7 +14,7 @@ import time
 import pytest
 
 from calls import double
-from helpers import LIMIT, Background, Script, absence, takes, wait_until
+from helpers import LIMIT, SHORT, Background, Script, absence, takes, wait_until
 from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map
 from inturn._wire import LENGTH, Recall
 
@@ -176,7 +176,7 @@ def stops_itself(i):
 
 def test_g17_a_stopped_worker_is_killed_and_replaced():
     results = list(
-        ordered_map(stops_itself, range(4), executor=FORK, concurrency=1, timeout=0.3, on_error="return", window=4)
+        ordered_map(stops_itself, range(4), executor=FORK, concurrency=1, timeout=SHORT, on_error="return", window=4)
     )
     assert isinstance(results.pop(1).error, TimeoutError)
     assert results == [0, 2, 3]

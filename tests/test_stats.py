@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from calls import double, fail_at, same
-from helpers import Background, Gate, Source, Tally, absence, primed, shown, spend, wait_until
+from helpers import SHORT, Background, Gate, Source, Tally, absence, primed, shown, spend, wait_until
 from inturn import SKIP, Stats, ordered_map, retry
 
 COUNTS = ("pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned")
@@ -178,20 +178,20 @@ def test_stats_elapsed_counts_from_the_first_next(kinds):
 
 
 def test_stats_tell_the_time_spent_waiting_for_the_head(apart):
-    run = apart.map(lambda i: spend(0.2), range(2), concurrency=1)
+    run = apart.map(lambda i: spend(SHORT), range(2), concurrency=1)
     list(run)
     stats = run.stats
-    assert 0.3 < stats.blocked_on_head < 5
-    assert stats.blocked_on_source < 0.15
-    assert stats.blocked_on_consumer < 0.15
+    assert 1.5 * SHORT < stats.blocked_on_head < 5
+    assert stats.blocked_on_source < SHORT
+    assert stats.blocked_on_consumer < SHORT
 
 
 def test_stats_tell_the_time_spent_waiting_for_the_source(apart):
-    run = apart.map(double, Source(range(3), lambda k: spend(0.15)))
+    run = apart.map(double, Source(range(3), lambda k: spend(SHORT / 2)))
     list(run)
     stats = run.stats
-    assert 0.3 < stats.blocked_on_source < 5
-    assert stats.blocked_on_consumer < 0.15
+    assert SHORT < stats.blocked_on_source < 5
+    assert stats.blocked_on_consumer < SHORT
 
 
 def test_stats_tell_the_time_spent_waiting_for_the_consumer(apart):

@@ -8,11 +8,10 @@ from functools import partial
 import pytest
 
 from calls import Oops, double, fail_at, same
-from helpers import Background, Gate, Meter, Source, Tally, absence, primed, spend, takes, wait_until
+from helpers import SHORT, Background, Gate, Meter, Source, Tally, absence, primed, spend, takes, wait_until
 from inturn import Retry, ordered_map, retry, sentinel
 
-SHORT = 0.15  # seconds: a timeout that is to expire
-BRIEF = 0.6  # seconds: a timeout that calls of a tenth of a second stay well below
+BRIEF = 1.5  # seconds: a timeout that calls of a tenth of a second stay well below
 
 # 17: timeout
 
@@ -81,7 +80,7 @@ def test_g17_the_queue_of_an_executor_that_is_not_ours_does_not_count():
         blocker = executor.submit(busy.wait)
         run = ordered_map(double, range(3), executor=executor, timeout=SHORT)
         consumer = Background(list, run)
-        absence(2 * SHORT)
+        absence(1.5 * SHORT)
         busy.open()
         assert consumer.result() == [0, 2, 4]
         blocker.result()
@@ -91,7 +90,7 @@ def test_g17_the_queue_of_an_executor_that_is_not_ours_does_not_count():
 def test_g17_the_time_of_the_consumer_does_not_count(kinds):
     for result in kinds.map(same, range(3), window=3, timeout=SHORT):
         if result == 0:
-            absence(2 * SHORT)  # the others are ready, and older than the timeout
+            absence(1.5 * SHORT)  # the others are ready, and older than the timeout
 
 
 def test_g17_the_clock_of_an_item_is_its_own_and_not_its_chunk_mates(apart):
@@ -154,7 +153,7 @@ def test_g17_a_call_given_up_does_not_count_as_concurrency(refilling):
             meeting.wait(10)
         return i
 
-    run = refilling.map(call, range(8), concurrency=2, window=8, timeout=SHORT * 3, on_error="skip")
+    run = refilling.map(call, range(8), concurrency=2, window=8, timeout=SHORT, on_error="skip")
     assert list(run) == [2, 3, 4, 5, 6, 7]
     assert meter.peak == 2
     stats = run.stats
@@ -211,7 +210,7 @@ def test_g17_a_pause_between_attempts_does_not_count(apart):
             raise Oops
         return i
 
-    run = apart.map(call, [7], timeout=SHORT, on_error=retry(backoff=2 * SHORT, factor=1, jitter=False))
+    run = apart.map(call, [7], timeout=SHORT, on_error=retry(backoff=1.5 * SHORT, factor=1, jitter=False))
     assert list(run) == [7]
 
 
@@ -258,7 +257,7 @@ def test_g17_many_items_may_time_out_at_once(refilling):
 
 def test_g18_a_deadline_ends_the_run_when_the_head_is_not_ready(apart):
     stuck = Gate()
-    run = apart.map(lambda i: stuck.wait() if i == 2 else i, itertools.count(), window=5, deadline=1.0)
+    run = apart.map(lambda i: stuck.wait() if i == 2 else i, itertools.count(), window=5, deadline=SHORT)
     assert [next(run), next(run)] == [0, 1]
     with takes(less_than=5), pytest.raises(TimeoutError):
         next(run)
@@ -269,8 +268,8 @@ def test_g18_a_deadline_ends_the_run_when_the_head_is_not_ready(apart):
 
 
 def test_g18_the_deadline_counts_from_the_first_next(kinds):
-    run = kinds.map(double, range(3), deadline=0.3)
-    absence(0.4)
+    run = kinds.map(double, range(3), deadline=SHORT)
+    absence(1.5 * SHORT)
     assert list(run) == [0, 2, 4]
 
 
@@ -282,10 +281,10 @@ def test_g18_results_that_are_ready_are_still_delivered_after_the_deadline(apart
             stuck.wait()
         return ended.add(i)
 
-    run, source = primed(apart, call, window=10, concurrency=2, deadline=0.5)
+    run, source = primed(apart, call, window=10, concurrency=2, deadline=SHORT)
     ended.wait(9)  # all but the stuck one
     wait_until(lambda: run.stats.running == 1)
-    absence(0.6)  # past the deadline
+    absence(SHORT)  # past the deadline
     pulls = source.pulls
     assert [next(run) for _ in range(4)] == [1, 2, 3, 4]
     with pytest.raises(TimeoutError):
@@ -305,9 +304,9 @@ def test_g18_nothing_is_pulled_or_started_after_the_deadline(apart):
             back.wait()
         return i
 
-    run, source = primed(apart, call, window=10, concurrency=2, deadline=0.4)
+    run, source = primed(apart, call, window=10, concurrency=2, deadline=SHORT)
     started.wait(3)
-    absence(0.5)  # past the deadline
+    absence(SHORT)  # past the deadline
     back.open()
     wait_until(lambda: run.stats.running == 0)
     pulls = source.pulls
@@ -331,10 +330,10 @@ def test_g18_no_policy_applies_to_a_deadline(apart):
 
 def test_g18_a_deadline_holds_in_serial_between_calls():
     calls = Tally()
-    run = ordered_map(lambda i: spend(0.1) or calls.add(i), itertools.count(), executor="serial", deadline=0.35)
+    run = ordered_map(lambda i: spend(0.3) or calls.add(i), itertools.count(), executor="serial", deadline=1.0)
     with pytest.raises(TimeoutError):
         list(run)
-    assert 2 <= len(calls) <= 5
+    assert 1 <= len(calls) <= 4
     assert next(run, "over") == "over"
 
 
@@ -357,7 +356,7 @@ def test_g18_a_deadline_is_raised_while_a_live_source_blocks(apart):
         yield 1
         more.wait()
 
-    run = apart.map(double, source(), live=True, deadline=0.3)
+    run = apart.map(double, source(), live=True, deadline=SHORT)
     assert next(run) == 2
     with takes(less_than=5), pytest.raises(TimeoutError):
         next(run)

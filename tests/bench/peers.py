@@ -68,14 +68,21 @@ def _streamable(fn: Any, items: Any, workers: int, consume: Consume) -> Any:
 
 def _joblib(backend: str, fn: Any, items: Any, workers: int, consume: Consume) -> Any:
     from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
 
     parallel = Parallel(n_jobs=workers, backend=backend, return_as="generator")
-    return consume(parallel(delayed(fn)(item) for item in items))
+    try:
+        return consume(parallel(delayed(fn)(item) for item in items))
+    finally:
+        if backend == "loky":  # else its workers and threads stay for minutes
+            get_reusable_executor().shutdown(wait=True)
 
 
 def _mpire(kind: str, fn: Any, items: Any, workers: int, consume: Consume) -> Any:
+    import tqdm
     from mpire import WorkerPool
 
+    tqdm.tqdm.monitor_interval = 0  # else a thread stays
     one = [(item,) for item in items] if isinstance(items, list) and items and isinstance(items[0], tuple) else items
     with WorkerPool(n_jobs=workers, start_method="threading" if kind == "thread" else "fork") as pool:
         return consume(pool.imap(fn, one))

@@ -1,4 +1,4 @@
-"""Rows about threads: P1, P4, P6, P7, P10, P12."""
+"""Rows about threads, and some about both threads and processes: P1, P4, P6, P7, P10, P12."""
 
 from __future__ import annotations
 
@@ -172,8 +172,12 @@ def live(plan: Plan) -> Table:
     return Table("ms that a due result waits, at worst", figures, goals)
 
 
-@row("P10", "threads, cost jumps from 1 µs to 200 ms without warning, 4 workers")
-def jump(plan: Plan) -> Table:
+@row("P10", "cost jumps from 1 µs to 200 ms without warning, 4 workers")
+def jump(plan: Plan) -> list[Table]:
+    return [_jump(plan, "threads", ours), _jump(plan, "processes", our_processes())]
+
+
+def _jump(plan: Plan, kind: str, peer: Callable[..., Any]) -> Table:
     slow = plan.size(8, 4)
     run_of = [0.0] * 5000 + [0.2] * 5  # thousands of tiny ones, then five slow ones at once
     alone = [0.0] * 997 + [0.2]  # now and then a slow one
@@ -185,10 +189,10 @@ def jump(plan: Plan) -> Table:
             waits.setdefault(name, []).append(work.worst_lateness(results) * 1e3)
 
         started = time.perf_counter()
-        ours(work.sleep_if_any, items, 4, consume, **options)
+        peer(work.sleep_if_any, items, 4, consume, **options)
         return time.perf_counter() - started
 
-    options = {
+    options: dict[str, dict[str, int]] = {
         "inturn": {},
         "inturn, chunksize=1": {"chunksize": 1},
         "inturn, window=4096": {"window": 4096},
@@ -213,6 +217,7 @@ def jump(plan: Plan) -> Table:
             Goal("no due result waits longer than the time box (10 ms), in ms", late["inturn"], most=10),
             Goal("the same, with window=4096, in ms", late["inturn, window=4096"], most=10),
         ],
+        title=f"cost jumps from 1 µs to 200 ms, {kind}",
     )
 
 
