@@ -987,7 +987,7 @@ def test_g16_an_exception_of_a_signal_handler_ends_the_run(overlapping):
 @posix
 @pytest.mark.drivers("a loop has its own way for signals", in_loop=False)
 @pytest.mark.parametrize("window", [6, None])
-def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, window):
+def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, window, monkeypatch):
     """At random moments of a busy loop; where it landed in the library the run has ended, and cleanly.
 
     Or it landed in front of the first `try`, where CPython may raise too: then nothing has been taken, nor is it lost.
@@ -999,9 +999,11 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
     def handler():
         raise SoftLimit
 
+    lost = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: lost.append(args.exc_type))
     executor = inside.executor(2)
     for _ in range(60):
-        # The source has an end: what lands in a callback of the garbage collector is seen by nobody.
+        # The source has an end: what lands in a callback of a weak reference or of the garbage collector is lost.
         run = inside.map(double, range(200_000), window=window, concurrency=2, executor=executor)
         results = []
         within = False
@@ -1023,6 +1025,7 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
             run.close()
         assert next(run, "over") == "over"
     assert landed > 10
+    assert set(lost) <= {SoftLimit}
 
 
 class Signalling:
