@@ -10,6 +10,7 @@ import threading
 import traceback
 import types
 import weakref
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -1026,6 +1027,27 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
         assert next(run, "over") == "over"
     assert landed > 10
     assert set(lost) <= {SoftLimit}
+
+
+class Interrupted(deque):
+    """Whoever takes its word is interrupted just then."""
+
+    def pop(self):
+        super().pop()
+        raise SoftLimit
+
+
+def test_g16_an_interrupt_while_the_feeder_is_woken_does_not_leave_it_asleep():
+    run = ordered_map(same, itertools.count(), live=True, window=2)
+    assert next(run) == 0
+    feeder = run._feeder
+    wait_until(lambda: run.stats.pulled == 3 and len(feeder._resting) == 1)
+    feeder._resting = Interrupted(feeder._resting)
+    with pytest.raises(SoftLimit):
+        next(run)
+    assert next(run, "over") == "over"
+    with takes(less_than=5):
+        run.close()
 
 
 class Signalling:

@@ -35,7 +35,7 @@ from typing import Any, Final
 from . import _process_main
 from ._process_start import new_process, owned, starting
 from ._segments import Memory
-from ._wire import LENGTH, Bell, Recall, frame
+from ._wire import LENGTH, Bell, End, Recall, frame
 
 __all__ = ["GRACE_S", "Event", "Handle"]
 
@@ -86,12 +86,13 @@ class Handle:
             control, recall = os.pipe()
             childs_control = Connection(control, writable=False)
             undo.callback(childs_control.close)
-            undo.callback(os.close, recall)
+            asking = End(recall)
+            undo.callback(asking.close)
             self.down = Memory.create()
             undo.callback(self.down.close)
             self.up = Memory.create()
             undo.callback(self.up.close)
-            self._owned = {self.down, self.up, _Descriptor(ours.fileno()), _Descriptor(recall)}
+            self._owned = {self.down, self.up, _Descriptor(ours.fileno()), asking}
             owned.update(self._owned)
             undo.callback(owned.difference_update, self._owned)
             childs = [Connection(theirs.detach()), childs_control, *map(_lent, (self.down.fd, self.up.fd))]
@@ -106,7 +107,7 @@ class Handle:
             self._link = ours.detach()
             os.set_blocking(self._link, False)
             os.set_blocking(recall, False)
-            self.recall = Recall(recall)
+            self.recall = Recall(asking)
         self._tells = self._process.sentinel if self._pidfd is None else self._pidfd
         self._poller = select.poll()
         self._poller.register(self._link, select.POLLIN)
@@ -278,8 +279,9 @@ class Handle:
         """Let go of everything; the process has ended."""
         with starting(""):
             owned.difference_update(self._owned)
+            self._owned.clear()
+            self.recall.close()
             os.close(self._link)
-            os.close(self.recall.take())
             if self._pidfd is not None:
                 os.close(self._pidfd)
             self.down.close()

@@ -139,9 +139,10 @@ class ProcessPool(ThreadPool):
 
     def stop(self) -> None:
         super().stop()
-        bell, self.bell = self.bell, None
+        bell = self.bell
         if bell is not None:
-            bell.ring()
+            bell.ring()  # first: an interrupt in between would leave nobody who could
+            self.bell = None
 
 
 class Station:

@@ -109,8 +109,12 @@ class Feeder:
     def start(self) -> None:
         self._thread.start()
 
+    def stop(self) -> None:
+        """The run is over; from anywhere, and whatever an interrupt has left undone in `room`."""
+        self._bell.put(None)
+
     def room(self) -> None:
-        """The consumer has taken something, or the run is over; from anywhere."""
+        """The consumer has taken something."""
         fence()
         if self._resting:
             try:

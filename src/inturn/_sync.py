@@ -234,7 +234,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             self._run.end()
         finally:
             if self._feeder is not None:
-                self._feeder.room()
+                self._feeder.stop()
             job.pool.retire()
 
     def _join(self) -> None:
@@ -271,7 +271,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             finally:
                 del self._consumer[None]
         if self._feeder is not None:
-            self._feeder.room()
+            self._feeder.stop()
 
     def __enter__(self) -> OrderedMap[R_co]:
         return self
@@ -287,7 +287,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
                 run.job.stop()
                 run.window.clear()  # nobody is the consumer any more
                 if self._feeder is not None:
-                    self._feeder.room()
+                    self._feeder.stop()
         except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass
 

@@ -3,19 +3,17 @@
 A message on the link is eight bytes of length and a pickle. The worker's end blocks; the parent's end does not, since
 the parent waits for other things besides (see `_process_handle.Handle`).
 
-Both `Bell` and `Recall` may be used from anywhere: they take no lock. Who uses the descriptor has taken it out of a
-deque, so it is never closed, and its number never given to another file, under a writer's hands.
+Both `Bell` and `Recall` may be used from anywhere, as often as one likes: they take no lock, and an interrupt in their
+midst leaves nothing undone that doing it again would not do.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-import time
-from collections import deque
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["LENGTH", "Bell", "Recall", "frame", "read", "receive", "send"]
+__all__ = ["LENGTH", "Bell", "End", "Recall", "frame", "read", "receive", "send"]
 
 LENGTH: Final = struct.Struct("<q")
 
@@ -57,64 +55,58 @@ def read(fd: int, size: int) -> bytes | bytearray:
 # ---- to be used from anywhere --------------------------------------------------------------------
 
 
+class End:
+    """A descriptor to write to, which is closed when nobody holds it any more, and so never under a writer's hands."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close it now: nobody else can hold it."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
+
+
 class Recall:
     """The writing end of a pipe into a worker: asks it to hand back what it has not started of a chunk."""
 
-    __slots__ = ("_fds", "_wanted")
+    __slots__ = ("_end",)
 
-    def __init__(self, fd: int) -> None:
-        self._fds = deque([fd])
-        self._wanted: deque[int] = deque()
+    def __init__(self, end: End) -> None:
+        self._end: End | None = end
 
     def __call__(self, serial: int) -> None:
-        self._wanted.append(serial)
-        while self._wanted:  # looked at again after the descriptor is back: somebody may have come meanwhile
+        end = self._end
+        if end is not None:
             try:
-                fd = self._fds.pop()
-            except IndexError:
-                return  # closed, or whoever is asking just now asks for us too
-            try:
-                while self._wanted:
-                    os.write(fd, LENGTH.pack(self._wanted.popleft()))
-            except (OSError, IndexError):
-                pass  # the worker is gone, or has been asked a thousand times; an interrupted handler's has been taken
-            finally:
-                self._fds.append(fd)
+                os.write(end.fd, LENGTH.pack(serial))
+            except OSError:
+                pass  # the worker is gone, or has been asked a thousand times
 
-    def take(self) -> int:
-        """The descriptor, to be closed (by the place's thread only, once)."""
-        while True:
-            try:
-                return self._fds.pop()
-            except IndexError:  # somebody is in the midst of a write, which does not block
-                time.sleep(0)
+    def close(self) -> None:
+        """Let go of the descriptor: the worker is gone."""
+        self._end = None
 
 
 class Bell:
-    """Rung once, when the run is over: from then on `listening` is readable, for every place that polls it."""
+    """Rung when the run is over: from then on `listening` is readable, for every place that polls it."""
 
     __slots__ = ("__weakref__", "_ringing", "listening")
 
     def __init__(self) -> None:
-        self.listening, ringing = os.pipe()
-        self._ringing = deque([ringing])
+        self.listening, self._ringing = os.pipe()
 
     def ring(self) -> None:
-        try:
-            fd = self._ringing.pop()
-        except IndexError:
-            return
-        try:
-            os.write(fd, b".")  # closing it would not do: a forked child may hold another copy
-        finally:
-            os.close(fd)
+        os.write(self._ringing, b".")  # closing it would not do: a forked child may hold another copy
 
     def __del__(self) -> None:
-        while True:
-            try:
-                os.close(self._ringing.pop())
-            except (AttributeError, IndexError):
-                break
-        fd: Any = getattr(self, "listening", None)
-        if fd is not None:
-            os.close(fd)
+        try:
+            os.close(self.listening)
+            os.close(self._ringing)
+        except AttributeError:  # there was no descriptor to be had
+            pass
