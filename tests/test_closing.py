@@ -1026,7 +1026,8 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
             run.close()
         assert next(run, "over") == "over"
     assert landed > 10
-    assert set(lost) <= {SoftLimit}
+    # If it lands in `Thread.start`, `threading` forgets that it has started a thread, which finds itself unknown.
+    assert set(lost) <= {SoftLimit, KeyError}
 
 
 class Interrupted(deque):

@@ -33,6 +33,7 @@ from itertools import repeat
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._alarm import start
 from ._chunk import Chunk
 from ._flight import Flight, Rescuer
 from ._outcome import Kind, from_handler
@@ -278,7 +279,7 @@ class Borrowed:
         flight.rescued = True
         if flight.future is not None:
             flight.future.cancel()
-        Rescuer(flight).start()
+        start(Rescuer(flight))
         return True
 
     # ---- the end ---------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class FlatRun(Run):
         assert isinstance(lane, Lane)
         if lane.phase is not Phase.UNDECIDED:
             return False
-        self.job.retried += 1
+        self.job.retried.add(1)
         lane.pause(clock() + after)
         lane.bell.put(None)
         return True

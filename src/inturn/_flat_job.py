@@ -68,7 +68,7 @@ class FlatJob(Job):
             chunk.todo = iter((item,))
             chunk.attempt += 1
         if isinstance(decided, Retry):
-            self.retried += 1
+            self.retried.add(1)
             lane.pause(clock() + decided.after)
         else:
             attempt = chunk.attempt - undecided

@@ -8,11 +8,12 @@ threads that each write one thing and then read the other's could so both miss t
 from __future__ import annotations
 
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["fence", "rest_of", "taking"]
+__all__ = ["Total", "fence", "rest_of", "taking"]
 
 
 class _Taking:
@@ -55,6 +56,23 @@ def taking(items: list[Any]) -> Iterator[Any]:
 def rest_of(iterator: Iterator[Any]) -> list[Any]:
     """All that is left of what `taking` returned, in one piece."""
     return iterator.rest() if type(iterator) is _Taking else list(iterator)
+
+
+class Total:
+    """A sum that several threads add to; anyone may read it."""
+
+    __slots__ = ("_lock", "value")
+
+    def __init__(self) -> None:
+        self.value = 0.0
+        self._lock = None if GIL else threading.Lock()
+
+    def add(self, amount: float) -> None:
+        if self._lock is None:  # between reading and writing it nothing lets go of the GIL
+            self.value += amount
+        else:
+            with self._lock:
+                self.value += amount
 
 
 def fence() -> None:

@@ -200,7 +200,7 @@ class Run:
                 break
         elapsed = 0.0 if clocks.started is None else (clocks.ended or clock()) - clocks.started
         now = clock()
-        busy = job.busy_s + sum(now - place.since for place in job.pool.places() if place.chunk is not None)
+        busy = job.busy_s.value + sum(now - place.since for place in job.pool.places() if place.chunk is not None)
         return Stats(
             pulled=pulled,
             running=job.pool.running(),
@@ -208,7 +208,7 @@ class Run:
             delivered=taken - held - self.skipped,
             failed=self.failed,
             skipped=self.skipped,
-            retried=job.retried,
+            retried=int(job.retried.value),
             abandoned=job.abandoned,
             elapsed=elapsed,
             busy=min(1.0, busy / (elapsed * job.concurrency)) if elapsed else 0.0,

@@ -15,6 +15,7 @@ from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
 
+from ._alarm import start
 from ._gil import fence
 from ._outcome import Err, Kind, from_handler
 from ._window import Window
@@ -107,7 +108,7 @@ class Feeder:
         self._thread = threading.Thread(target=context.run, args=(self._feed,), name="inturn-feeder", daemon=True)
 
     def start(self) -> None:
-        self._thread.start()
+        start(self._thread)
 
     def stop(self) -> None:
         """The run is over; from anywhere, and whatever an interrupt has left undone in `room`."""

@@ -28,7 +28,7 @@ from queue import Empty, SimpleQueue
 from time import sleep
 from typing import Protocol
 
-from ._alarm import NO_THREAD
+from ._alarm import NO_THREAD, start
 from ._chunk import Chunk
 from ._gil import fence
 from ._leaving import CallThread
@@ -241,7 +241,7 @@ class ThreadPool:
         place = ThreadPlace(self, self._station(), f"{self._name}-{self._born}")
         self._places[place] = None
         try:
-            place.start()
+            start(place)
         except BaseException as error:
             del self._places[place]
             if type(error) in NO_THREAD and self._places and not from_handler(error):

@@ -21,7 +21,7 @@ from queue import Empty
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
-from ._alarm import NO_THREAD, Alarm
+from ._alarm import NO_THREAD, Alarm, start
 from ._chunk import Chunk
 from ._gil import fence
 from ._outcome import from_handler
@@ -74,7 +74,7 @@ class Warden:
         try:
             self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
             thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
-            thread.start()
+            start(thread)
         except BaseException as error:
             if type(error) not in NO_THREAD or from_handler(error):
                 self._stray = True

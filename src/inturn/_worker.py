@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from ._alarm import Alarm
 from ._chunk import Chunk
-from ._gil import fence
+from ._gil import Total, fence
 from ._outcome import Err, Failure, Kind, as_failure_kind, detach
 from ._policy import ENDS, Decide, Retry
 from ._window import Window
@@ -175,9 +175,9 @@ class Job:
         self.crashed: BaseException | None = None
         self.wake: Wake = Alarm()
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
-        self.retried = 0
+        self.retried = Total()
         self.abandoned = 0
-        self.busy_s = 0.0
+        self.busy_s = Total()
         self.last_end = 0.0
 
     def begin(self, context: contextvars.Context, deadline: float | None) -> float:
@@ -214,7 +214,7 @@ class Job:
             self.retry(outcome, decided.after)
 
     def retry(self, chunk: Chunk, after: float) -> None:
-        self.retried += 1
+        self.retried.add(1)
         if after > 0:
             self.warden.later(after, chunk)
         else:
@@ -250,7 +250,7 @@ class Job:
         """The chunk has its outcomes; nobody writes to it any more."""
         now = clock()
         seconds = now - place.since
-        self.busy_s += seconds
+        self.busy_s.add(seconds)
         self.last_end = now
         if chunk.out:
             self.window.measured(seconds, chunk.out)
