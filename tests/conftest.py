@@ -1,11 +1,13 @@
 """Fixtures of every test: the drivers, and a look for what a test has left behind."""
 
 import contextlib
+import faulthandler
 import gc
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -153,7 +155,15 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
                 thread.join(max(0.0, deadline - time.monotonic()))
         while (left := _left(before)) and time.monotonic() < deadline:
             time.sleep(0.005)  # what ends outside of Python announces nothing to wait for
-    assert not left, f"left behind: {left}"
+    assert not left, f"left behind: {left}\n{_stacks()}"
+
+
+def _stacks() -> str:
+    """What every thread is doing, those that `threading` does not know of too."""
+    with tempfile.TemporaryFile("w+") as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read()
 
 
 def _left(before: set[object]) -> set[object]:
