@@ -186,7 +186,14 @@ def _belongings() -> set[object]:
     return things
 
 
-def _listing(directory: str) -> list[str]:
-    names = os.listdir(directory)
+def _listing(directory: str) -> set[str]:
+    """Read until it says the same twice: the kernel's list of threads breaks off at one that is just going."""
+    names: set[str] = set()
+    while names != (names := _names(directory)):
+        pass
+    return names
+
+
+def _names(directory: str) -> set[str]:
     # the descriptor of this very listing is among them, and closed by now
-    return [name for name in names if os.path.lexists(f"{directory}/{name}")]
+    return {name for name in os.listdir(directory) if os.path.lexists(f"{directory}/{name}")}
