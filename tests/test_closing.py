@@ -102,6 +102,8 @@ def test_g13_after_close_nothing_of_the_run_is_left(inside):
     run = inside.map(double, itertools.count(), window=20, executor=executor)
     assert [next(run) for _ in range(30)] == list(range(0, 60, 2))
     run.close()
+    if inside.driver.live:
+        wait_until(lambda: set(threading.enumerate()) == threads | own)  # it may have been inside a pull
     if inside.driver.owned:
         assert set(threading.enumerate()) == threads | own
     assert next(run, "over") == "over"

@@ -147,5 +147,6 @@ class Feeder:
 
     def join(self) -> None:
         """Wait for the thread unless it is inside a pull (after the job was stopped)."""
-        if not self.pulling and self._thread.is_alive() and self._thread is not threading.current_thread():
+        inside = self.pulling and not self._window.exhausted
+        if not inside and self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
