@@ -233,14 +233,22 @@ def primed(runner: Any, call: Callable[[int], Any], window: int = 10, **settings
     return run, source
 
 
-PRELUDE = """
+PRELUDE = '''
 import gc, itertools, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from inturn import SKIP, Retry, Threads, ordered_map, retry, sentinel
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-"""
+
+pulled = threading.Event()
+def counting():
+    """0, 1, 2, …; `pulled` says that the third has been."""
+    for i in itertools.count():
+        if i == 2:
+            pulled.set()
+        yield i
+'''
 
 
 class Script:

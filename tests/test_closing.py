@@ -609,9 +609,9 @@ def call(i):
         running.release()
         time.sleep(0.4)  # the call lasts longer than the main thread
         say("end")
-    else:
-        time.sleep(0.1)  # until the window is full
-run = ordered_map(call, itertools.count(), window=20, concurrency=2, {executor})
+    elif "serial" not in "{executor}":
+        pulled.wait(10)
+run = ordered_map(call, counting(), window=20, concurrency=2, {executor})
 next(run)
 if "serial" not in "{executor}":
     assert running.acquire(timeout=10) and running.acquire(timeout=10)
@@ -636,10 +636,10 @@ def call(i):
         begun.set()
         time.sleep(0.3)  # the call lasts longer than the main thread
         say("end")
-    else:
-        time.sleep(0.05)  # until more has been pulled
+    elif "serial" not in "{executor}":
+        pulled.wait(10)
 def main():
-    for _ in ordered_map(call, itertools.count(), window=20, concurrency=2, {executor}):
+    for _ in ordered_map(call, counting(), window=20, concurrency=2, {executor}):
         begun.wait(1)
         raise SystemExit(7)
 main()
@@ -675,8 +675,8 @@ def call(i):
         {later}
         say("end")
     else:
-        time.sleep(0.1)  # until the window is full
-run = ordered_map(call, itertools.count(), timeout={timeout}, concurrency=1, window=3)
+        pulled.wait(10)
+run = ordered_map(call, counting(), timeout={timeout}, concurrency=1, window=3)
 next(run)
 assert running.wait(10)
 """
