@@ -1,48 +1,14 @@
-"""What a thread waits for, with or without a time-out; how one is started, and what is raised where none can be had."""
+"""What a thread waits for, with or without a time-out."""
 
 from __future__ import annotations
 
-import sys
 import threading
 from queue import Empty
-from typing import Final
 
-from ._outcome import from_handler
-
-__all__ = ["LONG_S", "NO_THREAD", "Alarm", "start"]
-
-NO_THREAD: Final = (RuntimeError, MemoryError)
-"""What starting a thread that can't be had raises; these very classes, since a signal handler may raise any other."""
+__all__ = ["LONG_S", "Alarm"]
 
 LONG_S = 1e6
 """No single wait is longer, in seconds: the operating system's limits are met before patience is."""
-
-
-def start(thread: threading.Thread) -> None:
-    """Start a thread; what a signal handler raises in the midst of it is raised as it is.
-
-    ``Thread.start`` waits in a ``Condition``, which answers an interrupt at the wrong moment with an error of its own,
-    a ``RuntimeError`` at that: the interrupt would be taken for a lack of threads.
-    """
-    before = sys.exception()
-    interrupt: BaseException | None = None
-    try:
-        thread.start()
-    except BaseException as error:
-        interrupt = error.__context__
-        while not (interrupt is None or interrupt is before or _from_outside(interrupt)):
-            interrupt = interrupt.__context__
-        if interrupt is None or interrupt is before:
-            raise
-    if interrupt is not None:
-        try:
-            raise interrupt
-        finally:
-            del interrupt
-
-
-def _from_outside(error: BaseException) -> bool:
-    return type(error) is KeyboardInterrupt or from_handler(error)
 
 
 class Alarm:

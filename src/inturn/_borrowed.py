@@ -33,17 +33,19 @@ from itertools import repeat
 from time import perf_counter as clock
 from typing import Any, Final
 
-from ._alarm import start
 from ._chunk import Chunk
 from ._flight import Flight, Rescuer
+from ._futures import copy_of, drives, tells_of_the_end
 from ._outcome import Kind, from_handler
 from ._pickling import unpack_error
+from ._run_thread import start
 from ._window import BOX_S
 from ._worker import Job, Place, enclosing
 
 __all__ = ["Borrowed"]
 
 _PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
+_DRIVE_S: Final = 0.05
 
 
 class Borrowed:
@@ -68,10 +70,20 @@ class Borrowed:
     def open(self) -> None:
         if self._build is not None:
             executor = self._build(self.job.concurrency)
-            if not hasattr(executor, "submit"):
-                raise TypeError(f"executor= returned {type(executor).__name__}, which has no submit()")
+            for name in ("submit", "shutdown"):
+                if not hasattr(executor, name):
+                    raise TypeError(f"executor= returned {type(executor).__name__}, which has no {name}()")
             self.executor = executor
-        self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
+        self._nested = self._may_hold_itself_up()
+
+    def _may_hold_itself_up(self) -> bool:
+        """Whether a call that waits for this run may keep a worker of its executor busy, itself or through others."""
+        around = [each.pool.executor for each in enclosing.get() if isinstance(each.pool, Borrowed)]
+        if not around or any(each is self.executor for each in around):
+            return bool(around)
+        from concurrent.futures import ThreadPoolExecutor
+
+        return self._build is None and isinstance(self.executor, ThreadPoolExecutor)
 
     # ---- consumer, warden, workers ---------------------------------------------------------------
 
@@ -143,9 +155,7 @@ class Borrowed:
         except Exception as error:  # shut down, broken, or out of threads
             if from_handler(error):
                 raise
-            if flight.board():
-                self._fail(flight, error, Kind.FATAL)
-                self.land(flight)
+            self._over(flight, error, Kind.FATAL)  # or has it queued the call all the same?
             return
         future.add_done_callback(partial(self._done, flight))
         flight.hooked = True
@@ -154,17 +164,30 @@ class Borrowed:
         """The flight's future is done (in any thread)."""
         if flight.rescued:
             return  # the rescuer lands it
+        error: BaseException | None = None
         try:
             if future.cancelled():
-                if not self.job.stopped:
-                    self._fail(flight, RuntimeError("the executor cancelled the call"), Kind.FAILED)
+                error = RuntimeError("the executor cancelled the call")
             elif (error := future.exception()) is not None:
-                self.broken = self.broken or _tells_of_the_end(error)
-                self._fail(flight, error, Kind.FAILED)
+                self.broken = self.broken or tells_of_the_end(error)
             elif flight.away is not None and not flight.given_up:
                 self._unpack(flight, future.result())
-        except BaseException as error:  # a fault of ours
-            self.job.crash(error)
+        except BaseException as fault:  # of ours
+            self.job.crash(fault)
+        self._over(flight, error, Kind.FAILED)
+
+    def _over(self, flight: Flight, error: BaseException | None, kind: Kind) -> None:
+        """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
+        if flight.away is None:
+            if flight.withdraw():
+                error = RuntimeError("the executor has not made the call") if error is None else error
+            elif not flight.last():
+                return  # the future has ended before the call, which lands it
+        try:
+            if error is not None and not self.job.stopped:
+                self._fail(flight, error, kind)
+        except BaseException as fault:  # of ours
+            self.job.crash(fault)
         self.land(flight)
 
     def land(self, flight: Flight) -> None:
@@ -190,7 +213,7 @@ class Borrowed:
         if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
             return
         for item in list(chunk.todo) if flight.away is None else flight.away:
-            job.failed(chunk, item, _copy(error), 0.0, kind)
+            job.failed(chunk, item, copy_of(error), 0.0, kind)
         self._end(flight)
 
     def _unpack(self, flight: Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
@@ -231,9 +254,9 @@ class Borrowed:
         flight = self._head() if self._nested or self._driven() else None
         if self._nested and self._rescue(flight, seconds):
             return
-        if flight is not None and _drives(flight.future):
-            try:
-                flight.future.result(timeout=seconds)
+        if flight is not None and flight.chunk is None and drives(flight.future):
+            try:  # not for long: if it does not drive after all, nothing else would be noticed meanwhile
+                flight.future.result(timeout=_DRIVE_S if seconds is None else min(seconds, _DRIVE_S))
             except Exception:  # the call's own errors are in its outcome
                 pass
             return
@@ -249,7 +272,7 @@ class Borrowed:
         return flight is None or (flight.chunk is None and not flight.load.ended)
 
     def _driven(self) -> bool:
-        return any(_drives(flight.future) for flight in list(self._flights))
+        return any(drives(flight.future) for flight in list(self._flights))
 
     def _head(self) -> Flight | None:
         head = self.job.window.taken
@@ -269,17 +292,23 @@ class Borrowed:
             self._patience_s = 0.0
             return True
         if flight is None:
-            chunk = self._alone(self.job.window.claim) if self.job.may_start() else None
-            if chunk is None:
+            if self.running() >= self.job.concurrency or not self.job.may_start():
                 return False
+            chunk = self._alone(self.job.window.claim, self.job.window.taken)
+            if chunk is None:
+                return False  # it pauses
             flight = Flight(self, chunk, permit=False)
             self._flights[flight] = None
-        elif not flight.board():
+        if not flight.board():
             return False
         flight.rescued = True
         if flight.future is not None:
             flight.future.cancel()
-        start(Rescuer(flight))
+        try:
+            start(Rescuer(flight))
+        except BaseException:
+            flight.leave()  # nobody runs it now
+            raise
         return True
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -313,36 +342,15 @@ class Borrowed:
 
     def join(self) -> None:
         self.retire()
+        me = threading.get_ident()
         for flight in list(self._flights):
-            if flight.board() and not flight.hooked:
+            if flight.thread == me:
+                continue  # the garbage collector closes the run in the midst of our own steps
+            if flight.withdraw() and not flight.hooked:
                 continue  # we are a signal handler in the midst of its `submit`: it will do nothing
             if flight.away is None or flight.hooked:
                 with flight.left:
                     pass
-        here = threading.get_ident() in self._submitting  # its locks are held: `retire` has to do
+        here = me in self._submitting  # its locks are held: `retire` has to do
         if self._build is not None and self._retired and self.executor is not None and not here:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
-
-
-def _tells_of_the_end(error: BaseException) -> bool:
-    """Whether it is the executor that has failed, not the call."""
-    from concurrent.futures import BrokenExecutor
-
-    return isinstance(error, BrokenExecutor)
-
-
-def _drives(future: Any) -> bool:
-    """Whether the future does its work when it is asked for its result, instead of by a thread or a process."""
-    from concurrent.futures import Future
-
-    return isinstance(future, Future) and type(future).result is not Future.result
-
-
-def _copy(error: BaseException) -> BaseException:
-    """A copy for each item, so that the notes of one are not those of all."""
-    try:
-        twin = type(error)(*error.args)
-    except Exception:  # its class wants other arguments
-        return error
-    twin.__cause__ = error.__cause__
-    return twin

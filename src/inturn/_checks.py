@@ -122,7 +122,10 @@ def seconds(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not hasattr(type(value), "__float__"):
         raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}: {value!r}")
-    number = float(value)  # type: ignore[arg-type]
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        number = math.inf
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of seconds above 0, got {value!r}")
     return number

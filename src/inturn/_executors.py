@@ -71,7 +71,7 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
         raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
     if hasattr(executor, "submit") and not isinstance(executor, type):
         return Opener(_borrowed(executor, None), _threads, batches=True)
-    if callable(executor):
+    if callable(executor) and executor not in (Threads, Processes):
         return Opener(_borrowed(None, executor), _threads, batches=True)
     raise TypeError(
         'executor must be "thread", "process", "serial", an object with submit() or a callable, '

@@ -8,9 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._chunk import Chunk
-from ._leaving import CallThread
 from ._outcome import Kind
 from ._pickling import dumps_fn
+from ._run_thread import CallThread
 from ._travel import pack_item, run_travelled
 from ._window import BOX_S
 from ._worker import Call, run_chunk, run_watched
@@ -25,6 +25,7 @@ class Flight:
     """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
 
     __slots__ = (
+        "_running",
         "_staying",
         "_ticket",
         "away",
@@ -40,6 +41,7 @@ class Flight:
         "pool",
         "rescued",
         "since",
+        "thread",
     )
 
     def __init__(self, pool: Borrowed, load: Chunk, *, permit: bool) -> None:
@@ -59,6 +61,8 @@ class Flight:
         self._staying = deque([None])
         self.hooked = False  # whether the future will call back
         self._ticket = deque([None])
+        self._running = deque([None])
+        self.thread = 0  # the identifier of the one that runs it here
 
     def board(self) -> bool:
         """Whoever is told True may run the load: the executor, or a rescuer."""
@@ -68,13 +72,31 @@ class Flight:
             return False
         return True
 
+    def withdraw(self) -> bool:
+        """The call will never be made; False if it has begun."""
+        if not self.board():
+            return False
+        self._running.clear()
+        return True
+
+    def last(self) -> bool:
+        """Asked by its call's end and by its future's end; whoever comes second is told True, and lands it."""
+        try:
+            self._running.pop()
+        except IndexError:
+            return True
+        return False
+
     def __call__(self) -> None:
         """The executor runs this, in our process."""
         if self.board():
             self.run()
+            if self.last():
+                self.pool.land(self)
 
     def run(self) -> None:
         job, chunk = self.pool.job, self.load
+        self.thread = threading.get_ident()
         try:
             if not job.may_start():
                 return
@@ -94,6 +116,7 @@ class Flight:
         """The executor pickles this: the load travels."""
         job, chunk = self.pool.job, self.load
         fn = dumps_fn(job.fn)
+        self._running.clear()  # its call ends with its future
         self.board()
         items = list(chunk.todo) if self.away is None else self.away
         self.away = items
@@ -137,7 +160,7 @@ class Rescuer(CallThread):
         self._flight = flight
         self.left = flight.left  # released when the flight has landed
 
-    def run(self) -> None:
+    def work(self) -> None:
         flight = self._flight
         flight.run()
         flight.pool.land(flight)

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any
 
 __all__ = ["Total", "fence", "rest_of", "taking"]
@@ -48,9 +49,14 @@ _gil_enabled = getattr(sys, "_is_gil_enabled", None)
 GIL = _gil_enabled is None or bool(_gil_enabled())
 
 
-def taking(items: list[Any]) -> Iterator[Any]:
-    """An iterator that a worker runs through while others may take `rest_of` it."""
-    return iter(items) if GIL else _Taking(items)
+def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
+    """An iterator that a worker runs through while others may take `rest_of` it.
+
+    The fastest keeps all items until it is at its end; unless `keep`, what has been taken is let go.
+    """
+    if not GIL:
+        return _Taking(items)
+    return iter(items) if keep else map(deque.popleft, repeat(deque(items), len(items)))
 
 
 def rest_of(iterator: Iterator[Any]) -> list[Any]:

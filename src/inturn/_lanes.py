@@ -38,7 +38,7 @@ from typing import Any, Final, Protocol
 
 from ._chunk import Chunk
 from ._outcome import Err
-from ._window import Window
+from ._window import NEVER, Window
 
 __all__ = ["NO_LANE", "Bell", "Lane", "LaneWindow", "Phase"]
 
@@ -158,9 +158,9 @@ class LaneWindow(Window):
         self._buffer = buffer
         self._bell = bell
 
-    def claim(self) -> Chunk | None:
+    def claim(self, most: int = NEVER) -> Chunk | None:
         """Take an item to run; its lane is ``chunk.out[0]``, also when the item runs again."""
-        chunk = super().claim()
+        chunk = super().claim(most)
         if chunk is not None and not chunk.out:
             chunk.out.append(Lane(chunk.index, self._buffer, self._bell()))
         return chunk

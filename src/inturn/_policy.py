@@ -12,7 +12,7 @@ whoever notices the failure, and are asked of a policy through `decide`:
 from __future__ import annotations
 
 import enum
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
 
@@ -92,7 +92,7 @@ Decide = Callable[[Failure], "Retry | Decision"]
 def not_negative(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__}: {value!r}")
-    if not (value >= 0 and math.isfinite(value)):
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
     return float(value)
 
@@ -171,7 +171,7 @@ class RetryPolicy(Generic[S_co]):
         try:
             pause = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
         except OverflowError:
-            pause = self.max_backoff
+            pause = self.max_backoff if self.backoff else 0.0
         if not self.jitter:
             return pause
         from random import uniform  # not at the top: `import inturn` stays light

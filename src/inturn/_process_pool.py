@@ -29,13 +29,13 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from ._chunk import Chunk
-from ._leaving import at_exit
 from ._outcome import Kind, detach
 from ._pickling import dumps_fn, pack, unpack_error
 from ._process_flight import Flight
 from ._process_handle import GRACE_S, Event, Handle
 from ._process_start import GUARD, NO_GUARD, awake_lock, choose_method, main_is_there
 from ._processes import Processes, WorkerDied
+from ._run_thread import at_exit
 from ._thread_pool import ThreadPlace, ThreadPool
 from ._wire import Bell
 from ._worker import Job

@@ -7,18 +7,18 @@ it is pulled, so a source that blocks in the midst of a handful holds up nothing
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
 
-from ._alarm import start
 from ._gil import fence
 from ._outcome import Err, Kind, from_handler
-from ._window import Window
+from ._run_thread import RunThread, start
+from ._window import NEVER, Window
 from ._worker import Job
 
 __all__ = ["HANDFUL_S", "Feeder", "Source"]
@@ -73,7 +73,7 @@ class Source:
             if fresh and pool.hungry():
                 pool.notify(fresh)
             room -= 1
-            if not room or clock() >= until:
+            if not room or window.halt != NEVER or clock() >= until:
                 return
 
     def _finish(self, final: Err | None) -> None:
@@ -104,8 +104,7 @@ class Feeder:
         self._resting: deque[None] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self.pulling = False
-        context = job.context.copy()
-        self._thread = threading.Thread(target=context.run, args=(self._feed,), name="inturn-feeder", daemon=True)
+        self._thread = RunThread(job, "inturn-feeder", partial(job.context.copy().run, self._feed))
 
     def start(self) -> None:
         start(self._thread)
@@ -148,5 +147,5 @@ class Feeder:
     def join(self) -> None:
         """Wait for the thread unless it is inside a pull (after the job was stopped)."""
         inside = self.pulling and not self._window.exhausted
-        if not inside and self._thread.is_alive() and self._thread is not threading.current_thread():
+        if not inside and self._thread.is_alive():
             self._thread.join()

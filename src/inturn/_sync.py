@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from ._run import AGAIN, LEFT_OUT, Raised, Run
+from ._run_thread import may_wait
 from ._source import HANDFUL_S, Feeder, Source
 from ._stats import Stats
 from ._window import NEVER, Now
@@ -39,8 +40,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-def _nothing_held() -> Any:
-    raise IndexError
+_nothing_held: Final[Callable[[], Any]] = [].pop
 
 
 class OrderedMap(Iterator[R_co], Generic[R_co]):
@@ -59,6 +59,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         "_live",
         "_name",
         "_over",
+        "_owed",
         "_pop",
         "_run",
         "_source",
@@ -75,6 +76,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         self._consumer: dict[None, object] = {}
         self._forks = _forks
         self._over = False
+        self._owed = False  # `close` could not wait where it was called
         self._name = name
         self.indexed = indexed
 
@@ -85,11 +87,10 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         if self._forks == _forks:
             try:
                 return self._pop()  # type: ignore[no-any-return]
-            except IndexError:
-                pass
-            except BaseException:  # from a signal handler, and the result is lost
-                self._leave()
-                raise
+            except BaseException as error:
+                if type(error) is not IndexError or (error.__traceback__ and error.__traceback__.tb_next):
+                    self._leave()  # it is a signal handler's, and the result is lost
+                    raise
         return self._next()  # type: ignore[no-any-return]
 
     def _next(self) -> Any:
@@ -103,13 +104,13 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             if mine:
                 ended = outcome is _END or type(outcome) is Raised
                 if ended:
-                    closed = self._over  # by somebody else, who waits for what runs
+                    waited_for = self._over and not self._owed  # closed by somebody else, who waits for what runs
                     self._finish()
-                    if outcome is _END and not closed:
+                    if outcome is _END and not waited_for:
                         self._join()
-                elif self._over:  # closed meanwhile from elsewhere: what is held is not delivered
-                    self._pop = _nothing_held
                 self._consumer.pop(None)
+                if self._over and not ended:  # closed meanwhile from elsewhere: what is held is not delivered
+                    self._leave()
             if outcome is _END:
                 raise StopIteration
             if type(outcome) is Raised:
@@ -241,6 +242,9 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         job = self._run.job
         if inside(job):
             return
+        if not may_wait():
+            self._owed = True
+            return
         job.pool.join()
         job.warden.join()
         if self._feeder is not None:
@@ -251,8 +255,8 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
     def close(self) -> None:
         """End the run: what has not started never starts, and what runs is waited for.
 
-        It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait). A
-        ``next`` that waits raises ``StopIteration``.
+        It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait,
+        nor where it lands while a thread is being started). A ``next`` that waits raises ``StopIteration``.
         """
         if self._forks != _forks:
             return  # the parent's workers are none of ours

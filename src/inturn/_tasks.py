@@ -265,7 +265,7 @@ class TaskPool:
                 return await awaitable
             caught: BaseException = TypeError(
                 f"fn returned {type(awaitable).__name__}, which cannot be awaited: make fn async, "
-                'or have it run elsewhere with executor="thread" or "process"'
+                'or have ordered_amap run it elsewhere with executor="thread" or "process"'
             )
             kind = Kind.FAILED if self._proven else Kind.FATAL
         except (SystemExit, KeyboardInterrupt) as error:

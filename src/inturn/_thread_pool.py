@@ -28,11 +28,10 @@ from queue import Empty, SimpleQueue
 from time import sleep
 from typing import Protocol
 
-from ._alarm import NO_THREAD, start
 from ._chunk import Chunk
 from ._gil import fence
-from ._leaving import CallThread
 from ._outcome import Kind, detach, from_handler
+from ._run_thread import NO_THREAD, CallThread, start
 from ._threads import Threads
 from ._worker import Call, Job, Place
 
@@ -105,7 +104,7 @@ class ThreadPlace(CallThread):
         self.call: Call | None = None
         self.coming = True  # started or woken, and has not claimed since
 
-    def run(self) -> None:
+    def work(self) -> None:
         pool, job = self.pool, self.job
         stays = True
         try:
@@ -244,9 +243,11 @@ class ThreadPool:
             start(place)
         except BaseException as error:
             del self._places[place]
-            if type(error) in NO_THREAD and self._places and not from_handler(error):
-                return False  # no further thread can be had: go on with those there are
             place.given_up = True  # by an interrupt: if it runs, it finds the run stopped, and nobody waits for it
+            if type(error) in NO_THREAD and not from_handler(error):
+                place.left.release()  # somebody may be waiting already
+                if self._places:
+                    return False  # no further thread can be had: go on with those there are
             raise
         place.station.started()
         return True

@@ -21,10 +21,11 @@ from queue import Empty
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
 
-from ._alarm import NO_THREAD, Alarm, start
+from ._alarm import Alarm
 from ._chunk import Chunk
 from ._gil import fence
 from ._outcome import from_handler
+from ._run_thread import NO_THREAD, RunThread, start
 from ._window import BOX_S
 
 if TYPE_CHECKING:
@@ -67,13 +68,13 @@ class Warden:
             self._start()
 
     def _start(self) -> None:
+        thread = RunThread(self._job, "inturn-warden", self._watch)  # first: `may_wait` knows of it from here on
         try:
             self._absent.pop()
         except IndexError:
             return
         try:
             self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
-            thread = threading.Thread(target=self._watch, name="inturn-warden", daemon=True)
             start(thread)
         except BaseException as error:
             if type(error) not in NO_THREAD or from_handler(error):
@@ -90,7 +91,7 @@ class Warden:
         self._alarm.put()
 
     def join(self) -> None:
-        if self._stray or self._thread is threading.current_thread():
+        if self._stray:
             return
         self._alarm.put()  # the calls that it still watched have ended
         with self._gone:

@@ -160,11 +160,13 @@ class Window:
             return 1
         return round(min(_AIM_S / self.pace_s, _MOST))
 
-    def claim(self) -> Chunk | None:
-        """Take a chunk to run, the oldest there is; None if there is nothing to start."""
-        while self._again:
+    def claim(self, most: int = NEVER) -> Chunk | None:
+        """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start."""
+        for _ in range(len(self._again)):
             chunk = self._again.popleft()
-            if chunk.index <= self.halt:
+            if chunk.index > most:
+                self._again.append(chunk)
+            elif chunk.index <= self.halt:
                 return chunk
         pile = self._rests[0] if self._rests else self._main
         there = len(pile.items)
@@ -174,7 +176,7 @@ class Window:
         elif there < size and pile is self._main and not self.exhausted:
             return None
         size = min(size, there)
-        if not size or pile.index > self.halt:
+        if not size or pile.index > min(self.halt, most):
             return None
         # Linked before the items leave the pile: whoever finds the pile empty finds the chunk before it.
         chunk = Chunk(pile.index, size)
@@ -187,7 +189,7 @@ class Window:
             items.extend(map(deque.popleft, repeat(pile.items, size)))
         except IndexError:  # cleared meanwhile: the run is over
             pass
-        chunk.todo = taking(items)
+        chunk.todo = taking(items, keep=self._chunksize is None)
         if items and self._most > self._base:
             self._small_items = small(items[0])
         if pile is not self._main and not pile.items:
@@ -236,8 +238,9 @@ class Window:
     # ---- the side of the consumer ----------------------------------------------------------------
 
     def now(self) -> Now:
+        exhausted = self.exhausted  # first: a feeder may add the last item just now
         if self.taken == self.pulled:
-            if not self.exhausted:
+            if not exhausted:
                 return Now.PULL
             return Now.DONE if self.final is None else Now.DELIVER
         if self._outcome() is not None:

@@ -292,9 +292,11 @@ class Job:
         """Nothing is started any more."""
         self.stopped = True
         fence()
-        self.context = contextvars.Context()  # it holds `enclosing`, and that this job: a cycle
         for place in self.pool.places():
             drain(place.chunk)
+        self.context = (
+            contextvars.Context()
+        )  # it holds `enclosing`, and that this job: a cycle; nothing starts any more
         self.pool.stop()
         self.warden.stop()
         self.notify()

@@ -1,0 +1,31 @@
+"""What the futures of executors that are not ours tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["copy_of", "drives", "tells_of_the_end"]
+
+
+def tells_of_the_end(error: BaseException) -> bool:
+    """Whether it is the executor that has failed, not the call."""
+    from concurrent.futures import BrokenExecutor
+
+    return isinstance(error, BrokenExecutor)
+
+
+def drives(future: Any) -> bool:
+    """Whether the future does its work when it is asked for its result, instead of by a thread or a process."""
+    from concurrent.futures import Future
+
+    return isinstance(future, Future) and type(future).result is not Future.result
+
+
+def copy_of(error: BaseException) -> BaseException:
+    """A copy for each item, so that the notes of one are not those of all."""
+    try:
+        twin = type(error)(*error.args)
+    except Exception:  # its class wants other arguments
+        return error
+    twin.__cause__ = error.__cause__
+    return twin
