@@ -217,11 +217,10 @@ def test_g01_the_last_item_of_a_live_source_that_comes_while_the_end_is_looked_f
     class Held(Window):
         @property
         def exhausted(self):
-            value = self.__dict__["exhausted"]
             if armed and not looking.is_open and threading.current_thread() is threading.main_thread():
                 looking.open()
                 done.wait()
-            return value
+            return self.__dict__["exhausted"]
 
         @exhausted.setter
         def exhausted(self, value):
