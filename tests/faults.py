@@ -41,11 +41,11 @@ def exit_1() -> None:
 
 def out_of_memory() -> None:
     """As the kernel's killer does it: a signal, without warning, in the midst of an allocation."""
-    resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+    resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29))
     hoard = []
     try:
         while True:
-            hoard.append(bytearray(1 << 26))
+            hoard.append(bytearray(1 << 24))
     except MemoryError:
         kill_self()
 
