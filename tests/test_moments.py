@@ -1,5 +1,7 @@
 """What happens at the worst moment: closing in the midst of a start or of a collection, futures that end before their calls."""
 
+import concurrent.futures.thread
+import contextvars
 import gc
 import math
 import pickle
@@ -12,9 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, wait_until
+from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, absence, wait_until
 from inturn import Failure, Processes, Threads, ordered_map, retry
-from inturn._run_thread import may_wait
+from inturn._flight import Flight
+from inturn._run_thread import may_wait, start
 from inturn._thread_pool import ThreadPool
 from inturn._window import NEVER, Window
 
@@ -97,7 +100,7 @@ def test_g16_close_in_a_place_outside_its_calls_does_not_wait_for_itself(monkeyp
     def claims(pool, place):
         chunk = claim(pool, place)
         if threading.current_thread() is not threading.main_thread() and not len(closed):
-            closed.add(may_wait())
+            closed.add(may_wait(run._run.job))
             run.close()
         return chunk
 
@@ -128,12 +131,114 @@ say("over")
         assert script.code == 0
 
 
-def test_whoever_is_none_of_ours_may_wait():
-    assert may_wait()
-    asked = []
-    assert list(ordered_map(lambda _: asked.append(may_wait()), [1])) == [None]  # inside a call
-    assert asked == [True]
-    assert may_wait()
+@pytest.mark.parametrize("context", ["its own", "another"])
+def test_g13_leaving_an_inner_run_waits_for_it_in_whatever_context_the_call_is(context):
+    other = contextvars.copy_context()
+    ended = []
+
+    def slow(x):
+        if x:
+            begun.open()
+            absence(0.2)
+        else:
+            begun.wait()
+        ended.append(x)
+
+    def call(_):
+        with ordered_map(slow, [0, 1], concurrency=2) as inner:
+            next(inner)
+        return ended[:]
+
+    begun = Gate()
+    run = ordered_map(call if context == "its own" else lambda _: other.copy().run(call, _), [None])
+    assert list(run) == [[0, 1]]
+
+
+def test_g14_an_interrupt_that_is_kept_with_its_traceback_does_not_keep_others_from_waiting():
+    """As the prompt does, in `sys.last_exc`."""
+    kept = []
+
+    def at_start(frame, event, arg):
+        if event == "call" and frame.f_code is start.__code__:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(at_start)
+    run = ordered_map(abs, range(10), concurrency=2)
+    try:
+        list(run)
+    except KeyboardInterrupt as error:
+        kept.append(error)
+    finally:
+        sys.setprofile(None)
+    assert kept
+    assert may_wait(ordered_map(abs, [1])._run.job)
+
+
+@pytest.mark.parametrize("born", [False, True], ids=["unborn", "at work"])
+def test_g14_an_interrupt_in_the_start_of_a_thread_leaves_no_call_behind(monkeypatch, born):
+    """Whether the thread has come up or not is found out when it is too late to ask."""
+    before, begun, hold, ended = threading.Thread.start, Gate(), Gate(), []
+
+    def starts(thread):
+        if thread.name != "inturn-1":
+            before(thread)
+            return
+        if born:
+            before(thread)
+            begun.wait()
+        raise KeyboardInterrupt
+
+    def call(i):
+        begun.open()
+        hold.wait()
+        ended.append(i)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    run = ordered_map(call, range(4), concurrency=1)
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    closer = Background(run.close)
+    assert not ended
+    hold.open()
+    closer.result()
+    assert ended == ([0] if born else [])
+
+
+@pytest.mark.parametrize("executor", ["the same", "another"])
+def test_g16_close_from_a_handler_that_lands_within_a_submit_whose_call_submits(monkeypatch, executor):
+    """`ThreadPoolExecutor.submit` holds locks that the call needs."""
+    hold, submits = Gate(), []
+    item = concurrent.futures.thread._WorkItem
+
+    def handler(*_):
+        hold.open()
+        absence(0.02)  # so that the call comes to its own submit
+        run.close()
+
+    def spy(*args):
+        if threading.current_thread() is threading.main_thread():
+            submits.append(None)
+            if len(submits) == 2:
+                signal.raise_signal(signal.SIGUSR1)
+        return item(*args)
+
+    monkeypatch.setattr(concurrent.futures.thread, "_WorkItem", spy)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with ThreadPoolExecutor(4) as mine, ThreadPoolExecutor(1) as other:
+
+            def call(x):
+                if x == 0:
+                    hold.wait()
+                    return (mine if executor == "the same" else other).submit(str, 1).result(LIMIT)
+                return x
+
+            run = ordered_map(call, range(10), executor=mine, concurrency=2)
+            assert list(run) == []
+            assert len(submits) >= 2
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_g28_close_while_a_thread_turns_out_not_to_be_had(monkeypatch):
@@ -331,21 +436,23 @@ def test_a_retry_without_backoff_never_pauses():
 # ---- nested runs ---------------------------------------------------------------------------------
 
 
-def test_g22_runs_that_nest_crosswise_on_two_saturated_executors():
-    both = threading.Barrier(2)
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
+def test_g22_a_run_nested_in_one_executor_leaves_its_calls_to_another():
+    """Though they wait there: its threads may have something of their own."""
+    local = threading.local()
 
-        def outer(inner):
-            def call(x):
-                both.wait(LIMIT)  # both workers are busy
-                return sum(ordered_map(abs, [x, x], executor=inner))
+    def connect():
+        local.connection = "mine"
 
-            return call
+    def query(x):
+        absence(0.01)
+        return local.connection
 
-        first = Background(lambda: list(ordered_map(outer(other), [1], executor=one)))
-        second = Background(lambda: list(ordered_map(outer(one), [2], executor=other)))
-        assert first.result() == [2]
-        assert second.result() == [4]
+    with ThreadPoolExecutor(4) as outer, ThreadPoolExecutor(1, initializer=connect) as inner:
+
+        def call(_):
+            return list(ordered_map(query, range(3), executor=inner, concurrency=1))
+
+        assert list(ordered_map(call, range(4), executor=outer, concurrency=4)) == [["mine"] * 3] * 4
 
 
 def test_g19_a_nested_run_whose_head_pauses_keeps_to_its_concurrency():
@@ -446,6 +553,40 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
         closer.result()
         assert ended == [0]
         assert consumer.result() == []
+
+
+def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
+    """`close` has taken the ticket; before its next step the executor comes to the call, finds none, and ends the future."""
+    started, go = Gate(), Gate()
+    board = Flight.board
+
+    class Late(ThreadPoolExecutor):
+        def submit(self, fn):
+            def call():
+                started.open()
+                go.wait()
+                return fn()
+
+            future = super().submit(call)
+            futures.append(future)
+            return future
+
+    def boards(flight):
+        mine = board(flight)
+        if mine and threading.current_thread() is threading.main_thread():
+            go.open()
+            wait_until(futures[0].done)
+        return mine
+
+    futures = []
+    with Late(1) as executor:
+        run = ordered_map(abs, range(3), executor=executor, concurrency=1, deadline=0.05)
+        with pytest.raises(TimeoutError):
+            next(run)
+        started.wait()
+        monkeypatch.setattr(Flight, "board", boards)
+        run.close()
+        assert not run._run.job.pool._flights
 
 
 class Dry:

@@ -38,9 +38,9 @@ from ._flight import Flight, Rescuer
 from ._futures import copy_of, drives, tells_of_the_end
 from ._outcome import Kind, from_handler
 from ._pickling import unpack_error
-from ._run_thread import start
+from ._run_thread import start, watch
 from ._window import BOX_S
-from ._worker import Job, Place, enclosing
+from ._worker import Job, Place, enclosing, inside
 
 __all__ = ["Borrowed"]
 
@@ -66,6 +66,11 @@ class Borrowed:
         self._retired = False
         self._nested = False
         self.broken = False  # a future has said so, and nothing has been submitted since
+        watch(self)
+
+    def bars(self, me: int, job: Job) -> bool | None:
+        """In the midst of a `submit` the executor's locks are held; see `may_wait`."""
+        return me in self._submitting and not inside(self.job)
 
     def open(self) -> None:
         if self._build is not None:
@@ -74,16 +79,7 @@ class Borrowed:
                 if not hasattr(executor, name):
                     raise TypeError(f"executor= returned {type(executor).__name__}, which has no {name}()")
             self.executor = executor
-        self._nested = self._may_hold_itself_up()
-
-    def _may_hold_itself_up(self) -> bool:
-        """Whether a call that waits for this run may keep a worker of its executor busy, itself or through others."""
-        around = [each.pool.executor for each in enclosing.get() if isinstance(each.pool, Borrowed)]
-        if not around or any(each is self.executor for each in around):
-            return bool(around)
-        from concurrent.futures import ThreadPoolExecutor
-
-        return self._build is None and isinstance(self.executor, ThreadPoolExecutor)
+        self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
 
     # ---- consumer, warden, workers ---------------------------------------------------------------
 
@@ -125,8 +121,8 @@ class Borrowed:
         while self._permits and self.job.window.available() and self.job.may_start():
             if not self._claiming.acquire(blocking=False):
                 return
-            self._submitting.add(me)
             try:
+                self._submitting.add(me)
                 flight = self._board()
                 if flight is not None:
                     self._submit(flight)
@@ -178,11 +174,12 @@ class Borrowed:
 
     def _over(self, flight: Flight, error: BaseException | None, kind: Kind) -> None:
         """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
-        if flight.away is None:
-            if flight.withdraw():
-                error = RuntimeError("the executor has not made the call") if error is None else error
-            elif not flight.last():
-                return  # the future has ended before the call, which lands it
+        flight.done = True
+        if flight.away is None and flight.board():
+            flight.ended = True
+            error = RuntimeError("the executor has not made the call") if error is None else error
+        if not flight.lands():
+            return  # the future has ended before the call, which lands it
         try:
             if error is not None and not self.job.stopped:
                 self._fail(flight, error, kind)
@@ -304,10 +301,13 @@ class Borrowed:
         flight.rescued = True
         if flight.future is not None:
             flight.future.cancel()
+        rescuer = Rescuer(flight)
         try:
-            start(Rescuer(flight))
+            rescuer.announce()
+            start(rescuer)
         except BaseException:
-            flight.leave()  # nobody runs it now
+            if rescuer.annul():
+                flight.leave()  # nobody runs it now
             raise
         return True
 
@@ -346,11 +346,14 @@ class Borrowed:
         for flight in list(self._flights):
             if flight.thread == me:
                 continue  # the garbage collector closes the run in the midst of our own steps
-            if flight.withdraw() and not flight.hooked:
-                continue  # we are a signal handler in the midst of its `submit`: it will do nothing
+            if flight.board():  # it will do nothing
+                flight.ended = True
+                if flight.lands():
+                    self.land(flight)
+                if not flight.hooked:
+                    continue  # we are a signal handler in the midst of its `submit`
             if flight.away is None or flight.hooked:
                 with flight.left:
                     pass
-        here = me in self._submitting  # its locks are held: `retire` has to do
-        if self._build is not None and self._retired and self.executor is not None and not here:
+        if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))

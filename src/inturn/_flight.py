@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._chunk import Chunk
+from ._gil import fence
 from ._outcome import Kind
 from ._pickling import dumps_fn
 from ._run_thread import CallThread
@@ -25,13 +26,15 @@ class Flight:
     """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
 
     __slots__ = (
-        "_running",
+        "_aloft",
         "_staying",
         "_ticket",
         "away",
         "boxed",
         "call",
         "chunk",
+        "done",
+        "ended",
         "future",
         "given_up",
         "hooked",
@@ -61,7 +64,9 @@ class Flight:
         self._staying = deque([None])
         self.hooked = False  # whether the future will call back
         self._ticket = deque([None])
-        self._running = deque([None])
+        self.ended = False  # its call, which may never be made
+        self.done = False  # its future
+        self._aloft = deque([None])
         self.thread = 0  # the identifier of the one that runs it here
 
     def board(self) -> bool:
@@ -72,26 +77,22 @@ class Flight:
             return False
         return True
 
-    def withdraw(self) -> bool:
-        """The call will never be made; False if it has begun."""
-        if not self.board():
+    def lands(self) -> bool:
+        """Whether its call and its future have both ended, in whatever order; True once."""
+        fence()
+        if not (self.ended and self.done):
             return False
-        self._running.clear()
-        return True
-
-    def last(self) -> bool:
-        """Asked by its call's end and by its future's end; whoever comes second is told True, and lands it."""
         try:
-            self._running.pop()
+            self._aloft.pop()
         except IndexError:
-            return True
-        return False
+            return False
+        return True
 
     def __call__(self) -> None:
         """The executor runs this, in our process."""
         if self.board():
             self.run()
-            if self.last():
+            if self.lands():
                 self.pool.land(self)
 
     def run(self) -> None:
@@ -110,13 +111,14 @@ class Flight:
         except BaseException as error:  # a fault of ours
             job.crash(error)
         finally:
+            self.ended = True
             self.leave()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load travels."""
         job, chunk = self.pool.job, self.load
         fn = dumps_fn(job.fn)
-        self._running.clear()  # its call ends with its future
+        self.ended = True  # here, where there is no call
         self.board()
         items = list(chunk.todo) if self.away is None else self.away
         self.away = items
@@ -162,5 +164,7 @@ class Rescuer(CallThread):
 
     def work(self) -> None:
         flight = self._flight
+        self.chunk = flight.load
         flight.run()
+        self.chunk = None
         flight.pool.land(flight)

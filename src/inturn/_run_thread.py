@@ -1,12 +1,12 @@
 """The threads of a run: how one is started, who may wait for them, and what the exit of the interpreter waits for.
 
-======== ==================================== ========================================================
-thread   how it is told                       left by
-======== ==================================== ========================================================
-unborn   neither ``over`` nor alive           the operating system, which runs it; a start that fails
-alive    ``is_alive()``                       its end
+======== ========================================= =========================================================
+thread   how it is told                            left by
+======== ========================================= =========================================================
+unborn   its birth token is there                  its first step, which takes the token; `annul`, which does
+alive    ``is_alive()``                            its end
 gone     ``over``, and not alive
-======== ==================================== ========================================================
+======== ========================================= =========================================================
 
 A run may be closed at any point of any thread, by a signal handler and by the garbage collector. So whoever waits asks
 `may_wait` first.
@@ -19,21 +19,57 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
+from ._chunk import Chunk
 from ._outcome import from_handler
 from ._worker import Job, inside
 
-__all__ = ["NO_THREAD", "CallThread", "RunThread", "at_exit", "may_wait", "start"]
+__all__ = ["NO_THREAD", "CallThread", "RunThread", "at_exit", "may_wait", "start", "watch"]
 
 NO_THREAD: Final = (RuntimeError, MemoryError)
 """What starting a thread that can't be had raises; these very classes, since a signal handler may raise any other."""
 
-_threads: set[weakref.ref[RunThread]] = set()
+
+class Bar(Protocol):
+    """What may keep a thread from waiting."""
+
+    def bars(self, me: int, job: Job) -> bool | None:
+        """Whether the thread `me` must not wait for the job's threads; None if that is over for good."""
+
+
+_bars: set[weakref.ref[Bar]] = set()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_threads.clear)  # they are the parent's
+    os.register_at_fork(after_in_child=_bars.clear)  # they are the parent's
+
+
+def watch(bar: Bar) -> None:
+    """Ask it from now on."""
+    _bars.add(weakref.ref(bar, _bars.discard))
+
+
+def may_wait(job: Job) -> bool:
+    """Whether this thread may wait for the threads of the job; it is in no call of it.
+
+    Not in the midst of starting a thread or of a `submit`, where it may hold what they need; not in one of them outside
+    its calls, which could be the one that is waited for; and not once the interpreter is being finalized, when daemons
+    stand still.
+    """
+    if sys.is_finalizing():
+        return False
+    me = threading.get_ident()
+    for reference in _bars.copy():
+        bar = reference()
+        if bar is not None:
+            bars = bar.bars(me, job)
+            if bars:
+                return False
+            if bars is None:
+                _bars.discard(reference)
+    return True
 
 
 class RunThread(threading.Thread):
@@ -42,11 +78,17 @@ class RunThread(threading.Thread):
     def __init__(self, job: Job, name: str, work: Callable[[], object] | None = None) -> None:
         super().__init__(target=work, name=name, daemon=True)
         self.job = job
-        self.starter = threading.get_ident()
+        self.chunk: Chunk | None = None  # what it runs
+        self.starter: int | None = None  # the identifier of the thread that is about to start it, or has
         self.over = False
-        _threads.add(weakref.ref(self, _threads.discard))
+        self._birth = deque([None])
+        watch(self)
 
     def run(self) -> None:
+        try:
+            self._birth.pop()
+        except IndexError:
+            return
         try:
             self.work()
         finally:
@@ -54,6 +96,27 @@ class RunThread(threading.Thread):
 
     def work(self) -> None:
         super().run()
+
+    def announce(self) -> None:
+        """This thread is about to start it, and must not wait for others until it is up."""
+        self.starter = threading.get_ident()
+
+    def annul(self) -> bool:
+        """Its start has failed: it will never work; False if it does already."""
+        try:
+            self._birth.pop()
+        except IndexError:
+            return False
+        self.over = True
+        return True
+
+    def bars(self, me: int, job: Job) -> bool | None:
+        alive = self.is_alive()
+        if self.over and not alive:
+            return None
+        if self.ident == me:
+            return job is self.job or not (self.chunk is not None or inside(self.job))
+        return self.starter == me and not alive
 
 
 class CallThread(RunThread):
@@ -66,7 +129,7 @@ class CallThread(RunThread):
         self.left.acquire()
 
 
-def start(thread: RunThread) -> None:
+def start(thread: threading.Thread) -> None:
     """Start a thread; what a signal handler raises in the midst of it is raised as it is.
 
     ``Thread.start`` waits in a ``Condition``, which answers an interrupt at the wrong moment with an error of its own,
@@ -77,7 +140,6 @@ def start(thread: RunThread) -> None:
     try:
         thread.start()
     except BaseException as error:
-        thread.over = True
         interrupt = error.__context__
         while not (interrupt is None or interrupt is before or _from_outside(interrupt)):
             interrupt = interrupt.__context__
@@ -92,25 +154,6 @@ def start(thread: RunThread) -> None:
 
 def _from_outside(error: BaseException) -> bool:
     return type(error) is KeyboardInterrupt or from_handler(error)
-
-
-def may_wait() -> bool:
-    """Whether this thread may wait for the threads of a run.
-
-    Not in the midst of starting one, where it may hold what they need; not in one of them outside its calls, which
-    could be the one that is waited for; and not once the interpreter is being finalized, when daemons stand still.
-    """
-    if sys.is_finalizing():
-        return False
-    me = threading.get_ident()
-    for each in [reference() for reference in _threads.copy()]:
-        if each is None or (each.over and not each.is_alive()):
-            continue
-        if each.ident == me and not inside(each.job):
-            return False
-        if each.starter == me and not each.is_alive():
-            return False
-    return True
 
 
 def at_exit() -> None:

@@ -107,7 +107,12 @@ class Feeder:
         self._thread = RunThread(job, "inturn-feeder", partial(job.context.copy().run, self._feed))
 
     def start(self) -> None:
-        start(self._thread)
+        try:
+            self._thread.announce()
+            start(self._thread)
+        except BaseException:
+            self._thread.annul()
+            raise
 
     def stop(self) -> None:
         """The run is over; from anywhere, and whatever an interrupt has left undone in `room`."""

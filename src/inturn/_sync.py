@@ -242,7 +242,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         job = self._run.job
         if inside(job):
             return
-        if not may_wait():
+        if not may_wait(job):
             self._owed = True
             return
         job.pool.join()

@@ -98,7 +98,6 @@ class ThreadPlace(CallThread):
         super().__init__(pool.job, name)
         self.pool = pool
         self.station = station
-        self.chunk: Chunk | None = None
         self.since = 0.0
         self.boxed = False
         self.call: Call | None = None
@@ -238,17 +237,18 @@ class ThreadPool:
             return False
         self._born += 1
         place = ThreadPlace(self, self._station(), f"{self._name}-{self._born}")
-        self._places[place] = None
         try:
+            place.announce()
+            self._places[place] = None
             start(place)
         except BaseException as error:
-            del self._places[place]
-            place.given_up = True  # by an interrupt: if it runs, it finds the run stopped, and nobody waits for it
-            if type(error) in NO_THREAD and not from_handler(error):
+            if place.annul():
+                place.given_up = True
                 place.left.release()  # somebody may be waiting already
-                if self._places:
+                self._places.pop(place, None)
+                if type(error) in NO_THREAD and self._places and not from_handler(error):
                     return False  # no further thread can be had: go on with those there are
-            raise
+            raise  # if it runs, this is an interrupt, and it finds the run stopped
         place.station.started()
         return True
 

@@ -44,7 +44,6 @@ class Warden:
         self._resting: deque[None] = deque()
         self._gone = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._stray = False  # interrupted while it was started: if it runs, it finds the run stopped, and nobody waits
 
     # ---- from workers and the consumer -----------------------------------------------------------
 
@@ -68,22 +67,22 @@ class Warden:
             self._start()
 
     def _start(self) -> None:
-        thread = RunThread(self._job, "inturn-warden", self._watch)  # first: `may_wait` knows of it from here on
         try:
             self._absent.pop()
         except IndexError:
             return
+        thread = RunThread(self._job, "inturn-warden", self._watch)
         try:
+            thread.announce()
             self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
             start(thread)
         except BaseException as error:
-            if type(error) not in NO_THREAD or from_handler(error):
-                self._stray = True
-                raise
-            self._gone.release()
-            self._absent.append(None)
-            if self._job.timeout is None and not self._new:
-                return  # no further thread can be had: chunks do without a time box
+            if thread.annul():
+                if self._gone.locked():
+                    self._gone.release()
+                self._absent.append(None)
+                if type(error) in NO_THREAD and not from_handler(error) and self._job.timeout is None and not self._new:
+                    return  # no further thread can be had: chunks do without a time box
             raise
         self._thread = thread
 
@@ -91,8 +90,6 @@ class Warden:
         self._alarm.put()
 
     def join(self) -> None:
-        if self._stray:
-            return
         self._alarm.put()  # the calls that it still watched have ended
         with self._gone:
             pass
