@@ -94,6 +94,8 @@ class _InThread:
 class ThreadPlace(CallThread):
     """A thread that claims chunks and runs them until its run is over."""
 
+    chunk: Chunk | None
+
     def __init__(self, pool: ThreadPool, station: Station, name: str) -> None:
         super().__init__(pool.job, name)
         self.pool = pool
