@@ -497,13 +497,17 @@ def _interrupt(body):
 @posix
 @every_executor
 def test_g14_ctrl_c_in_next_is_raised_at_once_with_one_traceback(executor):
+    # Not in a `submit` of the standard library: a thread that is started there would then be waited for for ever.
     _interrupt(
         f"""
 def call(i):
     if i == 0:
+        while threading.current_thread() is not threading.main_thread() and not run._run.job.sleeping:
+            time.sleep(0.001)
         say("ready")
     stop.wait(20)
-for _ in ordered_map(call, range(8), concurrency=2, {executor}):
+run = ordered_map(call, range(8), concurrency=2, {executor})
+for _ in run:
     pass
 """
     )

@@ -24,7 +24,6 @@ run *rescues* its head: it cancels the head's future and runs the chunk in a thr
 from __future__ import annotations
 
 import _thread
-import pickle
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -37,8 +36,8 @@ from ._chunk import Chunk
 from ._flight import Flight, Rescuer
 from ._futures import copy_of, drives, tells_of_the_end
 from ._outcome import Kind, from_handler
-from ._pickling import unpack_error
-from ._run_thread import start, watch
+from ._run_thread import watch
+from ._travel import unpack_outcome
 from ._window import BOX_S
 from ._worker import Job, Place, enclosing, inside
 
@@ -141,7 +140,7 @@ class Borrowed:
         if chunk is None:
             self._permits.append(None)
             return None
-        flight = Flight(self, chunk, permit=True)
+        flight = Flight(self, chunk)
         self._flights[flight] = None
         return flight
 
@@ -192,8 +191,7 @@ class Borrowed:
         flight.future = None
         if not flight.given_up:
             flight.leave()
-        if flight.permit:
-            self._permits.append(None)
+        self._permits.append(None)
         if self.broken:
             self.job.notify()  # the executor may hold its own locks while it says so (CPython 3.12): `wait` goes on
         elif self.job.stopped:
@@ -220,12 +218,9 @@ class Borrowed:
         items = flight.away or []
         seconds = 0.0
         for item, (good, packed, elapsed) in zip(items, outcomes, strict=False):
-            try:
-                outcome = pickle.loads(packed) if good else unpack_error(packed)  # from our own call
-            except Exception as error:  # a result that pickles and does not unpickle
-                good, outcome = False, error
+            came, outcome = unpack_outcome(good, packed)
             seconds += elapsed
-            if good:
+            if came:
                 chunk.out.append(outcome)
             else:
                 job.failed(chunk, item, outcome, elapsed)
@@ -289,27 +284,31 @@ class Borrowed:
             self._patience_s = 0.0
             return True
         if flight is None:
-            if self.running() >= self.job.concurrency or not self.job.may_start():
-                return False
-            chunk = self._alone(self.job.window.claim, self.job.window.taken)
-            if chunk is None:
-                return False  # it pauses
-            flight = Flight(self, chunk, permit=False)
-            self._flights[flight] = None
-        if not flight.board():
+            flight = self._swap()
+        if flight is None or not flight.recall():
             return False
-        flight.rescued = True
-        if flight.future is not None:
-            flight.future.cancel()
-        rescuer = Rescuer(flight)
-        try:
-            rescuer.announce()
-            start(rescuer)
-        except BaseException:
-            if rescuer.annul():
-                flight.leave()  # nobody runs it now
-            raise
+        Rescuer(flight).launch()
         return True
+
+    def _swap(self) -> Flight | None:
+        """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
+        window = self.job.window
+        queued = [each for each in list(self._flights) if each.chunk is None and each.away is None]
+        if self._permits or not queued or not self.job.may_start():
+            return None
+        chunk = self._alone(window.claim, window.taken)
+        if chunk is None:
+            return None  # it pauses
+        for each in queued:
+            if each.recall():
+                self._flights.pop(each, None)
+                each.leave()
+                self._alone(window.take_back, each.load)
+                flight = Flight(self, chunk)
+                self._flights[flight] = None
+                return flight
+        self._alone(window.take_back, chunk)
+        return None
 
     # ---- the end ---------------------------------------------------------------------------------
 

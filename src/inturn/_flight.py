@@ -11,7 +11,7 @@ from ._chunk import Chunk
 from ._gil import fence
 from ._outcome import Kind
 from ._pickling import dumps_fn
-from ._run_thread import CallThread
+from ._run_thread import CallThread, start
 from ._travel import pack_item, run_travelled
 from ._window import BOX_S
 from ._worker import Call, run_chunk, run_watched
@@ -40,17 +40,15 @@ class Flight:
         "hooked",
         "left",
         "load",
-        "permit",
         "pool",
         "rescued",
         "since",
         "thread",
     )
 
-    def __init__(self, pool: Borrowed, load: Chunk, *, permit: bool) -> None:
+    def __init__(self, pool: Borrowed, load: Chunk) -> None:
         self.pool = pool
         self.load = load
-        self.permit = permit  # to be given back by `land`
         self.rescued = False
         self.chunk: Chunk | None = None
         self.since = 0.0
@@ -75,6 +73,15 @@ class Flight:
             self._ticket.pop()
         except IndexError:
             return False
+        return True
+
+    def recall(self) -> bool:
+        """Take it from the executor's queue if it is still there; the future's end is nothing to us then."""
+        if not self.board():
+            return False
+        self.rescued = True
+        if self.future is not None:
+            self.future.cancel()
         return True
 
     def lands(self) -> bool:
@@ -161,6 +168,15 @@ class Rescuer(CallThread):
         super().__init__(flight.pool.job, "inturn-rescue")
         self._flight = flight
         self.left = flight.left  # released when the flight has landed
+
+    def launch(self) -> None:
+        try:
+            self.announce()
+            start(self)
+        except BaseException:
+            if self.annul():
+                self._flight.leave()  # nobody runs it now
+            raise
 
     def work(self) -> None:
         flight = self._flight

@@ -6,9 +6,9 @@ import pickle
 from time import perf_counter as clock
 from typing import Any
 
-from ._pickling import PROTOCOL, Packed, pack_error
+from ._pickling import PROTOCOL, Packed, pack_error, unpack_error
 
-__all__ = ["pack_item", "run_travelled"]
+__all__ = ["pack_item", "run_travelled", "unpack_outcome"]
 
 
 def pack_item(item: Any) -> tuple[bool, Any]:
@@ -16,6 +16,13 @@ def pack_item(item: Any) -> tuple[bool, Any]:
         return True, pickle.dumps(item, PROTOCOL)
     except Exception as error:  # it costs this item only
         return False, pack_error(error)
+
+
+def unpack_outcome(good: bool, packed: Any) -> tuple[bool, Any]:
+    try:
+        return good, pickle.loads(packed) if good else unpack_error(packed)  # from our own call
+    except Exception as error:  # a result that pickles and does not unpickle
+        return False, error
 
 
 def run_travelled(
