@@ -1,6 +1,6 @@
 """Guarantees 13 to 16: closing, dropping, Ctrl-C, and the end of the interpreter."""
 
-import concurrent.futures.thread
+import concurrent.futures
 import contextlib
 import gc
 import itertools
@@ -1005,15 +1005,16 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
     landed = 0
 
     def handler(*_):
-        """Within an executor of the standard library it could leave a lock of that locked: then a little later."""
+        """Within `concurrent.futures` it could leave a lock of that locked: then a little later."""
         frame = sys._getframe()
         while frame is not None:
-            if frame.f_code.co_filename == concurrent.futures.thread.__file__:
+            if frame.f_code.co_filename.startswith(futures):
                 signal.setitimer(signal.ITIMER_REAL, 0.001)
                 return
             frame = frame.f_back
         raise SoftLimit
 
+    futures = concurrent.futures.__path__[0]
     lost = []
     before = signal.signal(signal.SIGALRM, handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGALRM, before))
