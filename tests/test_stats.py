@@ -196,8 +196,8 @@ def test_stats_tell_the_time_spent_waiting_for_the_source(apart):
 
 def test_stats_tell_the_time_spent_waiting_for_the_consumer(apart):
     run, _ = primed(apart, same, window=4)
-    wait_until(lambda: run.stats.running == 0)
-    absence(0.3)
+    wait_until(lambda: run.stats.waiting == run.stats.pulled - run.stats.delivered)  # what is not begun is not running
+    absence(SHORT)
     next(run)
     stats = run.stats
     assert 0.25 < stats.blocked_on_consumer < 5
