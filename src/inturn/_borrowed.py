@@ -17,6 +17,8 @@ away     ``away`` is set                            the future's end; `give_up`
 landed   not in ``_flights``; its permit is back
 ======== ========================================== ==================================================
 
+It lands when its call and its future have ended, in whatever order: futures may be cancelled by anybody.
+
 A run inside a call of another run on the same executor may wait for a queue that it is itself holding up. Such a
 run *rescues* its head: it cancels the head's future and runs the chunk in a thread of its own.
 """
