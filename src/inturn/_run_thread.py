@@ -4,7 +4,7 @@
 thread   how it is told                            left by
 ======== ========================================= =========================================================
 unborn   its birth token is there                  its first step, which takes the token; `annul`, which does
-alive    ``is_alive()``                            its end
+at work  neither that nor ``over``                 its last step
 gone     ``over``, and not alive
 ======== ========================================= =========================================================
 
@@ -111,12 +111,11 @@ class RunThread(threading.Thread):
         return True
 
     def bars(self, me: int, job: Job) -> bool | None:
-        alive = self.is_alive()
-        if self.over and not alive:
+        if self.over and not self.is_alive():  # not asked of one at work: interrupted, it takes that for stopped
             return None
         if self.ident == me:
             return job is self.job or not (self.chunk is not None or inside(self.job))
-        return self.starter == me and not alive
+        return self.starter == me and bool(self._birth)
 
 
 class CallThread(RunThread):
