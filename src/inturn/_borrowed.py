@@ -352,7 +352,7 @@ class Borrowed:
                 if flight.lands():
                     self.land(flight)
                 if not flight.hooked:
-                    continue  # we are a signal handler in the midst of its `submit`
+                    continue  # another thread is still in its `submit`
             if flight.away is None or flight.hooked:
                 with flight.left:
                     pass

@@ -256,7 +256,8 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
         """End the run: what has not started never starts, and what runs is waited for.
 
         It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait,
-        nor where it lands while a thread is being started). A ``next`` that waits raises ``StopIteration``.
+        nor where it lands within a ``submit`` or the start of a thread). A ``next`` that waits raises
+        ``StopIteration``.
         """
         if self._forks != _forks:
             return  # the parent's workers are none of ours

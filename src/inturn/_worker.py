@@ -294,9 +294,8 @@ class Job:
         fence()
         for place in self.pool.places():
             drain(place.chunk)
-        self.context = (
-            contextvars.Context()
-        )  # it holds `enclosing`, and that this job: a cycle; nothing starts any more
+        # Last, when nothing starts any more: it holds `enclosing`, and that this job, which is a cycle.
+        self.context = contextvars.Context()
         self.pool.stop()
         self.warden.stop()
         self.notify()
