@@ -85,6 +85,7 @@ FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_stderr] = os.dup(2)  # a test's own is captured
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
 
@@ -128,6 +129,29 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+    _last_resort(item)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    """A failure has stopped every clock, since one may want to debug it; to take its test down may hang too."""
+    if isinstance(node, pytest.Item):
+        _last_resort(node)
+
+
+def _last_resort(item: pytest.Item) -> None:
+    """What hangs all the same when its time limit is over ends its process, and every thread's stack is shown."""
+    mark = item.get_closest_marker("timeout")
+    limit = mark.args[0] if mark else float(item.config.getini("timeout"))
+    faulthandler.dump_traceback_later(limit + 30, exit=True, file=item.config.stash[_stderr])
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     report = yield
     if call.when == "call":
@@ -136,6 +160,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 
 _failed = pytest.StashKey[bool]()
+_stderr = pytest.StashKey[int]()
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +199,8 @@ def _left(before: set[object]) -> set[object]:
 
 def _belongings() -> set[object]:
     """Threads, also those that `threading` has not made, child processes and open descriptors."""
-    # One without ident was interrupted before it was started; CPython's `threading` never forgets it.
-    things: set[object] = {thread for thread in threading.enumerate() if thread.ident is not None}
+    # An interrupt within `Thread.start` can leave one on the list that never ran, or has ended: CPython's `threading`.
+    things: set[object] = {thread for thread in threading.enumerate() if thread.is_alive()}
     things.update(multiprocessing.active_children())
     if sys.platform == "linux":
         things.update(f"native thread {name}" for name in _listing("/proc/self/task"))
