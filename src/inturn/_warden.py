@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
+from functools import partial
 from queue import Empty
 from time import perf_counter as clock
 from typing import TYPE_CHECKING
@@ -42,7 +43,7 @@ class Warden:
         self._pauses: list[tuple[float, int, Chunk]] = []
         self._absent = deque([None])
         self._resting: deque[None] = deque()
-        self._gone = threading.Lock()
+        self._at_work: list[threading.Lock] = []  # one for each thread there has been, held until it ends
         self._thread: threading.Thread | None = None
 
     # ---- from workers and the consumer -----------------------------------------------------------
@@ -71,15 +72,16 @@ class Warden:
             self._absent.pop()
         except IndexError:
             return
-        thread = RunThread(self._job, "inturn-warden", self._watch)
+        at_work = threading.Lock()
+        at_work.acquire()  # by the starter, so that `join` waits for a thread that is still being started
+        thread = RunThread(self._job, "inturn-warden", partial(self._watch, at_work))
         try:
             thread.announce()
-            self._gone.acquire()  # by the starter, so that `join` waits for a thread that is still being started
+            self._at_work.append(at_work)
             start(thread)
         except BaseException as error:
             if thread.annul():
-                if self._gone.locked():
-                    self._gone.release()
+                at_work.release()
                 self._absent.append(None)
                 if type(error) in NO_THREAD and not from_handler(error) and self._job.timeout is None and not self._new:
                     return  # no further thread can be had: chunks do without a time box
@@ -91,14 +93,15 @@ class Warden:
 
     def join(self) -> None:
         self._alarm.put()  # the calls that it still watched have ended
-        with self._gone:
-            pass
+        for at_work in self._at_work.copy():
+            with at_work:
+                pass
         if self._thread is not None:
             self._thread.join()
 
     # ---- its own thread --------------------------------------------------------------------------
 
-    def _watch(self) -> None:
+    def _watch(self, at_work: threading.Lock) -> None:
         job = self._job
         try:
             while True:
@@ -123,7 +126,7 @@ class Warden:
         except BaseException as error:  # the consumer must not wait for ever
             job.crash(error)
         finally:
-            self._gone.release()
+            at_work.release()
 
     def _look(self) -> float | None:
         """Do what is due; seconds until something else is, or None."""
