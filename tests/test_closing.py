@@ -1041,7 +1041,7 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
     executor = inside.executor(2)
     for _ in range(60):
         # The source has an end: what lands in a callback of a weak reference or of the garbage collector is lost.
-        run = inside.map(double, range(200_000), window=window, concurrency=2, executor=executor)
+        run = inside.map(double, range(20_000), window=window, concurrency=2, executor=executor)
         results = []
         within = False
         pause = dice.random() / 500
