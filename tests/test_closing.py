@@ -221,11 +221,19 @@ def test_g13_the_last_reference_may_be_lost_to_the_garbage_collector(overlapping
 
 
 def _locks_of(thing):
-    """Every lock that can be reached from `thing`, and those of the library's modules."""
+    """Every lock that can be reached from `thing`, and those of the library's modules; an alarm is held by nobody."""
     lock_types = (type(threading.Lock()), type(threading.RLock()))
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "inturn"]
     todo, seen, locks = [thing, *(vars(module) for module in modules)], set(), []
-    barred = (types.ModuleType, type, types.BuiltinFunctionType, threading.Thread, types.FrameType, types.TracebackType)
+    barred = (
+        types.ModuleType,
+        type,
+        types.BuiltinFunctionType,
+        threading.Thread,
+        types.FrameType,
+        types.TracebackType,
+        Alarm,
+    )
     while todo:
         it = todo.pop()
         if id(it) in seen or isinstance(it, barred):
@@ -246,16 +254,16 @@ def test_g13_losing_the_last_reference_takes_no_lock(overlapping):
     call = Stuck()
     run, _ = primed(overlapping, call, concurrency=2)
     call.started.wait(3)
-    locks = [lock for lock in _locks_of(run) if lock.acquire(blocking=False)]
+    locks = _locks_of(run)
     gone, box = farewell(run), [run]
     del run
-    try:
+    with contextlib.ExitStack() as held:
+        for lock in locks:
+            if lock.acquire(blocking=False):
+                held.callback(lock.release)
         dropping = Background(box.clear)
         dropping.join(5)
         stuck = dropping.is_alive()
-    finally:
-        for lock in locks:
-            lock.release()
     assert not stuck
     assert gone.is_open
     call.gate.open()
