@@ -127,6 +127,8 @@ def test_g13_losing_the_last_reference_waits_for_nothing_and_starts_nothing(over
     run, source = primed(overlapping, call, window=20, concurrency=2, chunksize=chunksize)
     begun = call.free + 2  # two calls are running, each perhaps the first of a chunk
     call.started.wait(begun)
+    if overlapping.live:
+        wait_until(lambda: source.pulls == 21)  # in exchange for what was delivered
     gone = farewell(run)
     pulls = source.pulls
     del run  # this returns though the gate is shut
