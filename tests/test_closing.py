@@ -20,7 +20,21 @@ import pytest
 
 import inturn
 from calls import Oops, double, fail_at, same
-from helpers import SHORT, Background, Gate, Script, Source, Tally, absence, farewell, primed, spend, takes, wait_until
+from helpers import (
+    LIMIT,
+    SHORT,
+    Background,
+    Gate,
+    Script,
+    Source,
+    Tally,
+    absence,
+    farewell,
+    primed,
+    spend,
+    takes,
+    wait_until,
+)
 from inturn import Retry, ordered_map, retry
 from inturn._alarm import Alarm
 
@@ -967,13 +981,17 @@ def signal_when(came, condition):
     Until it comes: Python does not notice one that arrives just before the thread begins to wait.
     """
 
+    within = Came()
+
     def send():
+        within.wait(LIMIT)
         condition()
         while not came.is_set:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
             came.wait(0.05)
 
     sender = Background(send)
+    within.set()
     yield
     sender.result()
 
