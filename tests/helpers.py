@@ -207,6 +207,16 @@ def wait_until(condition: Callable[[], object], what: str = "") -> None:
 
 
 @contextlib.contextmanager
+def handling(handler: Callable[[int, Any], object]) -> Iterator[None]:
+    """SIGUSR1 is answered so meanwhile."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextlib.contextmanager
 def takes(*, at_least: float = 0.0, less_than: float = LIMIT) -> Iterator[None]:
     """Bounds that are far apart from what happens when the guarantee is broken, so that load does not matter."""
     begin = time.monotonic()

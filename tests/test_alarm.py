@@ -7,6 +7,7 @@ from queue import Empty
 import pytest
 
 from calls import Oops, fail_at
+from helpers import handling
 from inturn import ordered_map, retry
 from inturn._alarm import LONG_S, Alarm
 from inturn._run_thread import RunThread, start
@@ -89,12 +90,8 @@ def test_g14_an_interrupt_in_the_start_of_a_thread_is_raised_as_it_is():
 
 
 def test_g16_an_error_of_a_handler_in_the_start_of_a_thread_is_raised_as_it_is():
-    before = signal.signal(signal.SIGUSR1, stopped)
-    try:
-        with pytest.raises(Oops):
-            start(Shaken(lambda: signal.raise_signal(signal.SIGUSR1)))
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with handling(stopped), pytest.raises(Oops):
+        start(Shaken(lambda: signal.raise_signal(signal.SIGUSR1)))
 
 
 @pytest.mark.parametrize("interrupt", [nothing, lambda: fail_at({0}, 0)], ids=["alone", "after an error of its own"])

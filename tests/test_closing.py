@@ -30,6 +30,7 @@ from helpers import (
     Tally,
     absence,
     farewell,
+    handling,
     primed,
     spend,
     takes,
@@ -957,21 +958,19 @@ def on_signal(handler, *, spared=()):
             came.set()
             handler()
 
-    before = signal.signal(signal.SIGUSR1, once)
-    try:
+    with handling(once):
         yield came
-    finally:
-        signal.signal(signal.SIGUSR1, before)
 
 
 def lands_in(frame, files):
     """Whether the library is calling something in these files."""
-    names = []
-    while frame is not None:
-        names.append(frame.f_code.co_filename)
-        frame = frame.f_back
-    ours = [name.startswith(LIBRARY) for name in names]
-    return True in ours and any(name.startswith(files) for name in names[: ours.index(True)])
+    found = False
+    for each, _ in traceback.walk_stack(frame):
+        name = each.f_code.co_filename
+        if name.startswith(LIBRARY):
+            return found
+        found = found or name.startswith(files)
+    return False
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, absence, wait_until
+from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, absence, handling, wait_until
 from inturn import Failure, Processes, Threads, ordered_map, retry
 from inturn._flight import Flight
 from inturn._run_thread import may_wait, start
@@ -82,13 +82,12 @@ def test_g16_close_from_a_handler_that_lands_in_the_start_of_a_thread(name):
             landed.append(name)
             signal.raise_signal(signal.SIGUSR1)
 
-    before = signal.signal(signal.SIGUSR1, lambda *_: run.close())
-    sys.setprofile(at_start)
-    try:
-        assert list(run) == []
-    finally:
-        sys.setprofile(None)
-        signal.signal(signal.SIGUSR1, before)
+    with handling(lambda *_: run.close()):
+        sys.setprofile(at_start)
+        try:
+            assert list(run) == []
+        finally:
+            sys.setprofile(None)
     assert landed == [name]
 
 
@@ -224,21 +223,17 @@ def test_g16_close_from_a_handler_that_lands_within_a_submit_whose_call_submits(
         return item(*args)
 
     monkeypatch.setattr(concurrent.futures.thread, "_WorkItem", spy)
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with ThreadPoolExecutor(4) as mine, ThreadPoolExecutor(1) as other:
+    with handling(handler), ThreadPoolExecutor(4) as mine, ThreadPoolExecutor(1) as other:
 
-            def call(x):
-                if x == 0:
-                    hold.wait()
-                    return (mine if executor == "the same" else other).submit(str, 1).result(LIMIT)
-                return x
+        def call(x):
+            if x == 0:
+                hold.wait()
+                return (mine if executor == "the same" else other).submit(str, 1).result(LIMIT)
+            return x
 
-            run = ordered_map(call, range(10), executor=mine, concurrency=2)
-            assert list(run) == []
-            assert len(submits) >= 2
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+        run = ordered_map(call, range(10), executor=mine, concurrency=2)
+        assert list(run) == []
+        assert len(submits) >= 2
 
 
 def test_g28_close_while_a_thread_turns_out_not_to_be_had(monkeypatch):
@@ -302,12 +297,8 @@ def test_g16_an_index_error_of_a_handler_is_not_taken_for_the_end_of_a_batch():
         return value
 
     run._pop = interrupted
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with pytest.raises(IndexError):
-            next(run)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with handling(handler), pytest.raises(IndexError):
+        next(run)
     assert list(run) == []
 
 
