@@ -9,8 +9,8 @@ import pytest
 from calls import Oops, fail_at
 from helpers import handling
 from inturn import ordered_map, retry
-from inturn._alarm import LONG_S, Alarm
-from inturn._run_thread import RunThread, start
+from inturn._base.alarm import LONG_S, Alarm
+from inturn._core.run_thread import RunThread, start
 
 
 def test_a_ring_that_comes_while_nobody_waits_is_remembered_once():

@@ -37,7 +37,7 @@ from helpers import (
     wait_until,
 )
 from inturn import Retry, ordered_map, retry
-from inturn._alarm import Alarm
+from inturn._base.alarm import Alarm
 
 LIBRARY = str(inturn.__path__[0])
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -20,7 +20,11 @@ BLOCKS = [
     for page in PAGES
     for number, match in enumerate(BLOCK.finditer(page.read_text()), 1)
 ]
-MODULES = sorted(module.name for module in pkgutil.iter_modules(inturn.__path__) if module.name != "__main__")
+MODULES = sorted(
+    module.name.partition(".")[2]
+    for module in pkgutil.walk_packages(inturn.__path__, "inturn.")
+    if not module.name.endswith("__main__")
+)
 
 
 @pytest.mark.parametrize(("page", "line", "code"), BLOCKS)

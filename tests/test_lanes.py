@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inturn._chunk import Chunk
-from inturn._lanes import NO_LANE, Lane, LaneWindow, Phase
-from inturn._outcome import Err
-from inturn._window import Now
+from inturn._engine.chunk import Chunk
+from inturn._engine.lanes import NO_LANE, Lane, LaneWindow, Phase
+from inturn._engine.window import Now
+from inturn._model.outcome import Err
 
 
 class Bell:

@@ -16,10 +16,10 @@ import pytest
 
 from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, absence, handling, wait_until
 from inturn import Failure, Processes, Threads, ordered_map, retry
-from inturn._flight import Flight
-from inturn._run_thread import may_wait, start
-from inturn._thread_pool import ThreadPool
-from inturn._window import NEVER, Window
+from inturn._core.run_thread import may_wait, start
+from inturn._engine.window import NEVER, Window
+from inturn._pools.submission import Flight
+from inturn._pools.threads import ThreadPool
 
 # ---- closing where nobody may wait ---------------------------------------------------------------
 
@@ -337,7 +337,7 @@ def test_g01_the_last_item_of_a_live_source_that_comes_while_the_end_is_looked_f
 
 
 def test_g09_under_raise_nothing_is_pulled_once_a_failure_is_known(monkeypatch):
-    monkeypatch.setattr("inturn._sync.HANDFUL_S", math.inf)  # else the time alone would end the handful
+    monkeypatch.setattr("inturn._sync.driver.HANDFUL_S", math.inf)  # else the time alone would end the handful
     pulled, fail = [], Gate()
 
     def source():
@@ -388,7 +388,7 @@ def test_g21_what_a_stopped_run_still_starts_has_its_context(monkeypatch):
     held = []
 
     def call(i):
-        from inturn._worker import inside
+        from inturn._core.job import inside
 
         seen.append(inside(job))
         return i

@@ -359,7 +359,7 @@ def spoiled(array):
 
 
 def test_a_payload_may_be_larger_than_what_a_hold_takes(monkeypatch):
-    from inturn import _segments
+    from inturn._transport import shared_memory as _segments
 
     monkeypatch.setattr(_segments, "MOST", 1 << 20)
     items = [bytes([i]) * 400_000 for i in range(20)]
@@ -367,7 +367,7 @@ def test_a_payload_may_be_larger_than_what_a_hold_takes(monkeypatch):
 
 
 def test_g28_a_full_shared_memory_is_got_round(monkeypatch):
-    from inturn import _segments
+    from inturn._transport import shared_memory as _segments
 
     real = _segments._allocate
 
@@ -660,12 +660,12 @@ def test_g28_a_daemonic_process_is_told_the_cure():
 
 
 def test_g28_the_start_method_is_that_of_multiprocessing_unless_there_are_threads():
-    from inturn._process_start import choose_method
+    from inturn._processes.start import choose_method
 
     with Script(
         """
 import multiprocessing
-from inturn._process_start import choose_method
+from inturn._processes.start import choose_method
 multiprocessing.set_start_method("fork")
 say(choose_method(None))
 gate = threading.Event()
@@ -682,7 +682,7 @@ say(choose_method(None))
 
 
 def test_g28_when_no_descriptor_can_be_had_the_run_goes_on_with_the_processes_it_has(monkeypatch):
-    from inturn import _process_handle
+    from inturn._processes import handle as _process_handle
 
     real, made = _process_handle.new_process, []
 
@@ -698,7 +698,7 @@ def test_g28_when_no_descriptor_can_be_had_the_run_goes_on_with_the_processes_it
 
 
 def test_g28_when_no_process_can_be_had_the_run_ends_with_that_error(monkeypatch):
-    from inturn import _process_handle
+    from inturn._processes import handle as _process_handle
 
     def new_process(*args):
         raise BlockingIOError(11, "Resource temporarily unavailable")

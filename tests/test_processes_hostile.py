@@ -16,7 +16,7 @@ import pytest
 from calls import double
 from helpers import LIMIT, SHORT, Background, Script, absence, takes, wait_until
 from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map
-from inturn._wire import LENGTH, End, Recall
+from inturn._transport.wire import LENGTH, End, Recall
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 own_fork = pytest.mark.filterwarnings("ignore:.*may lead to deadlocks in the child:DeprecationWarning")
@@ -185,7 +185,7 @@ def test_g17_a_stopped_worker_is_killed_and_replaced():
 @pytest.mark.parametrize("flat", [False, True])
 def test_g13_close_ends_a_stopped_worker_that_has_half_a_message(monkeypatch, flat):
     """The items that wait in the pipe are more than it holds."""
-    from inturn import _pickling
+    from inturn._transport import pickling as _pickling
 
     monkeypatch.setattr(_pickling, "LARGE", 1 << 30)  # all goes through the pipe
     pids = []
@@ -338,7 +338,8 @@ def test_large_things_arrive_while_the_consumer_is_away():
 
 
 def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monkeypatch):
-    from inturn import _process_handle, _process_pool
+    from inturn._processes import handle as _process_handle
+    from inturn._processes import pool as _process_pool
 
     real, made, failed = _process_handle.new_process, [], threading.Event()
     goes_without, send = _process_pool.ProcessPool.goes_without, _process_handle.Handle.send
@@ -367,7 +368,7 @@ def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monke
 
 
 def test_g28_memory_that_runs_out_on_the_way_leaves_no_process(monkeypatch):
-    from inturn import _process_pool
+    from inturn._processes import pool as _process_pool
 
     def pack(*args):
         raise MemoryError("none left")
@@ -380,7 +381,7 @@ def test_g28_memory_that_runs_out_on_the_way_leaves_no_process(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_g13_close_does_not_hang_when_somebody_has_closed_our_descriptors(monkeypatch):
-    from inturn import _process_handle
+    from inturn._processes import handle as _process_handle
 
     real = _process_handle.Handle.close
 

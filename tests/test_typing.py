@@ -17,10 +17,10 @@ from inturn import (
     retry,
     sentinel,
 )
-from inturn._async import OrderedAmap
-from inturn._flat import OrderedFlatMap
-from inturn._policy import Skip
-from inturn._sync import OrderedMap
+from inturn._aio.driver import OrderedAmap
+from inturn._model.policy import Skip
+from inturn._sync.driver import OrderedMap
+from inturn._sync.flat import OrderedFlatMap
 
 
 def half(i: int) -> float:

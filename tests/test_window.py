@@ -8,9 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inturn._chunk import Chunk
-from inturn._outcome import Err, Kind
-from inturn._window import NEVER, Now, Window
+from inturn._engine.chunk import Chunk
+from inturn._engine.window import NEVER, Now, Window
+from inturn._model.outcome import Err, Kind
 
 ITEMS = 60
 

@@ -10,19 +10,19 @@ C
 
 import typing as _t
 
-from ._api import ordered_map
-from ._outcome import Failure
-from ._policy import SKIP, Retry, retry, sentinel
-from ._processes import Processes, WorkerDied
-from ._stats import Stats
-from ._threads import Threads
+from ._api.map import ordered_map
+from ._model.outcome import Failure
+from ._model.policy import SKIP, Retry, retry, sentinel
+from ._model.processes import Processes, WorkerDied
+from ._model.stats import Stats
+from ._model.threads import Threads
 
 if _t.TYPE_CHECKING:
-    from ._api_aflat import ordered_aflat_map
-    from ._api_async import ordered_amap
-    from ._api_flat import ordered_flat_map
-    from ._api_gather import ordered_gather
-    from ._report import Report
+    from ._api.aflat_map import ordered_aflat_map
+    from ._api.amap import ordered_amap
+    from ._api.flat_map import ordered_flat_map
+    from ._api.gather import ordered_gather
+    from ._model.report import Report
 
 __all__ = [
     "SKIP",
@@ -44,11 +44,11 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {  # imported when first asked for, so that `import inturn` stays light
-    "Report": "_report",
-    "ordered_aflat_map": "_api_aflat",
-    "ordered_amap": "_api_async",
-    "ordered_flat_map": "_api_flat",
-    "ordered_gather": "_api_gather",
+    "Report": "_model.report",
+    "ordered_aflat_map": "_api.aflat_map",
+    "ordered_amap": "_api.amap",
+    "ordered_flat_map": "_api.flat_map",
+    "ordered_gather": "_api.gather",
 }
 
 

@@ -1,0 +1,232 @@
+"""The pool behind `ordered_aflat_map`: each attempt at an item is an asyncio task that produces into the item's lane.
+
+A place is kept from an item's first attempt to its end, as `_lanes` wants it: between two attempts a task *holds* it,
+which waits for the pause to be over or for the policy to decide.
+
+========= ============================================ =======================================================
+place     how it is told                               left by
+========= ============================================ =======================================================
+producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `_tasks`)
+resting   besides, ``timer`` is None: the lane is full the lane's bell
+holding   its task is `_hold`                          the pause's end or a decision: another attempt, or free
+given up  ``call`` is another's, or None               the task's end, which nobody sees
+========= ============================================ =======================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from functools import partial
+from inspect import isawaitable
+from time import perf_counter as clock
+from typing import TYPE_CHECKING, Any, Final
+
+from inturn._base.alarm import LONG_S
+from inturn._core.flat_job import NOTHING, FlatJob
+from inturn._core.job import Call
+from inturn._engine.chunk import Chunk
+from inturn._engine.lanes import Lane, Phase
+from inturn._model.outcome import Kind, shorten
+
+from .eager import Carrier
+from .events import Bell
+from .tasks import Carried, TaskPlace, TaskPool
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+__all__ = ["LaneTaskPool", "new_bell"]
+
+_TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to itself
+
+
+def new_bell() -> Bell:
+    """The bell of a lane whose producer is a task of the running loop."""
+    return Bell(asyncio.get_running_loop())
+
+
+class LaneTaskPool(TaskPool):
+    """At most `concurrency` items at once, each from its first element to its end."""
+
+    job: FlatJob
+
+    def _schedule(self) -> None:
+        assert self._loop is not None
+        self._scheduled = True
+        self._loop.call_soon(self._pump, context=self.job.context)
+
+    def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
+        self._attempt(place)
+
+    def _attempt(self, place: TaskPlace) -> None:
+        """Run the item of the place."""
+        job, chunk = self.job, place.chunk
+        assert chunk is not None
+        item = next(chunk.todo, NOTHING)
+        if item is NOTHING:  # drained: it never starts
+            super().end(place)
+            return
+        lane: Lane = chunk.out[0]
+        place.item, place.mark, place.late = item, clock(), False
+        place.call = call = Call(None, place.mark)
+        self._limit(place)
+        self._start(place, self._produce(place, call, lane, item), job.context.copy(), self._landed)
+
+    def _start(self, place: TaskPlace, coro: Coroutine[Any, Any, None], context: Context, landed: Any) -> None:
+        assert self._loop is not None
+        make = self._make or self._loop.create_task
+        place.task = task = make(coro, context=context)  # type: ignore[call-arg]
+        self._tasks[task] = place
+        task.add_done_callback(partial(landed, place), context=self.job.context)
+        if self.job.stopped:
+            task.cancel()
+
+    def _limit(self, place: TaskPlace) -> None:
+        """Start the clock of the item, or go on with it."""
+        timeout = self.job.timeout
+        if timeout is not None:
+            assert self._loop is not None
+            left = max(0.0, timeout - (clock() - place.mark))
+            place.timer = self._loop.call_later(min(left, LONG_S), self._expire, place, context=self.job.context)
+
+    # ---- in the task -----------------------------------------------------------------------------
+
+    async def _produce(self, place: TaskPlace, call: Call, lane: Lane, item: Any) -> None:
+        """Run the item once, into its lane."""
+        job = self.job
+        iterator: Any = None
+        try:
+            iterator = await self._elements_of(job.fn, item)
+            take = iterator.__anext__
+            breath = clock() + _TURN_S
+            while True:
+                if lane.full():
+                    await self._rest(place, call, lane)
+                try:
+                    element = await take()
+                except StopAsyncIteration:
+                    iterator = None
+                    return
+                if place.call is not call or place.late:
+                    return  # too late
+                lane.made += 1
+                lane.append(element)
+                del element
+                if job.sleeping:
+                    job.rouse(lane.index)
+                if clock() >= breath:
+                    await asyncio.sleep(0)
+                    breath = clock() + _TURN_S
+        except (SystemExit, KeyboardInterrupt) as error:
+            caught = error
+        finally:
+            if hasattr(iterator, "aclose"):
+                await _close(iterator)
+        raise Carried(caught, Kind.PASSING)
+
+    async def _rest(self, place: TaskPlace, call: Call, lane: Lane) -> None:
+        """Wait for room in the lane; the item's clock stands still."""
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        begun = clock()
+        while lane.full():
+            lane.resting.append(None)
+            try:
+                await lane.bell.wait(None)  # type: ignore[attr-defined]
+            finally:
+                lane.resting.clear()
+        if place.call is call:
+            place.mark += clock() - begun
+            self._limit(place)
+
+    async def _elements_of(self, fn: Any, item: Any) -> AsyncIterator[Any]:
+        """An iterator over what ``fn`` returns, or what that is when it has been awaited."""
+        result = fn(item)
+        awaited = isawaitable(result)
+        if awaited:
+            result = await result
+        if hasattr(type(result), "__aiter__"):
+            self._proven = True
+            return aiter(result)
+        if awaited and hasattr(type(result), "__iter__"):
+            self._proven = True
+            return _Plain(iter(result))
+        text = f"fn must return an async iterable, got {type(result).__name__}: {shorten(result)}; "
+        text += "make it an async generator function, "
+        text += 'or have a plain generator function run elsewhere with executor="thread" or "process"'
+        raise Carried(TypeError(text), Kind.FAILED if self._proven else Kind.FATAL)
+
+    async def _hold(self, lane: Lane) -> None:
+        """Keep the place until the item runs again, or does not."""
+        while True:
+            left = None
+            if lane.phase is Phase.PAUSING:
+                left = lane.due - clock()
+                if left <= 0:
+                    lane.reopen()
+            if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
+                return
+            await lane.bell.wait(left)  # type: ignore[attr-defined]
+
+    # ---- afterwards ------------------------------------------------------------------------------
+
+    def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        chunk = place.chunk
+        assert chunk is not None
+        lane: Lane = chunk.out[0]
+        try:
+            task.result()
+        except BaseException as error:  # it travels to the consumer
+            self.failed(chunk, place.item, error, clock() - place.mark)
+        else:
+            lane.finish()
+            self.job.rouse(lane.index)
+
+    def end(self, place: TaskPlace) -> None:
+        """An attempt is over: the place is free, unless there may be another one."""
+        assert place.chunk is not None
+        lane: Lane = place.chunk.out[0]
+        place.call = place.item = place.task = None
+        if self.job.stopped or lane.phase is Phase.ENDED:
+            super().end(place)
+        else:
+            self._start(place, self._hold(lane), self.job.context.copy(), self._held)
+
+    def _held(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        del self._tasks[task]
+        assert place.chunk is not None
+        if not task.cancelled():
+            task.result()  # it raises nothing but faults of ours
+        if self.job.stopped or place.chunk.out[0].phase is Phase.ENDED:
+            super().end(place)
+            self.notify(min(1, self.job.window.available()))
+        else:
+            self._attempt(place)
+
+    def _pump(self, carrier: Carrier | None = None) -> None:
+        super()._pump(None)
+
+
+class _Plain:
+    """An async iterator over a plain one."""
+
+    def __init__(self, iterator: Iterator[Any]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> _Plain:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+async def _close(iterator: Any) -> None:
+    try:
+        await iterator.aclose()
+    except Exception:  # as for calls that end after the run
+        pass

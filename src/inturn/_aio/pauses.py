@@ -1,0 +1,46 @@
+"""Pauses before a retry, where calls are tasks: timers of the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+from inturn._base.alarm import LONG_S
+from inturn._core.job import Job
+from inturn._engine.chunk import Chunk
+
+__all__ = ["Pauses"]
+
+
+class Pauses:
+    """What a `Warden` is on threads: it lets an item run again after its pause. Boxes and limits are the pool's."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._timers: dict[Chunk, asyncio.TimerHandle] = {}
+
+    def arm(self) -> None:
+        pass
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        """The chunk is ready to run again after a pause."""
+        loop = asyncio.get_running_loop()
+        self._timers[chunk] = loop.call_later(min(seconds, LONG_S), self._over, chunk, context=self._job.context)
+
+    def _over(self, chunk: Chunk) -> None:
+        del self._timers[chunk]
+        self._job.window.again(chunk)
+        self._job.pool.notify(1)
+
+    def __bool__(self) -> bool:
+        return bool(self._timers)
+
+    def cancel(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def stop(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass

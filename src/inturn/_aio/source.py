@@ -1,0 +1,175 @@
+"""Async sources: `together` zips them, and a `TaskFeeder` pulls them, so that a ready head never waits for the source.
+
+The feeder is a task that pulls within the window: the slot is there before the pull begins.
+
+======== ============================================== ============================================
+state    how it is told                                 left by
+======== ============================================== ============================================
+pulling  ``pulling``                                    the source's answer; `cancel`
+resting  its bell is waited for                         `room`; `cancel`
+done     its task is done                               (the source has ended, or failed, or the run is over)
+======== ============================================== ============================================
+
+A feeder that is cancelled while it pulls cancels the source in its wait, which ends an async generator. One that
+rests leaves the source as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from time import perf_counter as clock
+from typing import Any
+
+from inturn._core.job import Job
+from inturn._core.source import HANDFUL_S
+from inturn._engine.window import Window
+from inturn._model.outcome import Err, Kind
+
+from .events import Bell
+
+__all__ = ["TaskFeeder", "together"]
+
+
+def together(sources: tuple[Iterable[Any] | AsyncIterable[Any], ...], *, strict: bool) -> AsyncIterator[Any]:
+    """One async iterator over the items; the iterator of each source is taken here and now."""
+    each: list[Iterator[Any] | AsyncIterator[Any]] = []
+    for position, source in enumerate(sources, 1):
+        try:
+            each.append(aiter(source) if hasattr(type(source), "__aiter__") else iter(source))  # type: ignore[arg-type]
+        except TypeError:
+            raise TypeError(
+                f"source {position} must be iterable or async iterable, got {type(source).__name__}: {source!r}"
+            ) from None
+    if len(each) == 1:
+        return each[0]  # type: ignore[return-value]
+    return _Zip(each, strict=strict)
+
+
+class _Zip:
+    """``zip`` for iterators of both kinds."""
+
+    def __init__(self, iterators: list[Any], *, strict: bool) -> None:
+        self._iterators = iterators
+        self._strict = strict
+        self._ended = False
+
+    def __aiter__(self) -> _Zip:
+        return self
+
+    async def __anext__(self) -> tuple[Any, ...]:
+        if self._ended:
+            raise StopAsyncIteration
+        items: list[Any] = []
+        try:
+            for iterator in self._iterators:
+                items.append(await _next(iterator))  # noqa: PERF401 - what came before the end is needed
+        except StopAsyncIteration:
+            self._ended = True
+            if self._strict:
+                await self._compare(len(items))
+            raise
+        return tuple(items)
+
+    async def _compare(self, position: int) -> None:
+        """The words are those of ``zip(strict=True)``."""
+        if position:
+            others = f"argument{'s 1-' if position > 1 else ' '}{position}"
+            raise ValueError(f"zip() argument {position + 1} is shorter than {others}")
+        for longer, iterator in enumerate(self._iterators[1:], 1):
+            try:
+                await _next(iterator)
+            except StopAsyncIteration:
+                continue
+            others = f"argument{'s 1-' if longer > 1 else ' '}{longer}"
+            raise ValueError(f"zip() argument {longer + 1} is longer than {others}")
+
+
+async def _next(iterator: Any) -> Any:
+    if hasattr(type(iterator), "__anext__"):
+        return await anext(iterator)
+    try:
+        return next(iterator)
+    except StopIteration:
+        raise StopAsyncIteration from None
+
+
+class TaskFeeder:
+    def __init__(self, source: AsyncIterator[Any], window: Window, job: Job) -> None:
+        self._source: AsyncIterator[Any] | None = source
+        self._window = window
+        self._job = job
+        self._bell: Bell | None = None
+        self.pulling = False
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._bell = Bell(loop)
+        self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
+
+    def room(self) -> None:
+        """The consumer has taken something (consumer only)."""
+        if self._bell is not None:
+            self._bell.put(None)
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return [] if self.task is None else [self.task]
+
+    async def _feed(self) -> None:
+        job = self._job
+        assert self._source is not None
+        try:
+            await self._pull(self._source.__anext__)
+        except BaseException as error:  # it ends the run, unless the run's end is what it tells of
+            if not job.stopped:
+                tb = error.__traceback__
+                BaseException.with_traceback(error, tb and tb.tb_next and tb.tb_next.tb_next)  # not our two frames
+                job.crash(error)
+        finally:
+            self._source = None
+            self.pulling = False
+
+    async def _pull(self, take: Any) -> None:
+        window, job = self._window, self._job
+        pool, bell = job.pool, self._bell
+        assert bell is not None
+        until = clock() + HANDFUL_S
+        while True:
+            while window.room() < 1:
+                await bell.wait(None)
+                until = clock() + HANDFUL_S
+            if not job.may_start() or window.halt < window.pulled:
+                return
+            self.pulling = True
+            try:
+                item = await take()
+            except StopAsyncIteration:
+                self._finish(None)
+                return
+            except Exception as error:  # it surfaces in its turn
+                if job.stopped:
+                    return
+                tb = error.__traceback__
+                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
+                self._finish(Err(error, kind=Kind.SOURCE))
+                return
+            finally:
+                self.pulling = False
+            if job.stopped:
+                return  # the source has swallowed its cancellation: the item is lost
+            fresh = window.add(item)
+            del item
+            if fresh and pool.hungry():
+                pool.notify(fresh)
+            if clock() >= until:  # it answers without ever waiting: the others' turn
+                await asyncio.sleep(0)
+                until = clock() + HANDFUL_S
+
+    def _finish(self, final: Err | None) -> None:
+        self._job.pool.notify(self._window.finish(final))
+        self._job.notify()  # the consumer may be waiting for an item that does not come

@@ -1,0 +1,43 @@
+"""How tasks are made in a loop, and what they run."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any
+
+from inturn._model.outcome import Kind
+
+__all__ = ["Carried", "Make", "call", "maker"]
+
+Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
+
+
+class Carried(Exception):
+    """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
+
+    def __init__(self, error: BaseException, kind: Kind) -> None:
+        self.error = error
+        self.kind = kind
+
+
+async def call(fn: Callable[[Any], Any], item: Any) -> Any:
+    """What a task runs where ``fn`` is known to be async."""
+    try:
+        return await fn(item)
+    except (SystemExit, KeyboardInterrupt) as error:
+        caught = error
+    raise Carried(caught, Kind.PASSING)
+
+
+def maker(loop: asyncio.AbstractEventLoop) -> Make | None:
+    """How a task is made in this loop, if possible running its first step; None if calls are to be carried."""
+    factory = loop.get_task_factory()
+    if sys.version_info >= (3, 12):
+        if factory is None or factory is asyncio.eager_task_factory:
+            return lambda coro, context: asyncio.Task(coro, loop=loop, context=context, eager_start=True)
+    elif factory is None:
+        return None
+    return lambda coro, context: loop.create_task(coro, context=context)

@@ -1,0 +1,350 @@
+"""The pool whose workers are asyncio tasks: each call that waits is a `Task` of its own, with a context of its own.
+
+A task belongs to one call for all the call's life, so whatever hangs on a task (its cancellation count,
+``current_task()`` as a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes
+that cheap is that a call which returns at once costs no trip through the loop: its task is started eagerly by the
+*pump*, which takes the result and goes on to the next item of the chunk (on Python 3.11, where tasks cannot start
+eagerly, see `_carrier`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
+of its end.
+
+======== =================================================== ==============================================
+place    how it is told                                      left by
+======== =================================================== ==============================================
+free     counted in ``_permits``                             the pump, which claims a chunk for it
+begun    ``chunk`` is set, inside the pump                   its chunk's end; its first call that waits
+waiting  its task is in ``_tasks``, and maps to the place    the call's end: `_landed`
+late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
+given up its task maps to None; the place is free            the call's end, which nobody sees
+======== =================================================== ==============================================
+
+Everything here runs in the loop's thread, except `stop`, which is for anyone at any moment. The pump is a callback of
+the loop that runs for a few milliseconds at most and then lets others have a turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from inspect import isawaitable
+from time import perf_counter as clock
+from typing import Any, Final
+
+from inturn._base.alarm import LONG_S
+from inturn._core.job import Call, Job, Place
+from inturn._engine.chunk import Chunk
+from inturn._model.outcome import Kind, detach
+
+from .eager import Carrier
+from .pauses import Pauses
+from .task_factory import Carried, Make, call, maker
+
+__all__ = ["Carried", "TaskPlace", "TaskPool"]
+
+_TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
+_GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
+
+
+class TaskPlace:
+    """Where one call at a time runs."""
+
+    __slots__ = ("boxed", "call", "chunk", "item", "late", "mark", "pool", "since", "task", "timer")
+
+    def __init__(self, pool: TaskPool) -> None:
+        self.pool = pool
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+        self.item: Any = None
+        self.task: asyncio.Task[Any] | None = None
+        self.mark = 0.0  # when the call began
+        self.timer: asyncio.TimerHandle | None = None
+        self.late = False
+
+    def give_up(self) -> None:
+        self.pool.give_up(self)
+
+
+class TaskPool:
+    """At most `concurrency` calls at once, each in a task of its own."""
+
+    inline = False
+
+    def __init__(self, job: Job, *, known: bool) -> None:
+        self.job = job
+        self.pauses = Pauses(job)
+        self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = call if known else self._call_checked
+        self._proven = known  # that fn returns awaitables
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._make: Make | None = None
+        self._permits = job.concurrency
+        self._busy: dict[TaskPlace, None] = {}
+        self._free: list[TaskPlace] = []
+        self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
+        self._scheduled = False
+        self._cancelled = False
+        self._turns: dict[asyncio.Task[Any], None] = {}  # the carriers that are to run the pump
+
+    def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._make = maker(self._loop)
+
+    # ---- consumer, feeder, timers ----------------------------------------------------------------
+
+    def hungry(self) -> bool:
+        return self._permits > 0 and not self._scheduled
+
+    def notify(self, chunks: int) -> None:
+        if chunks and self._permits and not self._scheduled and not self.job.stopped:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        assert self._loop is not None
+        self._scheduled = True
+        if self._make is None:
+            for _ in range(max(1, min(self._permits, self.job.window.available()))):  # one for each call that may wait
+                turn = asyncio.Task(self._carry(), loop=self._loop, context=self.job.context)
+                self._turns[turn] = None
+                turn.add_done_callback(self._turned)
+        else:
+            self._loop.call_soon(self._pump, context=self.job.context)
+
+    async def _carry(self) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        del self._turns[task]
+        task.remove_done_callback(self._turned)
+        carrier = Carrier(task)
+        self._pump(carrier)
+        return None if carrier.rest is None else await carrier.rest
+
+    def _turned(self, task: asyncio.Task[Any]) -> None:
+        """The carrier was cancelled before its turn came."""
+        self._turns.pop(task, None)
+        self._scheduled = bool(self._turns)
+        self.notify(1)
+
+    def places(self) -> list[Place]:
+        return list(self._busy)
+
+    def running(self) -> int:
+        return len(self._busy)
+
+    def take_back(self, chunk: Chunk) -> bool | None:
+        return self.job.window.take_back(chunk)
+
+    def wait(self, seconds: float | None) -> None:
+        raise AssertionError("the async driver waits by itself")
+
+    # ---- the pump --------------------------------------------------------------------------------
+
+    def _pump(self, carrier: Carrier | None = None) -> None:
+        """Start what can be started, for a few milliseconds."""
+        job = self.job
+        try:
+            until = clock() + _TURN_S
+            more = False
+            while not more and self._permits and job.may_start():
+                chunk = job.window.claim()
+                if chunk is None:
+                    break
+                place = self._free.pop() if self._free else TaskPlace(self)
+                self._permits -= 1
+                self._busy[place] = None
+                job.begun(place, chunk)
+                if carrier is None:
+                    self._run(place, chunk, until)
+                elif not carrier.run(self, place, chunk, until):
+                    more = True
+                more = more or clock() >= until
+            self._scheduled = bool(self._turns)
+            if more and job.window.available():
+                self.notify(1)
+        except BaseException as error:  # Ctrl-C, or a fault of ours: the consumer must not wait for ever
+            self._scheduled = bool(self._turns)
+            job.crash(error)
+
+    def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
+        """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
+        job, make, call = self.job, self._make, self.call
+        fn, copy = job.fn, job.context.copy
+        append: Any = chunk.out.append
+        assert make is not None
+        mark = place.since
+        item: Any = None
+        task: Any = None
+        for item in chunk.todo:
+            task = make(call(fn, item), copy())
+            if not task.done():
+                place.item, place.task, place.mark = item, task, mark
+                self.waits(place)
+                break
+            try:
+                append(task.result())
+            except BaseException as error:  # it travels to the consumer
+                self.failed(chunk, item, error, clock() - mark)
+            mark = clock()
+            if mark >= until:
+                job.window.take_back(chunk)
+        else:
+            self.end(place)
+        item = task = append = None  # an error's traceback leads to this frame
+        del chunk
+
+    def waits(self, place: TaskPlace) -> None:
+        """The call has not ended in its first step: it keeps the place, and its batch-mates go elsewhere."""
+        job, task, chunk = self.job, place.task, place.chunk
+        assert task is not None
+        assert chunk is not None
+        assert self._loop is not None
+        self._tasks[task] = place
+        task.add_done_callback(partial(self._landed, place), context=job.context)
+        if job.stopped:
+            task.cancel()
+            return
+        job.window.take_back(chunk)
+        if chunk.out and job.sleeping:
+            job.notify()  # what came before it in the batch may be delivered
+        if job.timeout is not None:
+            left = max(0.0, job.timeout - (clock() - place.mark))
+            place.timer = self._loop.call_later(min(left, LONG_S), self._expire, place, context=job.context)
+
+    def _landed(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        """The task of a call that has waited is done."""
+        job = self.job
+        if self._tasks.pop(task) is None:
+            _retrieve(task)  # it was given up
+            return
+        if place.timer is not None:
+            place.timer.cancel()
+            place.timer = None
+        try:
+            if job.stopped:
+                _retrieve(task)
+            elif place.late:
+                self._overran(place, task)
+            else:
+                self._record(place, task)
+        except BaseException as error:  # a fault of ours: the consumer must not wait for ever
+            job.crash(error)
+        self.end(place)
+        self.notify(min(1, job.window.available()))
+
+    def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        chunk = place.chunk
+        assert chunk is not None
+        try:
+            chunk.out.append(task.result())
+        except BaseException as error:  # it travels to the consumer
+            self.failed(chunk, place.item, error, clock() - place.mark)
+        place.item = place.task = None
+
+    def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
+        if type(error) is Carried:
+            self.job.failed(chunk, item, detach(error.error), elapsed, error.kind)
+        else:
+            self.job.failed(chunk, item, error, elapsed)
+
+    def end(self, place: TaskPlace) -> None:
+        """The place is free."""
+        chunk = place.chunk
+        assert chunk is not None
+        self.job.ended(place, chunk)
+        place.item = place.task = None
+        place.late = False
+        del self._busy[place]
+        self._free.append(place)
+        self._permits += 1
+
+    async def _call_checked(self, fn: Callable[[Any], Any], item: Any) -> Any:
+        """What a task runs where ``fn`` may return anything."""
+        try:
+            awaitable = fn(item)
+            if isawaitable(awaitable):
+                self._proven = True
+                return await awaitable
+            caught: BaseException = TypeError(
+                f"fn returned {type(awaitable).__name__}, which cannot be awaited: make fn async, "
+                'or have ordered_amap run it elsewhere with executor="thread" or "process"'
+            )
+            kind = Kind.FAILED if self._proven else Kind.FATAL
+        except (SystemExit, KeyboardInterrupt) as error:
+            caught, kind = error, Kind.PASSING
+        raise Carried(caught, kind)
+
+    # ---- time limits -----------------------------------------------------------------------------
+
+    def _expire(self, place: TaskPlace) -> None:
+        """The call has taken too long: it is cancelled."""
+        assert place.task is not None
+        assert self._loop is not None
+        place.timer = None
+        if not place.task.done():
+            place.late = True
+            place.task.cancel()
+            place.timer = self._loop.call_later(_GRACE_S, place.give_up, context=self.job.context)
+
+    def _overran(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+        cause: BaseException | None = None
+        try:
+            task.result()  # a call that swallows the cancellation has failed all the same
+        except BaseException as error:  # it shows where the call was
+            cause = detach(error.error if type(error) is Carried else error)
+        self._fail_late(place, cause)
+
+    def _fail_late(self, place: TaskPlace, cause: BaseException | None) -> None:
+        assert place.chunk is not None
+        error = TimeoutError(f"the call took longer than timeout={self.job.timeout:g} s")
+        error.__cause__ = cause
+        self.job.failed(place.chunk, place.item, error, clock() - place.mark, Kind.FAILED)
+
+    def give_up(self, place: TaskPlace) -> None:
+        """The call does not heed its cancellation: its item fails now; the call no longer counts."""
+        assert place.task is not None
+        place.timer = None
+        self._tasks[place.task] = None
+        self.job.abandoned += 1
+        self._fail_late(place, None)
+        self.end(place)
+        self.notify(min(1, self.job.window.available()))
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        loop = self._loop
+        if loop is not None and (self._busy or self._tasks or self.pauses):
+            try:
+                loop.call_soon_threadsafe(self.cancel)
+            except RuntimeError:  # the loop is closed: its tasks are gone
+                pass
+
+    def cancel(self) -> None:
+        """Cancel every call that still runs, once: its cleanup is to be left alone (after `stop`; in the loop)."""
+        if self._cancelled:
+            return
+        self._cancelled = True
+        self.pauses.cancel()
+        for turn in self._turns:
+            turn.cancel()
+        for task, place_or_none in list(self._tasks.items()):
+            if place_or_none is not None and place_or_none.timer is not None:
+                place_or_none.timer.cancel()
+                place_or_none.timer = None
+            task.cancel()
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """What is to be awaited after `cancel`."""
+        return [*self._tasks, *self._turns]
+
+    def retire(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Look at what became of the task, so that asyncio has nothing to complain of."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,172 @@
+"""What an ``executor`` argument stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from inturn._base import checks
+from inturn._core.job import Job, Pool
+from inturn._model.processes import Processes
+from inturn._model.threads import Threads
+from inturn._pools.threads import ThreadPool
+
+__all__ = ["Opener", "open_flat_pool", "open_pool"]
+
+if TYPE_CHECKING:
+    from typing import Literal, Protocol
+
+    class Submits(Protocol):
+        """An executor, as far as this library is concerned."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
+    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
+
+
+class Opener:
+    """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches.
+
+    A default window has `ahead` items for each worker: four where it takes long until the consumer has taken a result
+    and pulled another item, so that a worker finds its next batch waiting.
+    """
+
+    __slots__ = ("ahead", "batches", "default_concurrency", "open")
+
+    def __init__(
+        self, open_: Callable[..., Pool], default_concurrency: Callable[[], int], *, batches: bool, ahead: int = 2
+    ) -> None:
+        self.open = open_
+        self.default_concurrency = default_concurrency
+        self.batches = batches
+        self.ahead = ahead
+
+
+def _threads() -> int:
+    return min(32, checks.cpus() + 4)
+
+
+def _one() -> int:
+    return 1
+
+
+def open_pool(executor: Any, timeout: float | None) -> Opener:
+    """Check an ``executor`` argument; nothing is started before the pool is opened."""
+    if executor == "thread":
+        executor = Threads()
+    if isinstance(executor, Threads):
+        return Opener(lambda job, boxes: ThreadPool.of(job, executor, boxes=boxes), _threads, batches=True)
+    if executor == "serial":
+        if timeout is not None:
+            raise ValueError(
+                'timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"'
+            )
+        return Opener(_serial, _one, batches=False)
+    if executor == "process":
+        executor = Processes()
+    if isinstance(executor, Processes):
+        return Opener(_processes(executor), checks.cpus, batches=True, ahead=4)
+    if isinstance(executor, str):
+        raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
+    if hasattr(executor, "submit") and not isinstance(executor, type):
+        return Opener(_borrowed(executor, None), _threads, batches=True)
+    if callable(executor) and executor not in (Threads, Processes):
+        return Opener(_borrowed(None, executor), _threads, batches=True)
+    raise TypeError(
+        'executor must be "thread", "process", "serial", an object with submit() or a callable, '
+        f"got {type(executor).__name__}: {executor!r}"
+    )
+
+
+def _serial(job: Job, *, boxes: bool) -> Pool:
+    from inturn._pools.serial import Serial
+
+    return Serial(job)
+
+
+def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., Pool]:
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        from inturn._pools.executors import Borrowed
+
+        return Borrowed(job, executor, build, boxes=boxes)
+
+    return open_
+
+
+def _processes(settings: Processes) -> Callable[..., Pool]:
+    """Check that processes can be had here; returns what makes the pool of a job.
+
+    Raises:
+        ValueError: The start method is unknown.
+        RuntimeError: This process must not have children of its own.
+        SystemExit: ``__main__`` is being imported by a worker, and starts a run: it has no guard.
+    """
+    import multiprocessing
+
+    methods = multiprocessing.get_all_start_methods()
+    wanted = settings.start_method
+    if wanted is not None and wanted not in methods:
+        raise ValueError(f"start_method must be one of {', '.join(map(repr, methods))}, got {wanted!r}")
+    process = multiprocessing.current_process()
+    if process.daemon:
+        raise RuntimeError(
+            'executor="process" cannot be used inside a daemonic process, which may have no children: '
+            'use executor="thread" here, or make the outer process non-daemonic (Celery: --pool=threads or solo; '
+            "PyTorch DataLoader: num_workers=0)"
+        )
+    try:
+        from inturn._processes.pool import ProcessPool
+    except (ImportError, AttributeError, ValueError) as error:  # Windows has neither poll nor fork
+        raise RuntimeError(
+            'executor="process" needs a POSIX system: pass a concurrent.futures.ProcessPoolExecutor instead'
+        ) from error
+    from inturn._processes.start import NO_GUARD
+
+    if getattr(process, "_inheriting", False):
+        raise SystemExit(NO_GUARD)
+
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        return ProcessPool(job, settings, boxes=boxes)
+
+    return open_
+
+
+_FLAT: Final = '"thread", "process", "serial", Threads or Processes'
+
+
+def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
+    """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
+    if executor == "serial":
+        opener = open_pool(executor, timeout)
+        opener.open = _flat_serial
+        return opener
+    if executor == "thread" or isinstance(executor, Threads):
+        return open_pool(executor, timeout)
+    if executor == "process":
+        executor = Processes()
+    if isinstance(executor, Processes):
+        opener = open_pool(executor, timeout)
+        opener.open = _flat_processes(executor)
+        return opener
+    if isinstance(executor, str):
+        raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
+    cure = ""
+    if callable(executor) or hasattr(executor, "submit"):
+        cure = "; an executor of yours returns results whole: collect lists with ordered_map"
+    raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
+
+
+def _flat_serial(job: Any, *, boxes: bool) -> Pool:
+    from inturn._pools.flat_serial import FlatSerial
+
+    return FlatSerial(job)
+
+
+def _flat_processes(settings: Processes) -> Callable[..., Pool]:
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        from inturn._processes.flat_pool import FlatProcessPool
+
+        return FlatProcessPool(job, settings)
+
+    return open_

@@ -1,0 +1,34 @@
+"""What ``fn`` of a flat map returns, wherever it was called: an iterator over its elements, and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from inturn._model.outcome import shorten
+
+__all__ = ["close", "elements_of"]
+
+
+def elements_of(result: Any) -> Iterator[Any]:
+    """An iterator over what ``fn`` returned."""
+    try:
+        return iter(result)
+    except TypeError:
+        if hasattr(type(result), "__iter__"):
+            raise  # an error of its own
+        cure = "return [x] for a single element, [] for none, or use ordered_map"
+        if hasattr(type(result), "__aiter__"):
+            cure = "for an async generator function use ordered_aflat_map"
+        text = f"fn must return an iterable, got {type(result).__name__}: {shorten(result)}; {cure}"
+        if hasattr(type(result), "__await__"):
+            close(result)  # a coroutine that nobody awaits would warn
+        raise TypeError(text) from None
+
+
+def close(iterator: Any) -> None:
+    """Close a generator, or what can be closed like one; what it raises then is nobody's any more."""
+    try:
+        iterator.close()
+    except BaseException:  # as for calls that end after the run
+        pass

@@ -1,0 +1,79 @@
+"""The consumer's side of a flat map, for both drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter as clock
+from typing import Any
+
+from inturn._base.alarm import Alarm
+from inturn._engine.lanes import NO_LANE, Bell, Lane, LaneWindow, Phase
+from inturn._engine.window import NEVER
+from inturn._model.outcome import Err
+from inturn._model.policy import decision_of
+
+from .consumer import AGAIN, LEFT_OUT, Raised, Run
+from .flat_job import FlatJob
+
+__all__ = ["FlatRun"]
+
+
+class FlatRun(Run):
+    """The consumer's side of a run whose outcomes are lanes."""
+
+    window: LaneWindow
+    job: FlatJob
+
+    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Bell] = Alarm, **settings: Any) -> None:
+        self._buffer = buffer
+        self._bell = bell
+        self.lane = NO_LANE
+        super().__init__(fn, chunksize=None, batch=False, **settings)
+
+    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
+        return LaneWindow(concurrency, limit, self._buffer, self._bell)
+
+    def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
+        return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.policy)
+
+    def deliver(self, *, bulk: bool, indexed: bool) -> Any:
+        """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
+
+        With ``bulk``, `lane` is where further elements can be taken from, as long as there are any.
+        """
+        window = self.window
+        lane = window.head()
+        if not isinstance(lane, Lane):
+            return super().deliver(bulk=False, indexed=indexed)
+        over = lane.over()
+        try:
+            outcome: Any = lane.pop()
+        except IndexError:
+            if not over:
+                return AGAIN
+        else:
+            if lane.resting:
+                lane.relieve()
+            if bulk and (window.room() <= 0 or window.halt != NEVER):  # else `next` has to pull
+                self.lane = lane
+            return (lane.index, outcome) if indexed else outcome
+        if lane.error is None:
+            window.drop()
+            return LEFT_OUT
+        lane.error.delivered = lane.made
+        outcome = self.settle(lane.error)
+        if outcome is AGAIN or type(outcome) is Raised:
+            return outcome
+        lane.error = None
+        lane.leave()
+        return (lane.index, outcome) if indexed and outcome is not LEFT_OUT else outcome
+
+    def _again(self, err: Err, after: float) -> bool:
+        lane = self.window.head()
+        assert isinstance(lane, Lane)
+        if lane.phase is not Phase.UNDECIDED:
+            return False
+        self.job.retried.add(1)
+        lane.pause(clock() + after)
+        lane.bell.put(None)
+        return True

@@ -1,0 +1,210 @@
+"""The side of the places: what a thread does for an item of a flat map.
+
+A place produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
+pauses before it runs again, and while its policy has not yet decided (see `_lanes`). It is woken by the lane's bell:
+by the consumer when there is room or a decision, and by `FlatJob.stop`. ``timeout`` counts the time outside of these
+rests.
+
+============ ===================================== =================================================
+a call       how it is told                        left by
+============ ===================================== =================================================
+unlimited    ``timeout`` is None                   its end
+producing    its `Call` is open                    handing over an element; its end; `give_up`
+handing over its `Call` is settled by its thread   the thread, which opens it again
+resting      ``place.call`` is None                its bell, with a new `Call` that started earlier
+given up     its `Call` is settled by the warden   its thread comes back, closes the iterator and leaves
+============ ===================================== =================================================
+"""
+
+from __future__ import annotations
+
+from queue import Empty
+from time import perf_counter as clock
+from typing import Any, Final
+
+from inturn._base.gil import fence
+from inturn._engine.chunk import Chunk
+from inturn._engine.lanes import Lane, LaneWindow, Phase
+from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach
+from inturn._model.policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
+
+from .elements import close, elements_of
+from .job import Call, Job, Place
+
+__all__ = ["NOTHING", "FlatJob", "produce"]
+
+NOTHING: Final = object()
+"""In place of an item: it has been drained, and never starts."""
+
+
+class FlatJob(Job):
+    """A job whose items produce into lanes."""
+
+    window: LaneWindow
+
+    def __init__(
+        self, fn: Any, window: LaneWindow, decide: Decide, timeout: float | None, concurrency: int, policy: Policy
+    ) -> None:
+        super().__init__(fn, window, decide, timeout, concurrency)
+        self._asks = not never_retries(policy)
+
+    # ---- from the places -------------------------------------------------------------------------
+
+    def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
+        """The item has failed, after what its lane has made."""
+        lane = chunk.out[0]
+        if kind is None:
+            kind = as_failure_kind(error)
+            error = detach(error)
+        decided: Retry | Decision = ENDS
+        if kind is Kind.FAILED:
+            delivered = lane.made - len(lane.buffer)
+            decided = self.decide(Failure(chunk.index, item, error, chunk.attempt, elapsed, delivered))
+        if isinstance(decided, Retry) and lane.made:
+            decided = ENDS
+        if decided is ENDS:
+            self._halt_at(chunk.index)
+        undecided = decided is LATER and self._asks and not lane.made
+        if undecided or isinstance(decided, Retry):
+            chunk.todo = iter((item,))
+            chunk.attempt += 1
+        if isinstance(decided, Retry):
+            self.retried.add(1)
+            lane.pause(clock() + decided.after)
+        else:
+            attempt = chunk.attempt - undecided
+            lane.fail(Err(error, item, kind, attempt, elapsed), undecided=undecided)
+            self.rouse(lane.index)
+
+    def ended(self, place: Place, chunk: Chunk) -> None:
+        super().ended(place, chunk)
+        lane = chunk.out[0]
+        if lane.phase is not Phase.ENDED and not self.stopped:
+            self.window.again(chunk)  # its call was given up: the next place takes up where this one was
+
+    def rouse(self, index: int) -> None:
+        """Wake the consumer if it waits for this item."""
+        fence()  # what is to be found is written before we ask who looks for it
+        try:
+            if self.sleeping[0] == index:
+                self.sleeping.pop()
+                self.wake.put(None)
+        except IndexError:
+            pass
+
+    def run(self, chunk: Chunk, place: Place) -> bool:
+        lane = chunk.out[0]
+        while self.cleared(lane):
+            item = next(chunk.todo, NOTHING)
+            if item is NOTHING:  # drained: it never starts
+                break
+            if not self.context.copy().run(produce, chunk, lane, item, self, place):
+                return False
+        return True
+
+    def cleared(self, lane: Lane) -> bool:
+        """Wait until the item may produce; False if it never will."""
+        while not self.stopped:
+            if lane.phase is Phase.OPEN:
+                return True
+            if lane.phase is Phase.ENDED:
+                return False
+            left = None
+            if lane.phase is Phase.PAUSING:
+                left = lane.due - clock()
+                if left <= 0:
+                    lane.reopen()
+                    continue
+            try:
+                lane.bell.get(timeout=left)  # type: ignore[attr-defined]
+            except Empty:
+                pass
+        return False
+
+    def rest(self, lane: Lane) -> bool:
+        """Wait for room in the lane; False if the run is over."""
+        while lane.full() and not self.stopped:
+            lane.resting.append(None)
+            if lane.full() and not self.stopped:  # asked after `resting` is set: see `relieve`, `stop`
+                lane.bell.get()  # type: ignore[attr-defined]
+            lane.resting.clear()
+        return not self.stopped
+
+    # ---- from anywhere ---------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        super().stop()
+        for place in self.pool.places():
+            chunk = place.chunk
+            if chunk is not None and chunk.out:
+                chunk.out[0].bell.put(None)
+
+
+def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, place: Place) -> bool:
+    """Run the item once, in its context, into its lane; False if the call was given up, and its thread has to go."""
+    sleeping, index, append = job.sleeping, lane.index, lane.append
+    started = clock()  # shifted by the time spent waiting for room
+    mine = True
+    error: BaseException | None = None
+    iterator: Any = None
+    call = _limit(item, started, job, place)
+    try:
+        iterator = elements_of(job.fn(item))
+        take = iterator.__next__
+        while not job.stopped:
+            if lane.full():
+                mine = _settled(call, place)
+                call = None
+                rested = clock()
+                if not mine or not job.rest(lane):
+                    break
+                started += clock() - rested
+                call = _limit(item, started, job, place)
+            try:
+                element = take()
+            except StopIteration:
+                mine = _settled(call, place)
+                if mine:
+                    lane.finish()
+                    job.rouse(index)
+                return mine
+            if call is not None and not call.settle():
+                mine = False
+                break
+            lane.made += 1
+            append(element)
+            del element  # it may be delivered now, and nobody else keeps it
+            if call is not None:
+                call.reopen()
+            if sleeping:
+                job.rouse(index)
+    except BaseException as caught:  # it travels to the consumer
+        error = caught
+    try:
+        mine = mine and _settled(call, place)
+        if error is None:  # the run is over, or the call was given up
+            close(iterator)
+        elif mine:
+            job.failed(chunk, item, error, clock() - started)
+        return mine
+    finally:
+        del error
+
+
+def _limit(item: Any, started: float, job: Job, place: Place) -> Call | None:
+    """Put the call under its time limit, if there is one."""
+    if job.timeout is None:
+        return None
+    place.call = call = Call(item, started)
+    job.warden.arm()  # after `call` is set: the warden may just be lying down
+    return call
+
+
+def _settled(call: Call | None, place: Place) -> bool:
+    """Take the call from under its time limit; False if it was given up."""
+    if call is None:
+        return True
+    if not call.settle():
+        return False
+    place.call = None
+    return True

@@ -1,0 +1,82 @@
+"""Pulling: the one place where a synchronous source is advanced.
+
+Whoever pulls (the consumer's thread inside ``next``; with ``live`` the feeder) pulls by the handful: one item for
+certain, further ones only while all of them have taken less than a millisecond. Each item can be claimed as soon as
+it is pulled, so a source that blocks in the midst of a handful holds up nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from time import perf_counter as clock
+from typing import Any, Final
+
+from inturn._engine.window import NEVER, Window
+from inturn._model.outcome import Err, Kind, from_handler
+
+from .job import Job
+
+__all__ = ["HANDFUL_S", "Source"]
+
+HANDFUL_S: Final = 0.001
+_MOST: Final = 4096
+
+# Iterators that answer at once and never raise: they are advanced in C.
+_SEQUENCES: Final[tuple[Any, ...]] = ((), [], range(0), range(1 << 100), "", b"", bytearray())
+_PROMPT: Final = tuple(type(iter(each)) for each in _SEQUENCES)
+
+
+class Source:
+    def __init__(self, iterator: Iterator[Any], window: Window, job: Job) -> None:
+        self._take: Callable[[], Any] = iterator.__next__
+        self._iterator: Iterator[Any] | None = iterator
+        self._prompt = type(iterator) in _PROMPT
+        self._window = window
+        self._job = job
+
+    def pull(self, until: float) -> None:
+        """Pull at least one item, and further ones until this moment; there must be room.
+
+        Raises:
+            BaseException: What is no ``Exception`` goes right through.
+        """
+        window, pool = self._window, self._job.pool
+        room = 1 if pool.inline else window.room()  # who runs a call in its turn pulls its item in its turn
+        if self._prompt and room > 1:
+            assert self._iterator is not None
+            batch = list(islice(self._iterator, min(room, _MOST)))
+            if not batch:
+                self._finish(None)
+                return
+            pool.notify(window.extend(batch))
+            return
+        take = self._take
+        while True:
+            try:
+                item = take()
+            except StopIteration:
+                self._finish(None)
+                return
+            except Exception as error:  # it surfaces in its turn
+                if from_handler(error):
+                    raise
+                tb = error.__traceback__
+                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
+                self._finish(Err(error, kind=Kind.SOURCE))
+                return
+            fresh = window.add(item)
+            if fresh and pool.hungry():
+                pool.notify(fresh)
+            room -= 1
+            if not room or window.halt != NEVER or clock() >= until:
+                return
+
+    def _finish(self, final: Err | None) -> None:
+        self._iterator = None
+        self._take = _ended
+        self._job.pool.notify(self._window.finish(final))
+
+
+def _ended() -> Any:
+    raise StopIteration

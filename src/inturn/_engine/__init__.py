@@ -1,0 +1,1 @@
+"""Order and bound, sans-IO: no thread, no clock, no wait. May import `_model` and `_base` only."""

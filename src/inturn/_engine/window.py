@@ -1,0 +1,360 @@
+"""The engine of `ordered_map`: what is held, in which order, and what to do now.
+
+Sans-IO: nothing here starts a call, waits, or reads a clock, so every interleaving can be driven by a
+test without a thread, and the same object serves threads, processes, borrowed executors and asyncio.
+
+The window is a linked list of nodes, oldest first, that ends in the *main pile*::
+
+    cursor -> Chunk -> Chunk -> Pile -> Chunk -> ... -> main Pile
+              running  ended    taken back              pulled, not claimed
+
+- a `Pile` holds items that nobody has started, in order;
+- a worker *claims* a `Chunk`, a few consecutive items from the front of the oldest pile. A chunk is made when
+  a worker is there to run it, so an item never waits for batch-mates that are still to be pulled, and the
+  size of a batch is decided as late as can be;
+- what a chunk has not started can be *taken back*: it becomes a pile right behind its chunk;
+- an item that runs again is a chunk of one that stands in the place of its outcome.
+
+===========  ================  ============================================
+chunk state  how it is told    what happens next
+===========  ================  ============================================
+running      ``not ended``     ``out`` grows; ``todo`` shrinks at both ends' will
+ended        ``ended``         ``len(out) == size`` once a rest has been linked
+===========  ================  ============================================
+
+Who may call what:
+
+- *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
+  `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
+- *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`, `give_back`.
+- *anyone*: `halt_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
+
+Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
+exactly one pile, one ``todo``, one call, or has one outcome.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import sys
+from collections import deque
+from itertools import repeat
+from typing import Any, Final
+
+from inturn._base.gil import rest_of, taking
+from inturn._model.outcome import Err
+
+from .chunk import NOWHERE, Chunk, Node, Pile
+
+__all__ = ["BOX_S", "NEVER", "Now", "Window"]
+
+BOX_S: Final = 0.005
+"""The time box: seconds after which what a chunk has not started is taken back."""
+
+NEVER: Final = sys.maxsize
+"""The value of `Window.halt` while no failure ends the run."""
+
+_AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a good guess is never taken back
+_TINY_S: Final = 100e-6  # items shorter than this may widen a default window
+_MOST: Final = 4096  # and never past this
+
+
+def small(thing: Any) -> bool:
+    """Whether it is under a kilobyte, as far as a quick look tells; the elements of a short sequence count."""
+    try:
+        size = sys.getsizeof(thing)
+        if type(thing) is tuple or type(thing) is list:
+            size += sum(map(sys.getsizeof, thing[:8]))
+    except Exception:  # an object may refuse to be measured
+        return False
+    return size <= 1024
+
+
+class Now(enum.Enum):
+    """The answer to *what now?*"""
+
+    DELIVER = "the head is complete"
+    PULL = "there is room, and the head is not complete"
+    WAIT = "the window is full, or the source at its end, and the head is not complete"
+    DONE = "all is delivered and the source is at its end"
+
+
+class Window:
+    """The items that are pulled and not yet delivered."""
+
+    _lets_go = True  # whether `clear` may take outcomes away while workers are still at them
+
+    def __init__(
+        self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True, ahead: int = 2
+    ) -> None:
+        start = Chunk(0, 0)
+        start.ended = True
+        by_default = 2 * concurrency * chunksize if chunksize else min(ahead * concurrency, max(_MOST, 2 * concurrency))
+        self._base = by_default if limit is None else limit
+        self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
+        self._share = max(1, min(2, self._base // concurrency))  # what a worker may take of however few there are
+        self._chunksize = chunksize
+        self._batch = batch
+        self._cursor: Node = start
+        self._position = 0
+        self._main = start.next = Pile(0, (), start)
+        self._rests: list[Pile] = []
+        self._again: deque[Chunk] = deque()
+        self.limit = self._base
+        self.pulled = 0
+        self.taken = 0
+        self.exhausted = False
+        self.final: Err | None = None
+        self.halt = NEVER  # nothing of a higher index is started
+        self.pace_s: float | None = None  # seconds an item takes, as far as is known
+        self._small_items = True  # the last that was looked at
+        self._small_results = True
+
+    # ---- the side of the source ------------------------------------------------------------------
+
+    def room(self) -> int:
+        """How many items may be pulled now."""
+        return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
+
+    def add(self, item: Any) -> int:
+        """One item more; returns how many chunks more may be claimed."""
+        self.pulled += 1  # first: once it is in the pile, it may be run and complete before our next step
+        self._main.items.append(item)
+        return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
+
+    def extend(self, items: list[Any]) -> int:
+        """Several items more; returns how many chunks more may be claimed."""
+        before = self.pulled
+        self.pulled += len(items)
+        self._main.items.extend(items)
+        if self._chunksize is None:
+            return min(len(items), self.available())
+        return self.pulled // self._chunksize - before // self._chunksize
+
+    def finish(self, final: Err | None = None) -> int:
+        """The source is at its end, or has failed; returns 1 if that completes a chunk."""
+        self.final = final
+        self.exhausted = True
+        return int(self._chunksize is not None and self.pulled % self._chunksize > 0)
+
+    # ---- the side of the workers -----------------------------------------------------------------
+
+    def available(self) -> int:
+        """About how many chunks could be claimed now; 0 just when `claim` would find none."""
+        if self._again:
+            return len(self._again)
+        rests = self._rests[:]  # workers take from it meanwhile
+        if rests and rests[0].index <= self.halt:
+            return len(rests)
+        ready = len(self._main.items) if self._main.index <= self.halt else 0
+        if self._chunksize is not None:
+            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize
+        elif ready:
+            ready = max(1, ready // self._size())
+        return ready
+
+    def _size(self) -> int:
+        if self._chunksize is not None:
+            return self._chunksize
+        if not self._batch or not self.pace_s or self.pace_s > _AIM_S:
+            return 1
+        return round(min(_AIM_S / self.pace_s, _MOST))
+
+    def claim(self, most: int = NEVER) -> Chunk | None:
+        """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start."""
+        for _ in range(len(self._again)):
+            chunk = self._again.popleft()
+            if chunk.index > most:
+                self._again.append(chunk)
+            elif chunk.index <= self.halt:
+                return chunk
+        pile = self._rests[0] if self._rests else self._main
+        there = len(pile.items)
+        size = self._size()
+        if self._chunksize is None:
+            size = min(size, max(self._share, there // 2))
+        elif there < size and pile is self._main and not self.exhausted:
+            return None
+        size = min(size, there)
+        if not size or pile.index > min(self.halt, most):
+            return None
+        # Linked before the items leave the pile: whoever finds the pile empty finds the chunk before it.
+        chunk = Chunk(pile.index, size)
+        chunk.next = pile
+        pile.tail.next = chunk
+        pile.tail = chunk
+        pile.index += size
+        items: list[Any] = []
+        try:
+            items.extend(map(deque.popleft, repeat(pile.items, size)))
+        except IndexError:  # cleared meanwhile: the run is over
+            pass
+        chunk.todo = taking(items, keep=self._chunksize is None)
+        if items and self._most > self._base:
+            self._small_items = small(items[0])
+        if pile is not self._main and not pile.items:
+            self._rests.pop(0)
+            pile.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
+        return chunk
+
+    def take_back(self, chunk: Chunk) -> bool:
+        """Make a pile of what the chunk has not started."""
+        rest = rest_of(chunk.todo)
+        if not rest:
+            return False
+        if not hasattr(chunk, "next"):  # it runs again, in the place of an outcome
+            chunk.todo = iter(rest)
+            self._again.appendleft(chunk)
+            return True
+        pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
+        behind = pile.next = chunk.next
+        if isinstance(behind, Pile) and behind.tail is not NOWHERE:
+            behind.tail = pile
+        chunk.next = pile
+        bisect.insort(self._rests, pile, key=lambda each: each.index)
+        chunk.size -= len(rest)  # last: until then the consumer does not walk past the chunk
+        return True
+
+    def give_back(self, chunk: Chunk, items: list[Any]) -> None:
+        """The last items of a chunk, which its worker had taken and has not started: as `take_back`."""
+        chunk.todo = iter(items)
+        self.take_back(chunk)
+
+    def again(self, chunk: Chunk) -> None:
+        """An item that stands in the window is ready to run again."""
+        self._again.append(chunk)
+
+    def halt_at(self, index: int) -> None:
+        """The run will end with this item: start nothing behind it."""
+        self.halt = min(self.halt, index)
+
+    def measured(self, seconds: float, outcomes: list[Any]) -> None:
+        """A chunk took so long; the pace falls by half at most, and rises at once."""
+        pace = seconds / len(outcomes)
+        self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
+        if self._most > self._base:
+            self._small_results = small(outcomes[-1])
+
+    # ---- the side of the consumer ----------------------------------------------------------------
+
+    def now(self) -> Now:
+        exhausted = self.exhausted  # first: a feeder may add the last item just now
+        if self.taken == self.pulled:
+            if not exhausted:
+                return Now.PULL
+            return Now.DONE if self.final is None else Now.DELIVER
+        if self._outcome() is not None:
+            return Now.DELIVER
+        return Now.PULL if self.room() > 0 and self.halt == NEVER else Now.WAIT
+
+    def _outcome(self) -> tuple[Any] | None:
+        """The head's outcome, in a tuple, if it is complete; moves the cursor to the head's chunk."""
+        while True:
+            node = self._cursor
+            if isinstance(node, Chunk):
+                if self._position < len(node.out):
+                    outcome = node.out[self._position]
+                    while type(outcome) is Chunk:  # it runs again, perhaps for the third time
+                        if not outcome.out:
+                            return None
+                        outcome = outcome.out[0]
+                    return (outcome,)
+                if self._position < node.size:
+                    return None
+            following = node.next
+            if isinstance(following, Pile):
+                if following.items or following is self._main:
+                    if following is node.next:
+                        return None
+                    continue
+                if following is not node.next:
+                    continue
+            self._cursor = following
+            self._position = 0
+
+    def peek(self) -> Any:
+        """The head's outcome; only after `now` said DELIVER."""
+        outcome = self._outcome() if self.taken < self.pulled else None
+        return self.final if outcome is None else outcome[0]
+
+    def drop(self) -> None:
+        """The head has been delivered or left out."""
+        if self.taken == self.pulled:
+            self.final = None
+            return
+        chunk = self._cursor
+        assert isinstance(chunk, Chunk)
+        self._put(chunk, None)
+        self._position += 1
+        self.taken += 1
+
+    def run_again(self, item: Any, attempt: int) -> Chunk:
+        """The head, whose outcome is not wanted, gets another turn: this chunk is to be given to `again`."""
+        chunk = self._cursor
+        assert isinstance(chunk, Chunk)
+        fresh = Chunk.again(self.taken, item, attempt)
+        self._put(chunk, fresh)
+        return fresh
+
+    def _put(self, chunk: Chunk, outcome: Chunk | None) -> None:
+        """In the place of the head's outcome; frames that its error keeps alive may hold its chunk, but to no more."""
+        old = chunk.out[self._position]
+        chunk.out[self._position] = outcome
+        while type(old) is Chunk:
+            rest, old.out = old.out, []
+            old = rest[0] if rest else None
+
+    def take_results(self) -> list[Any] | None:
+        """All results of the head's chunk, the newest first, if it is complete and free of errors.
+
+        They count as taken: the caller has to deliver them before it asks for room.
+        """
+        chunk = self._cursor
+        if not (isinstance(chunk, Chunk) and chunk.ended and chunk.plain and self._position == 0):
+            return None
+        results, chunk.out = chunk.out, []
+        if not results or len(results) < chunk.size:
+            chunk.out = results
+            return None
+        chunk.size = 0
+        self.taken += len(results)
+        results.reverse()
+        return results
+
+    def resize(self) -> None:
+        """Widen a default window while items prove tiny, and narrow it when they do not."""
+        tiny = self.pace_s is not None and self.pace_s < _TINY_S
+        if tiny and self._small_items and self._small_results:
+            self.limit = min(self._most, self.limit * 2)
+        elif self.limit > self._base:
+            self.limit = max(self._base, self.limit // 2)
+
+    def clear(self) -> None:
+        """The run is over: let go of everything that is held; the counts stay."""
+        node = self._cursor
+        while node is not self._main:  # frames that an error keeps alive may hold on to chunks, but to no more
+            if isinstance(node, Chunk) and self._lets_go:
+                node.out = []
+            node = node.next
+        self._cursor = self._main
+        self._position = 0
+        for pile in [*self._rests, self._main]:
+            pile.items.clear()
+            pile.tail = NOWHERE
+        self._again.clear()
+        self.final = None
+
+    # ---- for whoever looks on --------------------------------------------------------------------
+
+    def waiting(self) -> int:
+        """How many items in the window are complete."""
+        count, node, position = 0, self._cursor, self._position
+        while node is not self._main:
+            if isinstance(node, Chunk):
+                out = node.out
+                count += max(0, len(out) - position)
+                if not node.plain:
+                    count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+            node, position = node.next, 0
+        return count

@@ -1,0 +1,1 @@
+"""What users hold: outcomes, policies, statistics, reports, settings. May import `_base` only."""

@@ -1,0 +1,161 @@
+"""What one call became: a result, or an `Err` that says what went wrong.
+
+Inside the library outcomes travel, not exceptions. A result travels bare (it may be any object at all);
+only a failure is wrapped, in the private class `Err`, which user code can never return.
+
+======== ======================================== =================== ==============
+kind     what it is                               goes through policy gains a note
+======== ======================================== =================== ==============
+FAILED   an ``Exception`` of the call             yes                 yes
+PASSING  ``SystemExit``, ``KeyboardInterrupt``, … no, raised in turn  yes
+FATAL    what no item can survive                 no, raised in turn  no
+SOURCE   an ``Exception`` of the source           no, raised in turn  no
+======== ======================================== =================== ==============
+"""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+from typing import Any
+
+__all__ = ["Err", "Failure", "Kind", "as_failure_kind", "detach", "from_handler", "shorten"]
+
+_CANCELLED = "CancelledError"
+_MOST_NOTES = 16  # one error object raised for item after item must not grow without end
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 60
+
+
+class Kind(enum.Enum):
+    FAILED = "failed"
+    PASSING = "passing"
+    FATAL = "fatal"
+    SOURCE = "source"
+
+
+class Err:
+    """The outcome of a call that failed, as it travels from worker to consumer."""
+
+    __slots__ = ("attempt", "delivered", "elapsed", "error", "item", "kind")
+
+    def __init__(
+        self,
+        error: BaseException,
+        item: Any = None,
+        kind: Kind = Kind.FAILED,
+        attempt: int = 1,
+        elapsed: float = 0.0,
+        delivered: int = 0,
+    ) -> None:
+        self.error = error
+        self.item = item
+        self.kind = kind
+        self.attempt = attempt
+        self.elapsed = elapsed
+        self.delivered = delivered
+
+
+class Failure:
+    """One item that failed: what an error policy is given, and what ``on_error="return"`` delivers.
+
+    Attributes:
+        index: Position of the item in the source, from 0.
+        item: The argument, or the tuple of arguments where several iterables are zipped.
+        error: What was raised.
+        attempt: 1 for the first run of the item, 2 for the second, …
+        elapsed: Seconds that the last attempt took. For an item that was run in a batch of tiny
+            ones it may be too large by the batch's time box, a few milliseconds.
+        delivered: Elements delivered before the failure (flat map; else 0).
+
+    It pickles if `item` and `error` do.
+    """
+
+    __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item")
+
+    def __init__(
+        self,
+        index: int,
+        item: Any,
+        error: BaseException,
+        attempt: int = 1,
+        elapsed: float = 0.0,
+        delivered: int = 0,
+    ) -> None:
+        self.index = index
+        self.item = item
+        self.error = error
+        self.attempt = attempt
+        self.elapsed = elapsed
+        self.delivered = delivered
+
+    def __repr__(self) -> str:
+        return f"Failure(index={self.index}, item={shorten(self.item)}, error={self.error!r}, attempt={self.attempt})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Failure):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable, and the item may not hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = (self.index, self.item, self.error, self.attempt, self.elapsed, self.delivered)
+        return Failure, fields
+
+
+def shorten(item: object) -> str:
+    """A repr of at most about 60 characters that never raises."""
+    try:
+        if isinstance(item, (bytes, bytearray)) and len(item) > 60:
+            return f"{bytes(item[:40])!r}... ({len(item)} bytes)"  # repr of the whole would cost its size
+        return _short.repr(item)
+    except Exception:  # frozen exceptions exist
+        return f"<{type(item).__name__} without repr>"
+
+
+def note(error: BaseException, index: int, item: object) -> None:
+    """Say on the error which item it belongs to; an error that refuses notes stays as it is."""
+    text = f"item {index}: {shorten(item)}"
+    try:
+        notes = getattr(error, "__notes__", ())
+        if text not in notes and len(notes) < _MOST_NOTES:
+            error.add_note(text)
+    except Exception:
+        pass
+
+
+def as_failure_kind(error: BaseException) -> Kind:
+    """Which errors of a call a policy may see."""
+    if isinstance(error, Exception) or type(error).__name__ == _CANCELLED:
+        return Kind.FAILED
+    return Kind.PASSING
+
+
+def detach(error: BaseException) -> BaseException:
+    """Make an error that was caught in a worker fit to travel.
+
+    Our own frames are taken off the top of its traceback: their locals would keep later items and
+    results alive. ``StopIteration`` becomes ``RuntimeError``, as in a generator: it must never end
+    the consumer's loop.
+    """
+    tb = error.__traceback__
+    while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0] == "inturn":
+        tb = tb.tb_next
+    BaseException.with_traceback(error, tb)  # not by assignment, which a class may refuse
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        wrapped = RuntimeError(f"fn raised {type(error).__name__}")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
+
+
+def from_handler(error: BaseException) -> bool:
+    """Whether a signal handler raised it: then it is nobody's but the consumer's, wherever it landed."""
+    import signal
+
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_code not in handlers:
+        tb = tb.tb_next
+    return tb is not None

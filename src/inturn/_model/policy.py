@@ -1,0 +1,343 @@
+"""Error policies: functions that get a `Failure` and return what takes the item's place.
+
+A policy runs in the consumer's thread when the item's turn comes. Two things are known earlier, by
+whoever notices the failure, and are asked of a policy through `decide`:
+
+- that the item will run again (`retry` only: so that pauses of several items overlap), and
+- that the run will end here (``"raise"``: so that nothing later is started).
+
+``decide(failure)`` returns a `Retry`, `ENDS`, or `LATER`; it must not block and may be called in any thread.
+"""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+
+from .outcome import Failure
+
+__all__ = [
+    "AGAIN",
+    "ENDS",
+    "LATER",
+    "LEFT_OUT",
+    "RAISE",
+    "SKIP",
+    "Decide",
+    "Decision",
+    "Policy",
+    "Retry",
+    "RetryPolicy",
+    "Skip",
+    "decision_of",
+    "resolve",
+    "retry",
+    "sentinel",
+]
+
+T = TypeVar("T")
+S_co = TypeVar("S_co", covariant=True)
+
+
+class Skip(enum.Enum):
+    """The type of `SKIP`."""
+
+    SKIP = "SKIP"
+
+    def __repr__(self) -> str:
+        return "SKIP"
+
+
+SKIP: Final = Skip.SKIP
+"""What an error policy returns to leave the item out. From ``fn`` it is an ordinary value."""
+
+
+class Retry:
+    """What an error policy returns to have the item run again, ``after`` seconds from now.
+
+    >>> def patient(failure):
+    ...     return Retry(after=0.5) if failure.attempt < 5 else SKIP
+    """
+
+    __slots__ = ("after",)
+
+    def __init__(self, after: float = 0.0) -> None:
+        self.after = not_negative("after", after)
+
+    def __repr__(self) -> str:
+        return f"Retry(after={self.after})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Retry, (self.after,)
+
+
+class Decision(enum.Enum):
+    ENDS = "the run ends with this failure"
+    LATER = "the consumer's thread decides, in turn"
+    AGAIN = "the item runs again"
+    LEFT_OUT = "the item is left out"
+
+
+ENDS: Final = Decision.ENDS
+LATER: Final = Decision.LATER
+AGAIN: Final = Decision.AGAIN
+LEFT_OUT: Final = Decision.LEFT_OUT
+
+Policy = Callable[[Failure], Any]
+Decide = Callable[[Failure], "Retry | Decision"]
+
+
+def not_negative(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__}: {value!r}")
+    if not 0 <= value <= sys.float_info.max:
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+    return float(value)
+
+
+def _raise(failure: Failure) -> NoReturn:
+    try:
+        raise failure.error
+    finally:
+        del failure  # the traceback would hold the failure, which holds the error: a cycle
+
+
+def _skip(failure: Failure) -> Skip:
+    return SKIP
+
+
+def _return(failure: Failure) -> Failure:
+    return failure
+
+
+RAISE: Final = _raise
+NAMED: Final[dict[str, Policy]] = {"raise": RAISE, "skip": _skip, "return": _return}
+
+
+def resolve(argument: str, given: object) -> Policy:
+    """The policy that an ``on_error`` or ``then`` argument stands for."""
+    if isinstance(given, str):
+        if given not in NAMED:
+            names = ", ".join(repr(name) for name in NAMED)
+            raise ValueError(f"{argument} must be one of {names} or a callable, got {given!r}")
+        return NAMED[given]
+    if not callable(given):
+        raise TypeError(f"{argument} must be a name or a callable, got {type(given).__name__}: {given!r}")
+    return given
+
+
+def decision_of(policy: Policy) -> Decide:
+    """What can be decided as soon as a failure is noticed."""
+    if isinstance(policy, RetryPolicy):
+        return policy.decide
+    if policy is RAISE:
+        return _ends
+    return _later
+
+
+def _ends(failure: Failure) -> Decision:
+    return ENDS
+
+
+def _later(failure: Failure) -> Decision:
+    return LATER
+
+
+class RetryPolicy(Generic[S_co]):
+    """What `retry` returns."""
+
+    def __init__(
+        self,
+        attempts: int,
+        on: type[BaseException] | tuple[type[BaseException], ...],
+        backoff: float,
+        factor: float,
+        jitter: bool,
+        max_backoff: float,
+        then: Policy,
+    ) -> None:
+        self.attempts = attempts
+        self.on = on
+        self.backoff = backoff
+        self.factor = factor
+        self.jitter = jitter
+        self.max_backoff = max_backoff
+        self.then = then
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the failure of this attempt."""
+        try:
+            pause = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
+        except OverflowError:
+            pause = self.max_backoff if self.backoff else 0.0
+        if not self.jitter:
+            return pause
+        from random import uniform  # not at the top: `import inturn` stays light
+
+        return pause * uniform(0.5, 1.0)
+
+    def decide(self, failure: Failure) -> Retry | Decision:
+        if isinstance(failure.error, self.on) and failure.attempt < self.attempts:
+            return Retry(self.pause(failure.attempt))
+        return decision_of(self.then)(failure)
+
+    def __call__(self, failure: Failure) -> S_co | Skip | Retry:
+        decided = self.decide(failure)
+        return decided if isinstance(decided, Retry) else self.then(failure)
+
+
+def never_retries(policy: Policy) -> bool:
+    """Whether it is known that the policy, when it is asked in turn, won't return a `Retry`."""
+    if isinstance(policy, RetryPolicy):
+        return never_retries(policy.then)
+    if isinstance(policy, _Always):
+        return not isinstance(policy.value, Retry)
+    return any(policy is each for each in NAMED.values())
+
+
+Named = Literal["raise", "skip"]
+
+
+@overload
+def retry(
+    attempts: int = ...,
+    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
+    backoff: float = ...,
+    factor: float = ...,
+    jitter: bool = ...,
+    max_backoff: float = ...,
+    then: Named = ...,
+) -> RetryPolicy[NoReturn]: ...
+@overload
+def retry(
+    attempts: int = ...,
+    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
+    backoff: float = ...,
+    factor: float = ...,
+    jitter: bool = ...,
+    max_backoff: float = ...,
+    *,
+    then: Literal["return"],
+) -> RetryPolicy[Failure]: ...
+@overload
+def retry(
+    attempts: int = ...,
+    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
+    backoff: float = ...,
+    factor: float = ...,
+    jitter: bool = ...,
+    max_backoff: float = ...,
+    *,
+    then: RetryPolicy[T],
+) -> RetryPolicy[T]: ...
+@overload
+def retry(
+    attempts: int = ...,
+    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
+    backoff: float = ...,
+    factor: float = ...,
+    jitter: bool = ...,
+    max_backoff: float = ...,
+    *,
+    then: Callable[[Failure], T | Skip | Retry],
+) -> RetryPolicy[T]: ...
+def retry(
+    attempts: int = 3,
+    on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
+    backoff: float = 0.1,
+    factor: float = 2.0,
+    jitter: bool = True,
+    max_backoff: float = 60.0,
+    then: Any = "raise",
+) -> RetryPolicy[Any]:
+    """A policy that runs a failed item again, after a growing pause, then hands over to another policy.
+
+    >>> import inturn
+    >>> tries = []
+    >>> def flaky(x):
+    ...     tries.append(x)
+    ...     if len(tries) < 3:
+    ...         raise OSError("busy")
+    ...     return x
+    >>> list(inturn.ordered_map(flaky, [7], on_error=inturn.retry(attempts=3, on=OSError, backoff=0)))
+    [7]
+
+    The item keeps its place in the order; while it pauses it occupies no worker, and pauses of
+    several items overlap.
+
+    Args:
+        attempts: Runs of an item in all, the first included; at least 1.
+        on: The class, or the tuple of classes, of errors that are worth another attempt.
+        backoff: Seconds before the second attempt; 0 for none.
+        factor: What the pause is multiplied by after each further attempt; at least 1 (exponential back-off).
+        jitter: Whether each pause is shortened at random, by up to half, so that items that failed
+            together do not come back together.
+        max_backoff: Seconds that no pause exceeds.
+        then: The policy for what still fails, and for errors that are not ``on``.
+
+    Raises:
+        TypeError, ValueError: For arguments that cannot be meant, at the call.
+    """
+    if isinstance(attempts, bool) or not isinstance(attempts, int):
+        raise TypeError(f"attempts must be an int, got {type(attempts).__name__}: {attempts!r}")
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, got {attempts!r}")
+    classes = on if isinstance(on, tuple) else (on,)
+    each: Any
+    for each in classes:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"on must be an exception class or a tuple of them, got {each!r}")
+    if not_negative("factor", factor) < 1:
+        raise ValueError(f"factor must be at least 1, got {factor!r}")
+    return RetryPolicy(
+        attempts,
+        on,
+        not_negative("backoff", backoff),
+        factor,
+        jitter,
+        not_negative("max_backoff", max_backoff),
+        resolve("then", then),
+    )
+
+
+_MISSING: Final = object()
+
+
+class _Always:
+    """``sentinel(value)``."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self, failure: Failure) -> Any:
+        return self.value
+
+
+@overload
+def sentinel(value: T) -> Callable[[Failure], T]: ...
+@overload
+def sentinel(*, factory: Callable[[Failure], T]) -> Callable[[Failure], T]: ...
+def sentinel(value: Any = _MISSING, *, factory: Any = None) -> Callable[[Failure], Any]:
+    """A policy that delivers a value in the place of an item that failed.
+
+    >>> import inturn
+    >>> list(inturn.ordered_map(lambda x: 1 / x, [1, 0, 2], on_error=inturn.sentinel(None)))
+    [1.0, None, 0.5]
+    >>> list(inturn.ordered_map(lambda x: 1 / x, [0], on_error=inturn.sentinel(factory=lambda f: f.index)))
+    [0]
+
+    Args:
+        value: What is delivered, the same object each time.
+        factory: Called with the `Failure` instead; what it returns is delivered.
+    """
+    if (value is _MISSING) == (factory is None):
+        raise TypeError("sentinel takes either a value or factory=, one of the two")
+    if factory is None:
+        return _Always(value)
+    if not callable(factory):
+        raise TypeError(f"factory must be callable, got {type(factory).__name__}: {factory!r}")
+    return factory  # type: ignore[no-any-return]

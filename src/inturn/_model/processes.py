@@ -1,0 +1,93 @@
+"""``executor="process"``: its settings, and the error of an item whose worker died.
+
+Nothing of ``multiprocessing`` is imported before a run wants processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Processes", "WorkerDied"]
+
+
+class WorkerDied(RuntimeError):
+    """The worker process died while it ran this item.
+
+    Attributes:
+        index: Position of the item in the source, from 0.
+        exitcode: The exit code; the negative of the signal's number where a signal killed it; None if nobody knows.
+        signal: The signal that killed it (``signal.SIGKILL``, …), else None.
+    """
+
+    def __init__(self, index: int, exitcode: int | None, signal: int | None = None) -> None:
+        super().__init__(index, exitcode, signal)
+        self.index = index
+        self.exitcode = exitcode
+        self.signal = signal
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            hint = " (out of memory, perhaps)" if self.signal == 9 else ""
+            how = f"was killed by {getattr(self.signal, 'name', f'signal {self.signal}')}{hint}"
+        elif self.exitcode is None:
+            how = "ended"
+        else:
+            how = f"exited with code {self.exitcode}"
+        return f"the worker process {how} while it ran item {self.index}"
+
+    @classmethod
+    def of(cls, index: int, exitcode: int | None) -> WorkerDied:
+        if exitcode is None or exitcode >= 0:
+            return cls(index, exitcode)
+        import signal as signals  # not at the top: `import inturn` stays light
+
+        try:
+            return cls(index, exitcode, signals.Signals(-exitcode))
+        except ValueError:  # a real-time signal has no name
+            return cls(index, exitcode, -exitcode)
+
+
+class Processes:
+    """``executor="process"`` with settings.
+
+    Args:
+        initializer: Called once in each worker process before its first item, where it may keep what items share (a
+            model, a connection) in a module's global variable. If it fails three times in a row, the run ends with its
+            error.
+        initargs: Its arguments.
+        start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``. None: what ``multiprocessing`` would use, but
+            ``"forkserver"`` in place of ``"fork"`` where the process has other threads.
+        max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in
+            libraries. None: never.
+
+    >>> import inturn
+    >>> list(inturn.ordered_map(abs, [-1, 2, -3], executor=inturn.Processes(max_tasks_per_worker=100)))
+    [1, 2, 3]
+    """
+
+    __slots__ = ("initargs", "initializer", "max_tasks_per_worker", "start_method")
+
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        start_method: str | None = None,
+        max_tasks_per_worker: int | None = None,
+    ) -> None:
+        from inturn._base.checks import at_least_one
+
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
+        if start_method is not None and not isinstance(start_method, str):
+            raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.start_method = start_method
+        self.max_tasks_per_worker = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
+
+    def __repr__(self) -> str:
+        return (
+            f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, "
+            f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r})"
+        )

@@ -1,0 +1,97 @@
+"""The outcome of a batch, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+from .outcome import Failure, shorten
+
+__all__ = ["Report"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Report(Generic[R_co]):
+    """Successes and failures of a run that delivers failures as values.
+
+    >>> import inturn
+    >>> report = inturn.Report(inturn.ordered_map(lambda x: 1 / x, [1, 0, 2], on_error="return"))
+    >>> report.successful, [failure.index for failure in report.failed], report.ok
+    ([1.0, 0.5], [1], False)
+    >>> print(report)
+    2 of 3 successful (66.7 %), 1 failed:
+      item 1: 0: ZeroDivisionError: division by zero
+
+    Args:
+        results: What a run with ``on_error="return"`` delivers (with ``indexed=True`` too), or a list of it. It is
+            consumed to its end, and all of it is kept.
+    """
+
+    def __init__(self, results: Iterable[R_co | Failure | tuple[int, R_co | Failure]]) -> None:
+        self.successful: list[R_co] = []
+        """The results, in order."""
+        self.failed: list[Failure] = []
+        """The failures, in order."""
+        everything: list[Any] = list(results)
+        indexed = getattr(results, "indexed", None)
+        if indexed is None:  # not a run: pairs can be told by a failure in them
+            indexed = any(_is_failed_pair(each) for each in everything)
+        for each in everything:
+            value = each[1] if indexed else each
+            if isinstance(value, Failure):
+                self.failed.append(value)
+            else:
+                self.successful.append(value)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failed
+
+    @property
+    def success_rate(self) -> float:
+        """The share of successes, from 0 to 1; 1.0 for an empty run."""
+        total = len(self.successful) + len(self.failed)
+        return len(self.successful) / total if total else 1.0
+
+    def raise_if_failed(self) -> None:
+        """Raise the errors of all failures as one group.
+
+        Raises:
+            ExceptionGroup: If anything failed (a ``BaseExceptionGroup`` if one of the errors is no ``Exception``).
+        """
+        if self.failed:
+            total = len(self.successful) + len(self.failed)
+            errors = [failure.error for failure in self.failed]
+            raise BaseExceptionGroup(f"{len(errors)} of {total} items failed", errors)
+
+    def __repr__(self) -> str:
+        return f"<Report: {len(self.successful)} successful, {len(self.failed)} failed>"
+
+    def __str__(self) -> str:
+        good, bad = len(self.successful), len(self.failed)
+        head = f"{good} of {good + bad} successful ({100 * self.success_rate:.1f} %), {bad} failed"
+        if not bad:
+            return head
+        shown = [_line(failure) for failure in self.failed[:10]]
+        if bad > len(shown):
+            shown.append(f"  ... and {bad - len(shown)} more")
+        return "\n".join([head + ":", *shown])
+
+
+def _is_failed_pair(each: Any) -> bool:
+    return type(each) is tuple and len(each) == 2 and isinstance(each[1], Failure) and each[1].index == each[0]
+
+
+def _line(failure: Failure) -> str:
+    error = failure.error
+    return f"  item {failure.index}: {shorten(failure.item)}: {type(error).__name__}: {_text(error)}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # any class may fail to describe itself
+        return "(no text)"
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,361 @@
+"""Executors that are not ours: only their `submit` and the public methods of the futures are used.
+
+A *flight* is one chunk on its way through the executor, from `submit` until its future is done. At most
+`concurrency` are under way; each one that lands lets the next one start, in whichever thread it lands, so work goes on
+while the consumer is away.
+
+What is submitted is the `Flight` itself. If the executor's workers share this process it is called as it is: it has
+the consumer's context, its outcomes can be read while it runs, and its rest can be taken back. If it is pickled, it
+turns into `run_travelled`, which works by itself and sends the outcomes with the future's result.
+
+======== ========================================== ==================================================
+flight   how it is told                             left by
+======== ========================================== ==================================================
+queued   its ticket is there                        its call; being pickled; a rescue; a cancel
+running  ``chunk`` is set, ``away`` is None         the call's end; `give_up`
+away     ``away`` is set                            the future's end; `give_up`
+landed   not in ``_flights``; its permit is back
+======== ========================================== ==================================================
+
+It lands when its call and its future have ended, in whatever order: futures may be cancelled by anybody.
+
+A run inside a call of another run on the same executor may wait for a queue that it is itself holding up. Such a
+run *rescues* its head: it cancels the head's future and runs the chunk in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import _thread
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from itertools import repeat
+from time import perf_counter as clock
+from typing import Any, Final
+
+from inturn._core.job import Job, Place, enclosing, inside
+from inturn._core.run_thread import watch
+from inturn._engine.chunk import Chunk
+from inturn._engine.window import BOX_S
+from inturn._model.outcome import Kind, from_handler
+from inturn._transport.remote import unpack_outcome
+
+from .futures import copy_of, drives, tells_of_the_end
+from .submission import Flight, Rescuer
+
+__all__ = ["Borrowed"]
+
+_PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
+_DRIVE_S: Final = 0.05
+
+
+class Borrowed:
+    """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
+
+    inline = False
+
+    def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
+        self.job = job
+        self.executor: Any = executor  # None when it is let go
+        self.boxes = boxes
+        self._build = build
+        self._flights: dict[Flight, None] = {}
+        self._permits: deque[None] = deque(repeat(None, job.concurrency))
+        self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
+        self._submitting: set[int] = set()
+        self._patience_s = _PATIENCE_S
+        self._retired = False
+        self._nested = False
+        self.broken = False  # a future has said so, and nothing has been submitted since
+        watch(self)
+
+    def bars(self, me: int, job: Job) -> bool | None:
+        """In the midst of a `submit` the executor's locks are held; see `may_wait`."""
+        return me in self._submitting and not inside(self.job)
+
+    def open(self) -> None:
+        if self._build is not None:
+            executor = self._build(self.job.concurrency)
+            for name in ("submit", "shutdown"):
+                if not hasattr(executor, name):
+                    raise TypeError(f"executor= returned {type(executor).__name__}, which has no {name}()")
+            self.executor = executor
+        self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
+
+    # ---- consumer, warden, workers ---------------------------------------------------------------
+
+    def hungry(self) -> bool:
+        return bool(self._permits)
+
+    def places(self) -> list[Place]:
+        return list(self._flights)
+
+    def running(self) -> int:
+        return sum(flight.chunk is not None for flight in list(self._flights))
+
+    def take_back(self, chunk: Chunk) -> bool | None:
+        taken: bool | None = self._alone(self.job.window.take_back, chunk)
+        return taken
+
+    def _alone(self, act: Callable[..., Any], *args: Any) -> Any:
+        """Act while nobody claims; None if the run is over before that can be had."""
+        if threading.get_ident() in self._submitting:
+            return act(*args)
+        while not self._claiming.acquire(timeout=BOX_S):
+            if self.job.stopped:
+                return None
+        try:
+            return act(*args)
+        finally:
+            self._claiming.release()
+            self.notify()  # for those who tried meanwhile
+
+    def notify(self, chunks: int = 1) -> None:
+        """Submit while there is something to run and a permit to run it.
+
+        One thread claims at a time. Others do not wait for it: it looks again after it has let go, so a signal
+        handler in its midst blocks nobody.
+        """
+        me = threading.get_ident()
+        if me in self._submitting:
+            return  # a call that ended within `submit`, or a handler in its midst: the loop below goes on
+        while self._permits and self.job.window.available() and self.job.may_start():
+            if not self._claiming.acquire(blocking=False):
+                return
+            try:
+                self._submitting.add(me)
+                flight = self._board()
+                if flight is not None:
+                    self._submit(flight)
+            finally:
+                self._submitting.discard(me)
+                self._claiming.release()
+        if self._nested and self.job.sleeping:
+            self.job.notify()  # the head may be in the queue now, or find no permit: the consumer looks after it
+
+    def _board(self) -> Flight | None:
+        try:
+            self._permits.pop()
+        except IndexError:
+            return None
+        chunk = self.job.window.claim()
+        if chunk is None:
+            self._permits.append(None)
+            return None
+        flight = Flight(self, chunk)
+        self._flights[flight] = None
+        return flight
+
+    def _submit(self, flight: Flight) -> None:
+        try:
+            future = flight.future = self.executor.submit(flight)  # it is there as long as `_flights` has one
+        except Exception as error:  # shut down, broken, or out of threads
+            if from_handler(error):
+                raise
+            self._over(flight, error, Kind.FATAL)  # or has it queued the call all the same?
+            return
+        future.add_done_callback(partial(self._done, flight))
+        flight.hooked = True
+
+    def _done(self, flight: Flight, future: Any) -> None:
+        """The flight's future is done (in any thread)."""
+        if flight.rescued:
+            return  # the rescuer lands it
+        error: BaseException | None = None
+        try:
+            if future.cancelled():
+                error = RuntimeError("the executor cancelled the call")
+            elif (error := future.exception()) is not None:
+                self.broken = self.broken or tells_of_the_end(error)
+            elif flight.away is not None and not flight.given_up:
+                self._unpack(flight, future.result())
+        except BaseException as fault:  # of ours
+            self.job.crash(fault)
+        self._over(flight, error, Kind.FAILED)
+
+    def _over(self, flight: Flight, error: BaseException | None, kind: Kind) -> None:
+        """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
+        flight.done = True
+        if flight.away is None and flight.board():
+            flight.ended = True
+            error = RuntimeError("the executor has not made the call") if error is None else error
+        if not flight.lands():
+            return  # the future has ended before the call, which lands it
+        try:
+            if error is not None and not self.job.stopped:
+                self._fail(flight, error, kind)
+        except BaseException as fault:  # of ours
+            self.job.crash(fault)
+        self.land(flight)
+
+    def land(self, flight: Flight) -> None:
+        self._flights.pop(flight, None)
+        flight.future = None
+        if not flight.given_up:
+            flight.leave()
+        self._permits.append(None)
+        if self.broken:
+            self.job.notify()  # the executor may hold its own locks while it says so (CPython 3.12): `wait` goes on
+        elif self.job.stopped:
+            self.retire()
+            self._let_go()
+        else:
+            self.notify()
+
+    # ---- loads that travel -----------------------------------------------------------------------
+
+    def _fail(self, flight: Flight, error: BaseException, kind: Kind) -> None:
+        """Every item of the load that has no outcome yet fails."""
+        job, chunk = self.job, flight.load
+        if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
+            return
+        for item in list(chunk.todo) if flight.away is None else flight.away:
+            job.failed(chunk, item, copy_of(error), 0.0, kind)
+        self._end(flight)
+
+    def _unpack(self, flight: Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
+        job, chunk = self.job, flight.load
+        if flight.call is not None and not flight.call.settle():
+            return
+        items = flight.away or []
+        seconds = 0.0
+        for item, (good, packed, elapsed) in zip(items, outcomes, strict=False):
+            came, outcome = unpack_outcome(good, packed)
+            seconds += elapsed
+            if came:
+                chunk.out.append(outcome)
+            else:
+                job.failed(chunk, item, outcome, elapsed)
+        flight.since = clock() - seconds  # the way and the queue do not count
+        rest = items[len(outcomes) :]
+        if rest:
+            chunk.todo = iter(rest)
+            self.take_back(chunk)
+        self._end(flight)
+
+    def _end(self, flight: Flight) -> None:
+        if flight.chunk is None:
+            flight.since = clock()
+        self.job.ended(flight, flight.load)
+
+    # ---- the consumer ----------------------------------------------------------------------------
+
+    def wait(self, seconds: float | None) -> None:
+        if self.broken:
+            self.broken = False
+            self.notify()  # if there is an item left, the executor refuses it, which ends the run
+            return
+        flight = self._head() if self._nested or self._driven() else None
+        if self._nested and self._rescue(flight, seconds):
+            return
+        if flight is not None and flight.chunk is None and drives(flight.future):
+            try:  # not for long: if it does not drive after all, nothing else would be noticed meanwhile
+                flight.future.result(timeout=_DRIVE_S if seconds is None else min(seconds, _DRIVE_S))
+            except Exception:  # the call's own errors are in its outcome
+                pass
+            return
+        self.job.sleep(seconds)
+
+    def attends(self) -> bool:
+        """Whether `wait` has something to do just now, besides waiting to be notified."""
+        if self.broken or self._driven():
+            return True
+        if not self._nested:
+            return False
+        flight = self._head()
+        return flight is None or (flight.chunk is None and not flight.load.ended)
+
+    def _driven(self) -> bool:
+        return any(drives(flight.future) for flight in list(self._flights))
+
+    def _head(self) -> Flight | None:
+        head = self.job.window.taken
+        for flight in list(self._flights):
+            load = flight.load
+            if not load.ended and load.index <= head < load.index + max(1, load.size):
+                return flight
+        return None
+
+    def _rescue(self, flight: Flight | None, seconds: float | None) -> bool:
+        """Run the head in a thread of its own if the executor does not come to it."""
+        if flight is not None and (flight.chunk is not None or flight.load.ended):
+            self._patience_s = _PATIENCE_S
+            return False
+        if self._patience_s:
+            self.job.sleep(self._patience_s if seconds is None else min(seconds, self._patience_s))
+            self._patience_s = 0.0
+            return True
+        if flight is None:
+            flight = self._swap()
+        if flight is None or not flight.recall():
+            return False
+        Rescuer(flight).launch()
+        return True
+
+    def _swap(self) -> Flight | None:
+        """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
+        window = self.job.window
+        queued = [each for each in list(self._flights) if each.chunk is None and each.away is None]
+        if self._permits or not queued or not self.job.may_start():
+            return None
+        chunk = self._alone(window.claim, window.taken)
+        if chunk is None:
+            return None  # it pauses
+        for each in queued:
+            if each.recall():
+                self._flights.pop(each, None)
+                each.leave()
+                self._alone(window.take_back, each.load)
+                flight = Flight(self, chunk)
+                self._flights[flight] = None
+                return flight
+        self._alone(window.take_back, chunk)
+        return None
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Nobody comes to retire the executor of a run that was dropped, unless a flight is still to land.
+
+        We may be a finaliser: to shut it down takes locks, and to start a `threading.Thread` does so too.
+        """
+        if self.job.dropped and self._build is not None and not self._flights and self.executor is not None:
+            try:
+                _thread.start_new_thread(self.retire, ())
+            except RuntimeError:  # no thread can be had, or the interpreter is on its way out
+                self.executor = None  # it ends when nobody refers to it
+
+    def retire(self) -> None:
+        if self._retired or threading.get_ident() in self._submitting:
+            return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
+        self._retired = True
+        for flight in list(self._flights):
+            if flight.future is not None:
+                flight.future.cancel()
+        if self._build is not None and self.executor is not None:
+            self.executor.shutdown(wait=False)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """What is not ours is referred to for as long as calls run there: runs inside them look for it."""
+        if self._build is None and not self._flights:
+            self.executor = None
+
+    def join(self) -> None:
+        self.retire()
+        me = threading.get_ident()
+        for flight in list(self._flights):
+            if flight.thread == me:
+                continue  # the garbage collector closes the run in the midst of our own steps
+            if flight.board():  # it will do nothing
+                flight.ended = True
+                if flight.lands():
+                    self.land(flight)
+                if not flight.hooked:
+                    continue  # another thread is still in its `submit`
+            if flight.away is None or flight.hooked:
+                with flight.left:
+                    pass
+        if self._build is not None and self._retired and self.executor is not None:
+            self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))

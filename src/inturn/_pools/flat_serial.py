@@ -1,0 +1,108 @@
+"""``executor="serial"`` for a flat map."""
+
+from __future__ import annotations
+
+import contextvars
+from collections import deque
+from collections.abc import Iterator
+from time import perf_counter as clock
+from typing import Any
+
+from inturn._core.elements import close, elements_of
+from inturn._core.flat_job import NOTHING, FlatJob
+from inturn._engine.chunk import Chunk
+from inturn._engine.lanes import Lane, Phase
+
+from .serial import Serial
+
+__all__ = ["FlatSerial"]
+
+
+class FlatSerial(Serial):
+    """``executor="serial"``: each element is produced in the consumer's thread, when it is delivered.
+
+    Whoever works with the iterator holds the token in ``_free``, so that `stop`, which may come from anywhere, never
+    closes a generator that is running.
+    """
+
+    def __init__(self, job: FlatJob) -> None:
+        super().__init__(job)
+        self._flat = job
+        self._free = deque([None])
+        self._item: Any = None
+        self._iterator: Iterator[Any] | None = None
+        self._context = contextvars.Context()
+        self._spent = 0.0
+
+    def wait(self, seconds: float | None) -> None:
+        """Produce one element of the head; or start it, or let it pause."""
+        job = self._flat
+        if self.chunk is None:
+            chunk = job.window.claim() if job.may_start() else None
+            if chunk is None:  # a live source
+                job.sleep(seconds)
+                return
+            job.begun(self, chunk)
+        chunk = self.chunk
+        assert chunk is not None
+        lane = chunk.out[0]
+        if lane.phase is Phase.PAUSING:
+            left = lane.due - clock()
+            if left > 0:
+                job.sleep(left if seconds is None else min(left, seconds))
+                return
+            lane.reopen()
+        if lane.phase is Phase.OPEN:
+            self._free.pop()
+            try:
+                if self._iterator is None:
+                    self._item = next(chunk.todo, NOTHING)
+                    self._context = job.context.copy()
+                    self._spent = 0.0
+                if self._item is not NOTHING:
+                    self._context.run(self._advance, chunk, lane)
+            finally:
+                self._free.append(None)
+            if job.stopped:
+                self.stop()
+        if lane.phase is Phase.ENDED:
+            job.ended(self, chunk)
+
+    def pause(self) -> float | None:
+        """Seconds until `wait` has something to do; None if that takes something from elsewhere."""
+        if self.chunk is None:
+            return 0.0 if self._flat.window.available() and self._flat.may_start() else None
+        lane: Lane = self.chunk.out[0]
+        return max(0.0, lane.due - clock()) if lane.phase is Phase.PAUSING else 0.0
+
+    def _advance(self, chunk: Chunk, lane: Lane) -> None:
+        job, item, begun = self._flat, self._item, clock()
+        try:
+            if self._iterator is None:
+                self._iterator = elements_of(job.fn(item))
+            try:
+                element = next(self._iterator)
+            except StopIteration:
+                self._iterator = self._item = None
+                lane.finish()
+                return
+            lane.made += 1
+            lane.append(element)
+            self._spent += clock() - begun
+        except BaseException as error:  # it travels to the consumer
+            self._iterator = self._item = None
+            job.failed(chunk, item, error, self._spent + clock() - begun)
+
+    def stop(self) -> None:
+        """Close the iterator, unless it is running: then `wait` does."""
+        try:
+            self._free.pop()
+        except IndexError:
+            return
+        try:
+            iterator, self._iterator = self._iterator, None
+            self._item = None
+            if iterator is not None:
+                self._context.run(close, iterator)
+        finally:
+            self._free.append(None)

@@ -1,0 +1,183 @@
+"""One chunk on its way through an executor that is not ours; its states are told in `_borrowed`."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from functools import partial
+from typing import Any
+
+from inturn._base.gil import fence
+from inturn._core.job import Call, run_chunk, run_watched
+from inturn._core.run_thread import CallThread, start
+from inturn._engine.chunk import Chunk
+from inturn._engine.window import BOX_S
+from inturn._model.outcome import Kind
+from inturn._transport.pickling import dumps_fn
+from inturn._transport.remote import pack_item, run_travelled
+
+__all__ = ["Flight", "Rescuer"]
+
+
+class Flight:
+    """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
+
+    __slots__ = (
+        "_aloft",
+        "_staying",
+        "_ticket",
+        "away",
+        "boxed",
+        "call",
+        "chunk",
+        "done",
+        "ended",
+        "future",
+        "given_up",
+        "hooked",
+        "left",
+        "load",
+        "pool",
+        "rescued",
+        "since",
+        "thread",
+    )
+
+    def __init__(self, pool: Any, load: Chunk) -> None:
+        self.pool = pool
+        self.load = load
+        self.rescued = False
+        self.chunk: Chunk | None = None
+        self.since = 0.0
+        self.boxed = False
+        self.call: Call | None = None
+        self.future: Any = None
+        self.away: list[Any] | None = None  # the items that were sent to another process
+        self.given_up = False
+        self.left = threading.Lock()
+        self.left.acquire()
+        self._staying = deque([None])
+        self.hooked = False  # whether the future will call back
+        self._ticket = deque([None])
+        self.ended = False  # its call, which may never be made
+        self.done = False  # its future
+        self._aloft = deque([None])
+        self.thread = 0  # the identifier of the one that runs it here
+
+    def board(self) -> bool:
+        """Whoever is told True may run the load: the executor, or a rescuer."""
+        try:
+            self._ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def recall(self) -> bool:
+        """Take it from the executor's queue if it is still there; the future's end is nothing to us then."""
+        if not self.board():
+            return False
+        self.rescued = True
+        if self.future is not None:
+            self.future.cancel()
+        return True
+
+    def lands(self) -> bool:
+        """Whether its call and its future have both ended, in whatever order; True once."""
+        fence()
+        if not (self.ended and self.done):
+            return False
+        try:
+            self._aloft.pop()
+        except IndexError:
+            return False
+        return True
+
+    def __call__(self) -> None:
+        """The executor runs this, in our process."""
+        if self.board():
+            self.run()
+            if self.lands():
+                self.pool.land(self)
+
+    def run(self) -> None:
+        job, chunk = self.pool.job, self.load
+        self.thread = threading.get_ident()
+        try:
+            if not job.may_start():
+                return
+            self.boxed = job.timeout is None and self.pool.boxes and chunk.size > 1
+            job.begun(self, chunk)
+            if job.timeout is None:
+                run_chunk(chunk, job)
+            elif not run_watched(chunk, job, self):
+                return
+            job.ended(self, chunk)
+        except BaseException as error:  # a fault of ours
+            job.crash(error)
+        finally:
+            self.ended = True
+            self.leave()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The executor pickles this: the load travels."""
+        job, chunk = self.pool.job, self.load
+        fn = dumps_fn(job.fn)
+        self.ended = True  # here, where there is no call
+        self.board()
+        items = list(chunk.todo) if self.away is None else self.away
+        self.away = items
+        if self.chunk is None:
+            job.begun(self, chunk)
+            if job.timeout is not None:
+                self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
+                job.warden.arm()
+        return partial, (run_travelled, fn, [pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+
+    def give_up(self) -> None:
+        """Its time is over; the place stays taken until the call ends (warden only)."""
+        job, chunk, call = self.pool.job, self.load, self.call
+        assert call is not None
+        assert job.timeout is not None
+        self.given_up = True
+        job.abandoned += 1
+        if self.away is None:
+            self.pool.take_back(chunk)
+        for item in [call.item] if self.away is None else self.away:
+            error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
+            job.failed(chunk, item, error, job.timeout, Kind.FAILED)
+        job.ended(self, chunk)
+        call.item = None
+        self.leave()
+
+    def leave(self) -> None:
+        """Nobody has to wait for the call any more: it has ended, or was given up."""
+        try:
+            self._staying.pop()
+        except IndexError:
+            return
+        self.left.release()
+
+
+class Rescuer(CallThread):
+    """The thread in which a nested run calls its head."""
+
+    def __init__(self, flight: Flight) -> None:
+        super().__init__(flight.pool.job, "inturn-rescue")
+        self._flight = flight
+        self.left = flight.left  # released when the flight has landed
+
+    def launch(self) -> None:
+        try:
+            self.announce()
+            start(self)
+        except BaseException:
+            if self.annul():
+                self._flight.leave()  # nobody runs it now
+            raise
+
+    def work(self) -> None:
+        flight = self._flight
+        self.chunk = flight.load
+        flight.run()
+        self.chunk = None
+        flight.pool.land(flight)

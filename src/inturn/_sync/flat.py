@@ -1,0 +1,63 @@
+"""The synchronous driver of lanes: the iterator that `ordered_flat_map` returns."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from inturn._core.flat_consumer import FlatRun
+from inturn._core.source import Source
+from inturn._engine.lanes import NO_LANE
+
+from . import driver as _sync
+from .driver import OrderedMap
+
+__all__ = ["OrderedFlatMap"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class OrderedFlatMap(OrderedMap[R_co]):
+    """An iterator over the elements of items, in order; also a context manager. Made by `ordered_flat_map`.
+
+    Attributes:
+        indexed: Whether it delivers ``(index of the item, element)``.
+    """
+
+    __slots__ = ("_lane",)
+
+    _run: FlatRun
+
+    def __init__(self, run: FlatRun, source: Source, *, live: bool, indexed: bool, name: str) -> None:
+        super().__init__(run, source, live=live, indexed=indexed, name=name)
+        self._bulk = not run.shows_progress
+        self._lane = NO_LANE  # elements are taken from it without further ado
+
+    def __next__(self) -> R_co:
+        if self._forks == _sync._forks:
+            lane = self._lane
+            try:
+                element = lane.pop()
+                if lane.resting:
+                    lane.relieve()
+                return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
+            except IndexError:
+                pass
+            except BaseException:  # from a signal handler, and the element is lost
+                self._leave()
+                raise
+        return self._next()  # type: ignore[no-any-return]
+
+    def _step(self) -> Any:
+        self._lane = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
+        try:
+            return super()._step()  # named nowhere: the frames of an item's error keep this one
+        finally:
+            self._lane = NO_LANE if self._over else self._run.lane  # closed meanwhile, from elsewhere
+
+    def _finish(self) -> None:
+        self._lane = NO_LANE
+        super()._finish()
+
+    def _leave(self) -> None:
+        self._lane = NO_LANE
+        super()._leave()
