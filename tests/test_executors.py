@@ -85,36 +85,38 @@ def test_g19_workers_are_started_as_items_need_them(own):
     run.close()
 
 
-class IdleWords(deque):
-    """The words of idle places; the first one to be said waits until an item that comes just then is known."""
+class IdleSlots(dict):
+    """The idle slots of a pool; the first one to be announced waits until an item that comes just then is known."""
 
-    def __init__(self, on_word):
+    def __init__(self, on_idle, on_wake):
         super().__init__()
-        self._on_word = on_word
+        self._on_idle, self._on_wake = on_idle, on_wake
 
-    def append(self, word):
-        super().append(word)
-        on_word, self._on_word = self._on_word, lambda: None
-        on_word()
-
-
-class TakenBack:
-    """The tokens of a pool; what comes while the first one that is taken back is on its way is known before."""
-
-    def __init__(self, tokens, on_token):
-        self.put, self.get, self._get_nowait, self._on_token = tokens.put, tokens.get, tokens.get_nowait, on_token
-
-    def get_nowait(self):
-        token = self._get_nowait()
-        on_token, self._on_token = self._on_token, lambda: None
-        on_token()
-        return token
+    def __setitem__(self, slot, idle):
+        super().__setitem__(slot, idle)
+        if self._on_idle is not None:
+            slot.event = Consumed(slot.event, self._on_wake)
+            on_idle, self._on_idle = self._on_idle, None
+            on_idle()
 
 
-def test_g06_a_place_that_was_woken_for_one_item_and_took_another_leaves_nobody_stranded():
-    # A place says that it is idle and looks once more; meanwhile the first item comes, and with the word the place is
-    # woken for it. It takes that item, and before it takes back the token, the second comes: the place counts as being
-    # on its way to that one. Both items need each other.
+class Consumed:
+    """A slot's event; what comes while its first wake-up is consumed is known before the slot goes on."""
+
+    def __init__(self, event, on_wake):
+        self.set, self._wait, self._on_wake = event.set, event.wait, on_wake
+
+    def wait(self, timeout=None):
+        woken = self._wait(timeout)
+        on_wake, self._on_wake = self._on_wake, lambda: None
+        on_wake()
+        return woken
+
+
+def test_g06_a_slot_that_was_woken_for_one_item_and_took_another_leaves_nobody_stranded():
+    # A slot says that it is idle and looks once more; meanwhile the first item comes, and the slot is woken for it. It
+    # takes that item by itself, and before it consumes the wake-up, the second comes: the slot counts as being on its
+    # way to that one. Both items need each other.
     gates = [threading.Event(), threading.Event()]
     both = threading.Barrier(2)
 
@@ -144,8 +146,7 @@ def test_g06_a_place_that_was_woken_for_one_item_and_took_another_leaves_nobody_
         wait_until(lambda: len(told) > before)
 
     pool.notify = telling
-    pool._idle = IdleWords(lambda: let(gates[0]))
-    pool._tokens = TakenBack(pool._tokens, lambda: let(gates[1]))
+    pool._idle = IdleSlots(lambda: let(gates[0]), lambda: let(gates[1]))
     assert list(run) == [0, 1, 2]
 
 

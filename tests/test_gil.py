@@ -2,7 +2,7 @@
 
 import threading
 
-from inturn._base.gil import Total
+from inturn._base.atomic import Total
 
 
 def test_no_amount_is_lost_that_several_threads_add():

@@ -17,12 +17,12 @@ from inturn._model.outcome import Err
 
 
 class Bell:
-    """Counts how often it was rung."""
+    """An event that counts how often it was set."""
 
     def __init__(self) -> None:
         self.rung = 0
 
-    def put(self, item: None) -> None:
+    def set(self) -> None:
         self.rung += 1
 
 

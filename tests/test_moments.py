@@ -16,7 +16,7 @@ import pytest
 
 from helpers import LIMIT, SHORT, Background, Gate, Meter, Script, Tally, absence, handling, wait_until
 from inturn import Failure, Processes, Threads, ordered_map, retry
-from inturn._core.run_thread import may_wait, start
+from inturn._core.threads import may_wait
 from inturn._engine.window import NEVER, Window
 from inturn._pools.submission import Flight
 from inturn._pools.threads import ThreadPool
@@ -68,27 +68,6 @@ assert begun.acquire(timeout=10)
     ) as script:
         script.end()
         assert script.lines == ["the interpreter is shutting down"]
-
-
-@pytest.mark.parametrize("name", ["inturn-1", "inturn-warden", "inturn-feeder"])
-def test_g16_close_from_a_handler_that_lands_in_the_start_of_a_thread(name):
-    """It cannot wait there: `Thread.start` holds locks that the thread needs to come up."""
-    run = ordered_map(abs, range(10), concurrency=2, timeout=10 if "warden" in name else None, live="feeder" in name)
-    landed = []
-
-    def at_start(frame, event, arg):
-        if event == "call" and frame.f_code is threading.Thread.start.__code__ and frame.f_locals["self"].name == name:
-            sys.setprofile(None)
-            landed.append(name)
-            signal.raise_signal(signal.SIGUSR1)
-
-    with handling(lambda *_: run.close()):
-        sys.setprofile(at_start)
-        try:
-            assert list(run) == []
-        finally:
-            sys.setprofile(None)
-    assert landed == [name]
 
 
 def test_g16_close_in_a_place_outside_its_calls_does_not_wait_for_itself(monkeypatch):
@@ -151,57 +130,6 @@ def test_g13_leaving_an_inner_run_waits_for_it_in_whatever_context_the_call_is(c
     begun = Gate()
     run = ordered_map(call if context == "its own" else lambda _: other.copy().run(call, _), [None])
     assert list(run) == [[0, 1]]
-
-
-def test_g14_an_interrupt_that_is_kept_with_its_traceback_does_not_keep_others_from_waiting():
-    """As the prompt does, in `sys.last_exc`."""
-    kept = []
-
-    def at_start(frame, event, arg):
-        if event == "call" and frame.f_code is start.__code__:
-            sys.setprofile(None)
-            raise KeyboardInterrupt
-
-    sys.setprofile(at_start)
-    run = ordered_map(abs, range(10), concurrency=2)
-    try:
-        list(run)
-    except KeyboardInterrupt as error:
-        kept.append(error)
-    finally:
-        sys.setprofile(None)
-    assert kept
-    assert may_wait(ordered_map(abs, [1])._run.job)
-
-
-@pytest.mark.parametrize("born", [False, True], ids=["unborn", "at work"])
-def test_g14_an_interrupt_in_the_start_of_a_thread_leaves_no_call_behind(monkeypatch, born):
-    """Whether the thread has come up or not is found out when it is too late to ask."""
-    before, begun, hold, ended = threading.Thread.start, Gate(), Gate(), []
-
-    def starts(thread):
-        if thread.name != "inturn-1":
-            before(thread)
-            return
-        if born:
-            before(thread)
-            begun.wait()
-        raise KeyboardInterrupt
-
-    def call(i):
-        begun.open()
-        hold.wait()
-        ended.append(i)
-
-    monkeypatch.setattr(threading.Thread, "start", starts)
-    run = ordered_map(call, range(4), concurrency=1)
-    with pytest.raises(KeyboardInterrupt):
-        next(run)
-    closer = Background(run.close)
-    assert not ended
-    hold.open()
-    closer.result()
-    assert ended == ([0] if born else [])
 
 
 @pytest.mark.parametrize("executor", ["the same", "another"])
@@ -287,16 +215,16 @@ def test_g16_an_index_error_of_a_handler_is_not_taken_for_the_end_of_a_batch():
     run = ordered_map(abs, range(100), chunksize=10, window=10, concurrency=1)
     assert next(run) == 0
     wait_until(lambda: run.stats.waiting == 0 or run.stats.running == 0)
-    while getattr(run._pop, "__self__", None) == []:
+    while not run._held:
         next(run)
-    pop = run._pop
 
-    def interrupted():
-        value = pop()
-        signal.raise_signal(signal.SIGUSR1)
-        return value
+    class Interrupted(list):
+        def pop(self):
+            value = super().pop()
+            signal.raise_signal(signal.SIGUSR1)
+            return value
 
-    run._pop = interrupted
+    run._held = Interrupted(run._held)
     with handling(handler), pytest.raises(IndexError):
         next(run)
     assert list(run) == []
@@ -337,7 +265,7 @@ def test_g01_the_last_item_of_a_live_source_that_comes_while_the_end_is_looked_f
 
 
 def test_g09_under_raise_nothing_is_pulled_once_a_failure_is_known(monkeypatch):
-    monkeypatch.setattr("inturn._sync.driver.HANDFUL_S", math.inf)  # else the time alone would end the handful
+    monkeypatch.setattr("inturn._core.consumer.HANDFUL_S", math.inf)  # else the time alone would end the handful
     pulled, fail = [], Gate()
 
     def source():
@@ -395,21 +323,21 @@ def test_g21_what_a_stopped_run_still_starts_has_its_context(monkeypatch):
 
     run = ordered_map(call, range(2), concurrency=1, window=1)
     job = run._run.job
-    places, begins = job.pool.places, job.begun
+    slots, begins = job.pool.slots, job.begun
 
     def stop_is_held_up():
         if sys._getframe(1).f_code.co_name == "stop" and not held:
             held.append(None)
             stopping.open()
             wait_until(lambda: seen)
-        return places()
+        return slots()
 
     def is_held_up(place, chunk):
         begins(place, chunk)
         begun.open()
         stopping.wait()
 
-    monkeypatch.setattr(job.pool, "places", stop_is_held_up)
+    monkeypatch.setattr(job.pool, "slots", stop_is_held_up)
     monkeypatch.setattr(job, "begun", is_held_up)
     consumer = Background(lambda: next(run, None))
     begun.wait()

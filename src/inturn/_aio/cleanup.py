@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from inturn._core.job import Job, inside
+from inturn._core.job import CLOSED, DROPPED, End, Job, inside
 
 from .events import Bell, all_done, in_thread
 from .source import TaskFeeder
@@ -38,9 +38,9 @@ class Leash:
         except StopIteration:  # it has come to its yield
             pass
 
-    def stop(self) -> None:
+    def stop(self, end: End = CLOSED) -> None:
         """Nothing is started any more, and what runs is cancelled (in the loop)."""
-        self.job.stop()
+        self.job.stop(end)
         if isinstance(self.job.pool, TaskPool):
             self.job.pool.cancel()
         if self.feeder is not None:
@@ -67,7 +67,7 @@ class Leash:
             return  # a call of the run itself, or its source, would wait for itself
         await all_done(self.tasks)
         if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
-            await in_thread(job.pool.join, job.warden.join)
+            await in_thread(job.supervisor.join, job.pool.join)
 
 
 async def _last_will(leash: Leash) -> AsyncGenerator[None, None]:
@@ -76,6 +76,6 @@ async def _last_will(leash: Leash) -> AsyncGenerator[None, None]:
         yield
     finally:
         if leash._will is not None:
-            leash.stop()
+            leash.stop(DROPPED)
             leash.job.pool.retire()
             await leash.gone(threads=True)

@@ -20,36 +20,28 @@ closing does not depend on the garbage collector.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from time import perf_counter as clock
 from types import TracebackType
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
-from inturn._core.consumer import AGAIN, LEFT_OUT, Raised, Run
+from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
+from inturn._core.job import DROPPED, End
 from inturn._core.source import HANDFUL_S, Source
-from inturn._engine.window import NEVER, Now
 from inturn._model.stats import Stats
-from inturn._pools.executors import Borrowed
 
 from .cleanup import Leash
 from .events import Bell, tell
 from .source import TaskFeeder
 
-__all__ = ["OrderedAmap", "nothing_held"]
+__all__ = ["OrderedAmap"]
 
 R_co = TypeVar("R_co", covariant=True)
 
-_END: Final = object()
-_PATIENCE_S: Final = 0.005  # how long the head of a nested run is left in the queue of a borrowed executor
 _BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a turn this often
-
-
-def nothing_held() -> Any:
-    """What is taken from when nothing is held."""
-    raise IndexError
+_NOTHING: Final[list[Any]] = []
 
 
 class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
@@ -59,45 +51,35 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         indexed: Whether it delivers ``(index, result)``.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_breath",
-        "_bulk",
-        "_consumer",
-        "_feeder",
-        "_leash",
-        "_name",
-        "_over",
-        "_pid",
-        "_pop",
-        "_run",
-        "_source",
-        "indexed",
-    )
+    __slots__ = ("__weakref__", "_breath", "_consumer", "_feeder", "_held", "_leash", "_name", "_pid", "_run")
 
     def __init__(self, run: Run, source: Source | TaskFeeder, *, indexed: bool, name: str) -> None:
         self._run = run
-        self._source = source if isinstance(source, Source) else None
-        self._feeder = source if isinstance(source, TaskFeeder) else None
+        self._feeder: TaskFeeder | None = None
+        if isinstance(source, TaskFeeder):
+            self._feeder = run.feeder = source
+        else:
+            run.source = source
+        run.indexed = indexed
+        run.bulk = self._feeder is None and not run.shows_progress
         self._leash = Leash(run.job)
-        self._bulk = self._feeder is None and not run.shows_progress
-        self._pop: Callable[[], Any] = nothing_held
+        self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
         self._breath = 0.0  # when others are to have a turn
         self._consumer: dict[None, object] = {}
         self._pid = os.getpid()
-        self._over = False
         self._name = name
-        self.indexed = indexed
 
     def __aiter__(self) -> OrderedAmap[R_co]:
         return self
 
     async def __anext__(self) -> R_co:
-        if clock() < self._breath:
+        held = self._held
+        if held and clock() < self._breath:
             try:
-                return self._pop()  # type: ignore[no-any-return]
-            except IndexError:
-                pass
+                return held.pop()  # type: ignore[no-any-return]
+            except BaseException:  # it comes from outside, and the result is lost
+                await self._abandon()
+                raise
         return await self._next()  # type: ignore[no-any-return]
 
     def _check(self) -> asyncio.AbstractEventLoop:
@@ -114,164 +96,101 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         me = object()
         if self._consumer.setdefault(None, me) is not me:
             raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
+        step: Any = None
         try:
-            outcome = await self._step(loop)
-            if outcome is _END or type(outcome) is Raised:
-                closed = self._over  # by another task, which waits for what runs in threads
+            step = await self._step(loop)
+            if step is DONE or step is CLOSED or type(step) is Raised:
                 self._finish()
-                await self._leash.gone(threads=outcome is _END and not closed)
-            elif self._over:  # closed meanwhile: what is held is not delivered
-                self._pop = nothing_held
-        except BaseException:  # cancelled, or a policy of ours is broken
-            self._finish()
-            await self._leash.gone(threads=False)
+                await self._leash.gone(threads=step is DONE)
+            elif self._run.job.stopped:  # closed meanwhile: what is held is not delivered
+                self._held = _NOTHING
+        except BaseException:  # cancelled, or an exception from outside
+            await self._abandon()
             raise
         finally:
-            del self._consumer[None]
-        if outcome is _END:
+            self._consumer.pop(None, None)
+        if step is DONE or step is CLOSED:
             raise StopAsyncIteration
-        if type(outcome) is Raised:
-            error = outcome.error
-            try:
-                raise error
-            finally:
-                del error, outcome  # the traceback holds this frame
         try:
-            return outcome
+            if type(step) is Raised:
+                raise step.error
+            return step
         finally:
-            del outcome  # so does that of a failure of a serial run
+            del step  # a traceback may keep this frame
 
     # ---- the consumer ----------------------------------------------------------------------------
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        run, job = self._run, self._run.job
-        run.clocks.started = job.begin(contextvars.copy_context(), run.deadline)
-        run.begin()
         self._leash.take(loop)
-        job.pool.open()
+        self._run.begin()
         if self._feeder is not None:
             self._leash.feeder = self._feeder
             self._feeder.start()
 
     async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
-        """The next result, `_END` or `Raised`."""
+        """The next result, or how the run has ended."""
         run = self._run
-        job, window = run.job, run.window
-        if self._over:
-            return _END
-        if run.clocks.started is None:
-            self._begin(loop)
+        if not run.begun:
+            if not run.job.stopped:
+                self._begin(loop)
         elif clock() >= self._breath:
             await self._breathe()
-            try:
-                return self._pop()
-            except IndexError:
-                pass
-        run.held = []
+            if self._held:
+                return self._held.pop()
         run.enter()
-        until = clock() + HANDFUL_S
-        waited = late = False
         while True:
-            if job.crashed is not None:
-                return Raised(job.crashed)
-            if job.stopped:
-                return _END
-            now = window.now()
-            if now is Now.DELIVER:
-                if not waited and self._source is not None and window.room() > 0 and window.halt == NEVER:
-                    self._pull(self._source, until)  # in exchange for what left at the last `anext`
-                outcome = self._deliver()
-                if outcome is AGAIN or outcome is LEFT_OUT:
-                    waited = False
-                    continue
-                run.tick()
-                run.leave()
-                try:
-                    return outcome
-                finally:
-                    del outcome  # the frames of a source's error keep this one
-            waited = True
-            if now is Now.DONE:
-                return _END
-            left = run.remaining()
-            if left is not None and (left <= 0 or late):
-                return run.out_of_time()
-            if now is Now.PULL and self._source is not None and not (job.pool.inline and window.taken < window.pulled):
-                self._pull(self._source, until)
-                if clock() >= until:  # nothing is started, and nothing else happens, while we pull
-                    await self._breathe()
-                    until = clock() + HANDFUL_S
+            step = run.advance()
+            if step is BREATHE:  # nothing is started, and nothing else happens, while we pull
+                await self._breathe()
+                run.until = clock() + HANDFUL_S
+            elif type(step) is Wait:
+                await self._wait(step.seconds)
             else:
-                late = await self._wait(left)
-            run.tick()
+                break
+        self._held = run.held
+        try:
+            return step
+        finally:
+            del step  # the frames of a source's error keep this one
 
     async def _breathe(self) -> None:
         await asyncio.sleep(0)
         self._breath = clock() + _BREATH_S
 
-    def _pull(self, source: Source, until: float) -> None:
-        if not self._run.job.may_start():
-            return
-        begun = clock()
-        source.pull(until)
-        self._run.clocks.on_source += clock() - begun
-
-    async def _wait(self, seconds: float | None) -> bool:
-        """Until the head is complete, or anything else has happened; True if that took too long."""
+    async def _wait(self, seconds: float | None) -> None:
+        """Until the head is complete, or anything else has happened."""
         run = self._run
-        job, window, clocks = run.job, run.window, run.clocks
-        job.sleeping.append(window.taken)
+        begun = run.before_wait()
         try:
-            if window.now() in (Now.DELIVER, Now.DONE) or job.stopped:
-                return False
-            nothing = window.taken == window.pulled
-            begun = clock()
-            rung = await self._doze(seconds)
-            self._breath = clock() + _BREATH_S
-            if nothing:
-                clocks.on_source += clock() - begun
-            else:
-                clocks.on_head += clock() - begun
-            return not rung
+            if begun is not None:
+                seconds = sooner(run.job.pool.work(block=False), seconds)
+                event = run.job.wake
+                assert isinstance(event, Bell)
+                if seconds == 0.0:
+                    await asyncio.sleep(0)
+                else:
+                    await event.wait(seconds)
+                self._breath = clock() + _BREATH_S
         finally:
-            job.sleeping.clear()
+            run.after_wait(begun)
 
-    async def _doze(self, seconds: float | None) -> bool:
-        """Wait for the bell; False if that took too long."""
-        job = self._run.job
-        pool, bell = job.pool, job.wake
-        assert isinstance(bell, Bell)
-        if pool.inline and job.window.available():
-            pool.wait(0.0)
-            await asyncio.sleep(0)
-            return True
-        if isinstance(pool, Borrowed) and pool.attends():
-            if not await bell.wait(_PATIENCE_S if seconds is None else min(seconds, _PATIENCE_S)):
-                pool.wait(0.0)  # a bell never blocks: this only does what is to be done
-            return True
-        return await bell.wait(seconds)
-
-    def _deliver(self) -> Any:
-        """Take the head, and what is complete behind it in its chunk."""
-        run = self._run
-        outcome = run.deliver(bulk=self._bulk, indexed=self.indexed)
-        if run.held:
-            self._pop = run.held.pop
-        if self._feeder is not None:
-            self._feeder.room()
-        return outcome
+    async def _abandon(self) -> None:
+        """The run ends with an exception from outside: its tasks are awaited, but no thread."""
+        self._finish()
+        await self._leash.gone(threads=False)
 
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `aclose` if there is none now."""
-        self._over = True
-        self._pop = nothing_held
-        self._source = None
+        self._held = _NOTHING
         try:
             self._run.end()
         finally:
             self._leash.stop()
             self._run.job.pool.retire()
-            self._run.job.crashed = None  # it is being raised: nothing of ours may refer to it
+
+    @property
+    def indexed(self) -> bool:
+        return self._run.indexed
 
     # ---- any task of the loop --------------------------------------------------------------------
 
@@ -286,8 +205,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         """
         self._check()
         leash = self._leash
-        self._over = True
-        self._pop = nothing_held
+        self._held = _NOTHING
         me = object()
         if self._consumer.setdefault(None, me) is me:
             try:
@@ -308,12 +226,13 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
 
     def __del__(self) -> None:
         try:
-            leash, open_ = self._leash, not self._over
+            leash, open_ = self._leash, self._run.job.end is not End.CLOSED
         except AttributeError:  # it was never finished
             return
         if not open_ or leash.loop is None or self._pid != os.getpid():
             return
-        self._run.job.stop()
+        self._run.job.stop(DROPPED)
+        self._run.window.clear()  # nobody is the consumer any more
         if leash.feeder is not None:
             tell(leash.loop, leash.feeder.cancel)
         leash.drop()

@@ -12,10 +12,9 @@ import asyncio
 import threading
 from asyncio import _get_running_loop  # None where get_running_loop raises
 from collections.abc import Callable, Iterable
-from queue import Empty
 from typing import Any
 
-from inturn._base.alarm import LONG_S
+from inturn._base.events import LONG_S
 
 __all__ = ["Bell", "all_done", "in_thread", "tell"]
 
@@ -30,7 +29,7 @@ class Bell:
         self._future: asyncio.Future[None] | None = None
         self._rung = False
 
-    def put(self, token: None) -> None:
+    def set(self) -> None:
         """Ring; from anywhere."""
         if _get_running_loop() is self._loop:
             self._ring()
@@ -42,10 +41,6 @@ class Bell:
         future = self._future
         if future is not None and not future.done():
             future.set_result(None)
-
-    def get(self, *, timeout: float | None) -> None:
-        """What would block the loop: there is nothing."""
-        raise Empty
 
     async def wait(self, seconds: float | None) -> bool:
         """Until it rings; False if that took too long."""

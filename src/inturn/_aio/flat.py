@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from time import perf_counter as clock
 from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun
 from inturn._engine.lanes import NO_LANE, Lane
-from inturn._pools.flat_serial import FlatSerial
 
-from .driver import OrderedAmap, nothing_held
+from .driver import OrderedAmap
 
 __all__ = ["OrderedAflatMap"]
 
 R_co = TypeVar("R_co", covariant=True)
-
-
-def _take(lane: Lane) -> Any:
-    """The next element; IndexError if there is none."""
-    element = lane.pop()
-    if lane.resting:
-        lane.relieve()
-    return element
-
-
-def _take_indexed(lane: Lane) -> Any:
-    return lane.index, _take(lane)
 
 
 class OrderedAflatMap(OrderedAmap[R_co]):
@@ -38,30 +25,41 @@ class OrderedAflatMap(OrderedAmap[R_co]):
         indexed: Whether it delivers ``(index of the item, element)``.
     """
 
-    __slots__ = ()
+    __slots__ = ("_lane",)
 
     _run: FlatRun
 
-    def _deliver(self) -> Any:
-        run = self._run
-        run.lane = NO_LANE
-        outcome = super()._deliver()
-        if run.lane is not NO_LANE:
-            self._pop = partial(_take_indexed if self.indexed else _take, run.lane)
-        return outcome
+    def __init__(self, run: FlatRun, source: Any, *, indexed: bool, name: str) -> None:
+        super().__init__(run, source, indexed=indexed, name=name)
+        self._lane: Lane = NO_LANE  # the head's, while elements can be taken from it without further ado
 
-    async def _wait(self, seconds: float | None) -> bool:
-        self._pop = nothing_held  # one consumer at a time: a second one is to be told so
-        return await super()._wait(seconds)
+    async def __anext__(self) -> R_co:
+        if self._lane.buffer and clock() < self._breath:
+            try:
+                return self._take()  # type: ignore[no-any-return]
+            except BaseException:  # it comes from outside, and the element is lost
+                await self._abandon()
+                raise
+        return await self._next()  # type: ignore[no-any-return]
 
-    async def _doze(self, seconds: float | None) -> bool:
-        pool = self._run.job.pool
-        if not isinstance(pool, FlatSerial):
-            return await super()._doze(seconds)
-        pause = pool.pause()
-        if pause is None:
-            return await super()._doze(seconds)
-        if pause <= 0.0:
-            pool.wait(0.0)
-        await asyncio.sleep(pause if seconds is None else min(pause, seconds))
-        return True
+    def _take(self) -> Any:
+        lane = self._lane
+        element = lane.pop()
+        if lane.resting:
+            lane.relieve()
+        return (lane.index, element) if self._run.indexed else element
+
+    async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
+        if self._lane.buffer:  # others are to have a turn first
+            await self._breathe()
+            if self._lane.buffer:
+                return self._take()
+        self._lane = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
+        try:
+            return await super()._step(loop)
+        finally:
+            self._lane = NO_LANE if self._run.job.stopped else self._run.lane
+
+    def _finish(self) -> None:
+        self._lane = NO_LANE
+        super()._finish()

@@ -22,7 +22,7 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from inturn._base.alarm import LONG_S
+from inturn._base.events import LONG_S
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.job import Call
 from inturn._engine.chunk import Chunk

@@ -39,7 +39,7 @@ class _Hasty(Job):
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         super().failed(chunk, item, error, elapsed, kind)
         outcome = chunk.out[-1]
-        if self.window.halt < 0 and self.crashed is None and type(outcome) is Err:
+        if self.window.halt < 0 and self.end is None and type(outcome) is Err:
             if outcome.kind is not Kind.FATAL:
                 note(outcome.error, chunk.index + len(chunk.out) - 1, item)
             self.crash(outcome.error)

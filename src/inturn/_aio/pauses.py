@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from inturn._base.alarm import LONG_S
+from inturn._base.events import LONG_S
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
 
@@ -12,13 +12,22 @@ __all__ = ["Pauses"]
 
 
 class Pauses:
-    """What a `Warden` is on threads: it lets an item run again after its pause. Boxes and limits are the pool's."""
+    """As the supervisor on threads: it lets an item run again after its pause. Slices and limits are the pool's."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._timers: dict[Chunk, asyncio.TimerHandle] = {}
 
-    def arm(self) -> None:
+    def start(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+    def watch(self) -> None:
         pass
 
     def later(self, seconds: float, chunk: Chunk) -> None:
@@ -38,9 +47,6 @@ class Pauses:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-
-    def stop(self) -> None:
-        pass
 
     def join(self) -> None:
         pass

@@ -111,7 +111,7 @@ class TaskFeeder:
     def room(self) -> None:
         """The consumer has taken something (consumer only)."""
         if self._bell is not None:
-            self._bell.put(None)
+            self._bell.set()
 
     def cancel(self) -> None:
         if self.task is not None:

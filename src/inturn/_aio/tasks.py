@@ -30,8 +30,8 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._base.alarm import LONG_S
-from inturn._core.job import Call, Job, Place
+from inturn._base.events import LONG_S
+from inturn._core.job import BasePool, Job, Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 
@@ -45,17 +45,14 @@ _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one ca
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
 
 
-class TaskPlace:
+class TaskPlace(Slot):
     """Where one call at a time runs."""
 
-    __slots__ = ("boxed", "call", "chunk", "item", "late", "mark", "pool", "since", "task", "timer")
+    __slots__ = ("item", "late", "mark", "pool", "task", "timer")
 
     def __init__(self, pool: TaskPool) -> None:
+        super().__init__()
         self.pool = pool
-        self.chunk: Chunk | None = None
-        self.since = 0.0
-        self.boxed = False
-        self.call: Call | None = None
         self.item: Any = None
         self.task: asyncio.Task[Any] | None = None
         self.mark = 0.0  # when the call began
@@ -66,13 +63,11 @@ class TaskPlace:
         self.pool.give_up(self)
 
 
-class TaskPool:
+class TaskPool(BasePool):
     """At most `concurrency` calls at once, each in a task of its own."""
 
-    inline = False
-
     def __init__(self, job: Job, *, known: bool) -> None:
-        self.job = job
+        super().__init__(job)
         self.pauses = Pauses(job)
         self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = call if known else self._call_checked
         self._proven = known  # that fn returns awaitables
@@ -125,17 +120,11 @@ class TaskPool:
         self._scheduled = bool(self._turns)
         self.notify(1)
 
-    def places(self) -> list[Place]:
+    def slots(self) -> list[Slot]:
         return list(self._busy)
 
     def running(self) -> int:
         return len(self._busy)
-
-    def take_back(self, chunk: Chunk) -> bool | None:
-        return self.job.window.take_back(chunk)
-
-    def wait(self, seconds: float | None) -> None:
-        raise AssertionError("the async driver waits by itself")
 
     # ---- the pump --------------------------------------------------------------------------------
 
@@ -336,12 +325,6 @@ class TaskPool:
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is to be awaited after `cancel`."""
         return [*self._tasks, *self._turns]
-
-    def retire(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

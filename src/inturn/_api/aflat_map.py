@@ -354,5 +354,5 @@ def ordered_aflat_map(
         run.job.pool = opener.open(run.job, boxes=False)
     else:
         pool = LaneTaskPool(run.job, known=False)
-        run.job.pool, run.job.warden = pool, pool.pauses
+        run.job.pool, run.job.supervisor = pool, pool.pauses
     return OrderedAflatMap(run, source_of(sources, run, strict=strict), indexed=indexed, name="ordered_aflat_map")

@@ -595,7 +595,7 @@ def take_places(run: Run, fn: Callable[..., Any], opener: Opener | None) -> None
         run.job.pool = opener.open(run.job, boxes=True)
         return
     pool = TaskPool(run.job, known=checks.async_function(fn))
-    run.job.pool, run.job.warden = pool, pool.pauses
+    run.job.pool, run.job.supervisor = pool, pool.pauses
 
 
 def source_of(sources: tuple[Source[Any], ...], run: Run, *, strict: bool) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from inturn._base import checks
-from inturn._core.job import Job, Pool
+from inturn._core.job import BasePool, Job
 from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._pools.threads import ThreadPool
@@ -35,7 +35,7 @@ class Opener:
     __slots__ = ("ahead", "batches", "default_concurrency", "open")
 
     def __init__(
-        self, open_: Callable[..., Pool], default_concurrency: Callable[[], int], *, batches: bool, ahead: int = 2
+        self, open_: Callable[..., BasePool], default_concurrency: Callable[[], int], *, batches: bool, ahead: int = 2
     ) -> None:
         self.open = open_
         self.default_concurrency = default_concurrency
@@ -79,14 +79,14 @@ def open_pool(executor: Any, timeout: float | None) -> Opener:
     )
 
 
-def _serial(job: Job, *, boxes: bool) -> Pool:
+def _serial(job: Job, *, boxes: bool) -> BasePool:
     from inturn._pools.serial import Serial
 
     return Serial(job)
 
 
-def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., Pool]:
-    def open_(job: Job, *, boxes: bool) -> Pool:
+def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., BasePool]:
+    def open_(job: Job, *, boxes: bool) -> BasePool:
         from inturn._pools.executors import Borrowed
 
         return Borrowed(job, executor, build, boxes=boxes)
@@ -94,7 +94,7 @@ def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[...
     return open_
 
 
-def _processes(settings: Processes) -> Callable[..., Pool]:
+def _processes(settings: Processes) -> Callable[..., BasePool]:
     """Check that processes can be had here; returns what makes the pool of a job.
 
     Raises:
@@ -126,7 +126,7 @@ def _processes(settings: Processes) -> Callable[..., Pool]:
     if getattr(process, "_inheriting", False):
         raise SystemExit(NO_GUARD)
 
-    def open_(job: Job, *, boxes: bool) -> Pool:
+    def open_(job: Job, *, boxes: bool) -> BasePool:
         return ProcessPool(job, settings, boxes=boxes)
 
     return open_
@@ -157,14 +157,14 @@ def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
 
 
-def _flat_serial(job: Any, *, boxes: bool) -> Pool:
+def _flat_serial(job: Any, *, boxes: bool) -> BasePool:
     from inturn._pools.flat_serial import FlatSerial
 
     return FlatSerial(job)
 
 
-def _flat_processes(settings: Processes) -> Callable[..., Pool]:
-    def open_(job: Job, *, boxes: bool) -> Pool:
+def _flat_processes(settings: Processes) -> Callable[..., BasePool]:
+    def open_(job: Job, *, boxes: bool) -> BasePool:
         from inturn._processes.flat_pool import FlatProcessPool
 
         return FlatProcessPool(job, settings)

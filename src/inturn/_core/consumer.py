@@ -1,26 +1,73 @@
-"""What both drivers do the same way: deciding what takes a failed item's place, and keeping the books.
+"""The consumer's side of a run, the same for both drivers: the one decide loop, the policy, and the books.
 
-A `Run` belongs to its consumer. It never waits and starts nothing; the drivers do.
+A `Run` belongs to its consumer. `advance` decides what happens next and never waits; the drivers wait, as long as it
+says, and call it again. What it returns:
+
+=============== ======================================================================= =========================
+answer          what it means                                                           what the driver does
+=============== ======================================================================= =========================
+a value         it takes the head's place                                               returns it from ``next``
+`Raised`        an error in its turn, or one that has none                              ends the run, raises it
+`Wait`          the head is not complete                                                waits so long at most, then
+                                                                                        asks again
+`BREATHE`       the source was slow                                                     may let others have a turn
+`Step.DONE`     everything is delivered                                                 ends the run, waits for it
+`Step.CLOSED`   the run was closed from elsewhere                                       ends the run
+=============== ======================================================================= =========================
 """
 
 from __future__ import annotations
 
+import contextvars
+import enum
 from collections.abc import Callable
 from time import perf_counter as clock
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
-from inturn._engine.window import Window
+from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Failure, Kind, detach, note
-from inturn._model.policy import AGAIN, LEFT_OUT, RAISE, SKIP, Policy, Retry, decision_of, resolve
+from inturn._model.policy import RAISE, SKIP, Policy, Retry, decision_of, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
 
-from .job import Job, Star
-from .watchdog import Warden
+from .job import End, Job, Star
+from .source import HANDFUL_S, Source
+from .supervisor import Supervisor
 
-__all__ = ["AGAIN", "LEFT_OUT", "Raised", "Run"]
+__all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "Wait", "sooner"]
 
 _LOOKS: Final = 8  # after which a snapshot of a consumer that never rests is as good as it gets
+
+
+class Step(enum.Enum):
+    DONE = "all is delivered"
+    CLOSED = "the run was closed from elsewhere"
+    BREATHE = "the pulls took a while"
+    AGAIN = "the head runs again"
+    LEFT_OUT = "the head is left out"
+
+
+DONE: Final = Step.DONE
+CLOSED: Final = Step.CLOSED
+BREATHE: Final = Step.BREATHE
+AGAIN: Final = Step.AGAIN
+LEFT_OUT: Final = Step.LEFT_OUT
+
+
+class Wait:
+    """Nothing can be delivered before something happens, or so many seconds have passed (None: however long)."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+
+
+class Refills(Protocol):
+    """Who pulls the source in the consumer's stead."""
+
+    def room(self) -> None:
+        """The consumer has taken something."""
 
 
 class Raised:
@@ -32,15 +79,23 @@ class Raised:
         self.error = error
 
 
+def sooner(one: float | None, other: float | None) -> float | None:
+    """The shorter of two times to wait, where None is for ever."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
+
+
 class Clocks:
     """Where the consumer's time went, in seconds."""
 
-    __slots__ = ("ended", "left", "on_consumer", "on_head", "on_source", "started")
+    __slots__ = ("ended", "left", "nothing_pulled", "on_consumer", "on_head", "on_source", "started")
 
     def __init__(self) -> None:
         self.started: float | None = None
         self.ended: float | None = None
         self.left = 0.0  # when the consumer was last given something
+        self.nothing_pulled = False  # when the consumer began to wait
         self.on_head = 0.0
         self.on_source = 0.0
         self.on_consumer = 0.0
@@ -69,7 +124,13 @@ class Run:
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None)
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
-        self.job.warden = Warden(self.job)
+        self.job.supervisor = Supervisor(self.job)
+        self.source: Source | None = None  # what `advance` pulls, unless somebody else does
+        self.feeder: Refills | None = None  # who pulls instead
+        self.bulk = False  # whether `held` is filled ahead
+        self.indexed = False
+        self.until = 0.0  # when further pulls of this ``next`` are over
+        self._exchanged = False  # whether this ``next`` has pulled, or waited, since it last delivered or left out
         self.deadline = deadline
         self.total = total
         self.clocks = Clocks()
@@ -87,28 +148,108 @@ class Run:
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
         return Job(fn, self.window, decision_of(self.policy), timeout, concurrency)
 
+    # ---- the decide loop -------------------------------------------------------------------------
+
+    @property
+    def begun(self) -> bool:
+        """Whether there has been a first ``next``."""
+        return self.clocks.started is not None
+
     def begin(self) -> None:
-        """The first ``next``."""
+        """The first ``next``: the consumer's context is what calls will see."""
+        self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
         self.progress = progress_of(self._progress, self.total)
+        if self.progress is not None:
+            self.job.farewell = self._farewell
+        self.job.pool.open()
+        if self.job.feeder is not None:
+            self.job.supervisor.start()
 
-    def remaining(self) -> float | None:
-        """Seconds until the deadline."""
-        at = self.job.deadline_at
-        return None if at is None else at - clock()
+    def enter(self) -> None:
+        """The consumer is back, in another ``next``."""
+        job, clocks = self.job, self.clocks
+        self.held = []
+        now = clock()
+        if clocks.left and job.last_end and not job.pool.running() and not self.window.available():
+            clocks.on_consumer += max(0.0, now - max(clocks.left, job.last_end))
+        self.until = now + HANDFUL_S
+        self._exchanged = False
 
-    def out_of_time(self) -> Raised:
-        return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
+    def advance(self) -> Any:
+        """Deliver the head if it is complete; else pull what may be pulled, or say how long to wait."""
+        job, window = self.job, self.window
+        while True:
+            if job.end is not None:
+                error = job.take_crash()
+                try:
+                    return CLOSED if error is None else Raised(error)
+                finally:
+                    del error  # its own traceback keeps this frame
+            now = window.now()
+            if now is Now.DELIVER:
+                if not self._exchanged and self.source is not None and window.room() > 0 and window.halt == NEVER:
+                    self._pull(self.source)  # in exchange for what left at the last `next`
+                outcome = self.deliver()
+                if self.feeder is not None:
+                    self.feeder.room()
+                if outcome is AGAIN or outcome is LEFT_OUT:
+                    self._exchanged = False
+                    continue
+                self.tick()
+                self.clocks.left = clock()
+                try:
+                    return outcome
+                finally:
+                    del outcome  # the frames of a source's error keep this one
+            self._exchanged = True
+            if now is Now.DONE:
+                return DONE
+            at = job.deadline_at
+            left = None if at is None else at - clock()
+            if left is not None and left <= 0:
+                return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
+            if now is Now.WAIT or self.source is None or (job.pool.inline and window.taken < window.pulled):
+                return Wait(left)
+            self._pull(self.source)
+            self.tick()
+            if clock() >= self.until:
+                return BREATHE
+
+    def _pull(self, source: Source) -> None:
+        if self.job.may_start():
+            begun = clock()
+            source.pull(self.until)
+            self.clocks.on_source += clock() - begun
+
+    def before_wait(self) -> float | None:
+        """Say which item the consumer sleeps for; None if it need not. `after_wait` follows in any case."""
+        job, window = self.job, self.window
+        job.sleeping.append(window.taken)
+        self.clocks.nothing_pulled = window.taken == window.pulled
+        ready = window.now() in (Now.DELIVER, Now.DONE) or job.end is not None  # asked after we have said so
+        return None if ready else clock()
+
+    def after_wait(self, begun: float | None) -> None:
+        self.job.sleeping.clear()
+        if begun is not None:
+            clocks = self.clocks
+            seconds = clock() - begun
+            if clocks.nothing_pulled:
+                clocks.on_source += seconds
+            else:
+                clocks.on_head += seconds
+            self.tick()
 
     # ---- what is delivered -----------------------------------------------------------------------
 
-    def deliver(self, *, bulk: bool, indexed: bool) -> Any:
+    def deliver(self) -> Any:
         """What takes the complete head's place: a value, `LEFT_OUT`, `AGAIN`, or `Raised`.
 
-        With ``bulk``, what is complete behind it in its chunk is taken too, into `held`.
+        With `bulk`, what is complete behind it in its chunk is taken too, into `held`.
         """
-        window = self.window
+        window, indexed = self.window, self.indexed
         index = window.taken
-        results = window.take_results() if bulk else None
+        results = window.take_results() if self.bulk else None
         if results is not None:
             window.resize()
             if indexed:
@@ -167,28 +308,27 @@ class Run:
         if self.progress is not None:
             self.progress.tick(self.stats)
 
-    def enter(self) -> None:
-        """The consumer is back."""
-        job, clocks = self.job, self.clocks
-        if clocks.left and job.last_end and not job.pool.running() and not self.window.available():
-            clocks.on_consumer += max(0.0, clock() - max(clocks.left, job.last_end))
-
-    def leave(self) -> None:
-        self.clocks.left = clock()
-
     def end(self) -> None:
         """Stop everything; what is held is let go. Only by whoever is the consumer now."""
         clocks = self.clocks
         if clocks.ended is None:
             clocks.ended = clock()
         self.job.stop()
+        self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
         stats = self.stats()
         self.window.clear()
         self.held = []
+        self.source = None
         progress, self.progress = self.progress, None
         if progress is not None:
             progress.end(lambda: stats)
+
+    def _farewell(self) -> None:
+        """The run was dropped: its last word, in a thread of its own."""
+        progress, self.progress = self.progress, None
+        if progress is not None:
+            progress.end(self.stats)
 
     def stats(self) -> Stats:
         window, job, clocks = self.window, self.job, self.clocks
@@ -201,7 +341,7 @@ class Run:
                 break
         elapsed = 0.0 if clocks.started is None else (clocks.ended or clock()) - clocks.started
         now = clock()
-        busy = job.busy_s.value + sum(now - place.since for place in job.pool.places() if place.chunk is not None)
+        busy = job.busy_s.value + sum(now - slot.since for slot in job.pool.slots() if slot.chunk is not None)
         return Stats(
             pulled=pulled,
             running=job.pool.running(),

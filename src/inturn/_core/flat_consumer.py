@@ -6,8 +6,8 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import Any
 
-from inturn._base.alarm import Alarm
-from inturn._engine.lanes import NO_LANE, Bell, Lane, LaneWindow, Phase
+from inturn._base.events import Event, ThreadEvent
+from inturn._engine.lanes import NO_LANE, Lane, LaneWindow, Phase
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Err
 from inturn._model.policy import decision_of
@@ -24,7 +24,7 @@ class FlatRun(Run):
     window: LaneWindow
     job: FlatJob
 
-    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Bell] = Alarm, **settings: Any) -> None:
+    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
         self._buffer = buffer
         self._bell = bell
         self.lane = NO_LANE
@@ -36,27 +36,28 @@ class FlatRun(Run):
     def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
         return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.policy)
 
-    def deliver(self, *, bulk: bool, indexed: bool) -> Any:
+    def deliver(self) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
 
-        With ``bulk``, `lane` is where further elements can be taken from, as long as there are any.
+        With `bulk`, `lane` is where further elements can be taken from, as long as there are any.
         """
-        window = self.window
+        window, indexed = self.window, self.indexed
+        self.lane = NO_LANE
         lane = window.head()
         if not isinstance(lane, Lane):
-            return super().deliver(bulk=False, indexed=indexed)
-        over = lane.over()
-        try:
-            outcome: Any = lane.pop()
-        except IndexError:
-            if not over:
-                return AGAIN
-        else:
+            assert lane is not None
+            return self.settle(lane)  # the error of the source
+        over = lane.over()  # asked before we look for an element: it is written after the last one
+        outcome: Any
+        if lane.buffer:
+            outcome = lane.pop()
             if lane.resting:
                 lane.relieve()
-            if bulk and (window.room() <= 0 or window.halt != NEVER):  # else `next` has to pull
+            if self.bulk and (window.room() <= 0 or window.halt != NEVER):  # else `next` has to pull
                 self.lane = lane
             return (lane.index, outcome) if indexed else outcome
+        if not over:
+            return AGAIN
         if lane.error is None:
             window.drop()
             return LEFT_OUT
@@ -75,5 +76,5 @@ class FlatRun(Run):
             return False
         self.job.retried.add(1)
         lane.pause(clock() + after)
-        lane.bell.put(None)
+        lane.bell.set()
         return True

@@ -1,6 +1,6 @@
-"""The side of the places: what a thread does for an item of a flat map.
+"""The side of the slots: what a thread does for an item of a flat map.
 
-A place produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
+A slot produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
 pauses before it runs again, and while its policy has not yet decided (see `_lanes`). It is woken by the lane's bell:
 by the consumer when there is room or a decision, and by `FlatJob.stop`. ``timeout`` counts the time outside of these
 rests.
@@ -11,30 +11,29 @@ a call       how it is told                        left by
 unlimited    ``timeout`` is None                   its end
 producing    its `Call` is open                    handing over an element; its end; `give_up`
 handing over its `Call` is settled by its thread   the thread, which opens it again
-resting      ``place.call`` is None                its bell, with a new `Call` that started earlier
-given up     its `Call` is settled by the warden   its thread comes back, closes the iterator and leaves
+resting      ``slot.call`` is None                its bell, with a new `Call` that started earlier
+given up     its `Call` is settled by the supervisor   its thread comes back, closes the iterator and leaves
 ============ ===================================== =================================================
 """
 
 from __future__ import annotations
 
-from queue import Empty
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._base.gil import fence
+from inturn._base.atomic import fence
 from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, LaneWindow, Phase
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach
 from inturn._model.policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
 
 from .elements import close, elements_of
-from .job import Call, Job, Place
+from .job import CLOSED, Call, End, Job, Slot
 
 __all__ = ["NOTHING", "FlatJob", "produce"]
 
 NOTHING: Final = object()
-"""In place of an item: it has been drained, and never starts."""
+"""In slot of an item: it has been drained, and never starts."""
 
 
 class FlatJob(Job):
@@ -48,7 +47,7 @@ class FlatJob(Job):
         super().__init__(fn, window, decide, timeout, concurrency)
         self._asks = not never_retries(policy)
 
-    # ---- from the places -------------------------------------------------------------------------
+    # ---- from the slots -------------------------------------------------------------------------
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         """The item has failed, after what its lane has made."""
@@ -76,11 +75,11 @@ class FlatJob(Job):
             lane.fail(Err(error, item, kind, attempt, elapsed), undecided=undecided)
             self.rouse(lane.index)
 
-    def ended(self, place: Place, chunk: Chunk) -> None:
-        super().ended(place, chunk)
+    def ended(self, slot: Slot, chunk: Chunk) -> None:
+        super().ended(slot, chunk)
         lane = chunk.out[0]
         if lane.phase is not Phase.ENDED and not self.stopped:
-            self.window.again(chunk)  # its call was given up: the next place takes up where this one was
+            self.window.again(chunk)  # its call was given up: the next slot takes up where this one was
 
     def rouse(self, index: int) -> None:
         """Wake the consumer if it waits for this item."""
@@ -88,17 +87,17 @@ class FlatJob(Job):
         try:
             if self.sleeping[0] == index:
                 self.sleeping.pop()
-                self.wake.put(None)
+                self.wake.set()
         except IndexError:
             pass
 
-    def run(self, chunk: Chunk, place: Place) -> bool:
+    def run(self, chunk: Chunk, slot: Slot) -> bool:
         lane = chunk.out[0]
         while self.cleared(lane):
             item = next(chunk.todo, NOTHING)
             if item is NOTHING:  # drained: it never starts
                 break
-            if not self.context.copy().run(produce, chunk, lane, item, self, place):
+            if not self.context.copy().run(produce, chunk, lane, item, self, slot):
                 return False
         return True
 
@@ -115,10 +114,7 @@ class FlatJob(Job):
                 if left <= 0:
                     lane.reopen()
                     continue
-            try:
-                lane.bell.get(timeout=left)  # type: ignore[attr-defined]
-            except Empty:
-                pass
+            lane.bell.wait(left)  # type: ignore[attr-defined]
         return False
 
     def rest(self, lane: Lane) -> bool:
@@ -126,44 +122,44 @@ class FlatJob(Job):
         while lane.full() and not self.stopped:
             lane.resting.append(None)
             if lane.full() and not self.stopped:  # asked after `resting` is set: see `relieve`, `stop`
-                lane.bell.get()  # type: ignore[attr-defined]
+                lane.bell.wait()  # type: ignore[attr-defined]
             lane.resting.clear()
         return not self.stopped
 
     # ---- from anywhere ---------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        super().stop()
-        for place in self.pool.places():
-            chunk = place.chunk
+    def stop(self, end: End = CLOSED) -> None:
+        super().stop(end)
+        for slot in self.pool.slots():
+            chunk = slot.chunk
             if chunk is not None and chunk.out:
-                chunk.out[0].bell.put(None)
+                chunk.out[0].bell.set()
 
 
-def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, place: Place) -> bool:
+def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bool:
     """Run the item once, in its context, into its lane; False if the call was given up, and its thread has to go."""
     sleeping, index, append = job.sleeping, lane.index, lane.append
     started = clock()  # shifted by the time spent waiting for room
     mine = True
     error: BaseException | None = None
     iterator: Any = None
-    call = _limit(item, started, job, place)
+    call = _limit(item, started, job, slot)
     try:
         iterator = elements_of(job.fn(item))
         take = iterator.__next__
         while not job.stopped:
             if lane.full():
-                mine = _settled(call, place)
+                mine = _settled(call, slot)
                 call = None
                 rested = clock()
                 if not mine or not job.rest(lane):
                     break
                 started += clock() - rested
-                call = _limit(item, started, job, place)
+                call = _limit(item, started, job, slot)
             try:
                 element = take()
             except StopIteration:
-                mine = _settled(call, place)
+                mine = _settled(call, slot)
                 if mine:
                     lane.finish()
                     job.rouse(index)
@@ -181,7 +177,7 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, place: Place) -> 
     except BaseException as caught:  # it travels to the consumer
         error = caught
     try:
-        mine = mine and _settled(call, place)
+        mine = mine and _settled(call, slot)
         if error is None:  # the run is over, or the call was given up
             close(iterator)
         elif mine:
@@ -191,20 +187,20 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, place: Place) -> 
         del error
 
 
-def _limit(item: Any, started: float, job: Job, place: Place) -> Call | None:
+def _limit(item: Any, started: float, job: Job, slot: Slot) -> Call | None:
     """Put the call under its time limit, if there is one."""
     if job.timeout is None:
         return None
-    place.call = call = Call(item, started)
-    job.warden.arm()  # after `call` is set: the warden may just be lying down
+    slot.call = call = Call(item, started)
+    job.supervisor.watch()  # after `call` is set: the supervisor may be about to rest
     return call
 
 
-def _settled(call: Call | None, place: Place) -> bool:
+def _settled(call: Call | None, slot: Slot) -> bool:
     """Take the call from under its time limit; False if it was given up."""
     if call is None:
         return True
     if not call.settle():
         return False
-    place.call = None
+    slot.call = None
     return True

@@ -1,29 +1,56 @@
-"""What workers and the consumer share of a run (`Job`), and what runs in a worker.
+"""What the workers and the consumer of a run share: its `Job`, the `Slot` of a call, the `BasePool` of slots.
 
 A `Job` never refers to the run's handle, so the handle can be dropped and collected while workers are busy.
 
 Who may call what: `failed`, `ended` and `crash` are for workers (and for whoever reports in a worker's
 stead); `stop` and `notify` are for anyone, at any moment: they take no lock, so that a finaliser or a
 signal handler may call them.
+
+How a run ends is one state, `Job.end`:
+
+======== ========================================== ==================================== ==================
+state    what has happened                          what ``next`` does then              left by
+======== ========================================== ==================================== ==================
+None     the run goes on                                                                 `stop`, `crash`
+CLOSED   its end, an error in turn, ``close``       ``StopIteration``
+DROPPED  the last reference to the handle went      (there is nobody who could call it)
+Crash    something failed that has no turn          raises its error, once               `take_crash`
+======== ========================================== ==================================== ==================
 """
 
 from __future__ import annotations
 
 import contextvars
+import enum
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from queue import Empty
 from time import perf_counter as clock
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from inturn._base.alarm import Alarm
-from inturn._base.gil import Total, fence
+from inturn._base.atomic import Once, Total, fence
+from inturn._base.events import Event, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach
 from inturn._model.policy import ENDS, Decide, Retry
 
-__all__ = ["Call", "Job", "Place", "Pool", "Star", "drain", "enclosing", "inside", "run_chunk", "run_watched"]
+__all__ = [
+    "CLOSED",
+    "DROPPED",
+    "BasePool",
+    "Call",
+    "End",
+    "Job",
+    "Slot",
+    "Star",
+    "Timekeeper",
+    "drain",
+    "enclosing",
+    "inside",
+    "run_chunk",
+    "run_watched",
+]
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 """The jobs inside whose calls this code runs, the outermost first."""
@@ -50,86 +77,88 @@ class Star:
 
 
 class Call:
-    """One call under a time limit: whoever settles it first, the worker or the warden, decides its outcome."""
+    """One call under a time limit: the first to settle it, the worker or the supervisor, decides its outcome."""
 
-    __slots__ = ("_open", "item", "started")
+    __slots__ = ("_open", "item", "reopen", "settle", "started")
 
     def __init__(self, item: Any, started: float) -> None:
         self.item = item
         self.started = started
-        self._open = [None]
-
-    def settle(self) -> bool:
-        try:
-            self._open.pop()
-        except IndexError:
-            return False
-        return True
-
-    def reopen(self) -> None:
-        """Whoever has settled it goes on with it."""
-        self._open.append(None)
+        token = Once()
+        self.settle = token.take
+        self.reopen = token.give_back  # by the one who has settled it and goes on with it
 
 
-class Wake(Protocol):
-    """What the consumer sleeps by: an `Alarm`, or the bell of an event loop."""
-
-    def put(self, token: None, /) -> None:
-        """Wake it; from anywhere."""
-
-    def get(self, *, timeout: float | None) -> None:
-        """Sleep; raises ``queue.Empty`` when that took too long (consumer only)."""
-
-
-class Watch(Protocol):
-    """Who looks at the clock for a run."""
-
-    def arm(self) -> None:
-        """There is something to watch in a place."""
-
-    def later(self, seconds: float, chunk: Chunk, /) -> None:
-        """The chunk is ready to run again after a pause."""
-
-    def stop(self) -> None: ...
-    def join(self) -> None: ...
-
-
-class Place(Protocol):
+class Slot:
     """Where one call at a time runs. Its worker writes these fields; anyone reads them."""
 
-    chunk: Chunk | None
-    since: float  # when the chunk was begun
-    boxed: bool  # whether the warden is to take back what the chunk has not started in time
-    call: Call | None  # the call under way, if it has a time limit
+    __slots__ = ("boxed", "call", "chunk", "since")
+
+    def __init__(self) -> None:
+        self.chunk: Chunk | None = None
+        self.since = 0.0  # when the chunk was begun
+        self.boxed = False  # whether the supervisor takes back what the chunk has not started in its time slice
+        self.call: Call | None = None  # the call under way, if it has a time limit
 
     def give_up(self) -> None:
-        """The call is given up: its outcome will be thrown away (warden only)."""
+        """The call is given up: its outcome will be thrown away (supervisor only, where calls have limits)."""
+        raise AssertionError(f"{type(self).__name__} has no calls to give up")
 
 
-class Pool(Protocol):
-    """Where the calls of a run go."""
+class BasePool(ABC):
+    """Where the calls of a run go: its slots."""
 
-    @property
-    def inline(self) -> bool:
-        """Whether calls run in the consumer's thread, when it waits."""
-        ...
+    inline = False
+    """Whether calls run in the consumer's thread, when it waits."""
+
+    kills = False
+    """Whether `stop` ends calls that run, so that `join` does not wait for them to end by themselves."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    # ---- the consumer ----
 
     def open(self) -> None:
-        """The first ``next`` (consumer only)."""
+        """The first ``next``."""
+        self.job.supervisor.start()
 
+    def work(self, *, block: bool) -> float | None:
+        """Do what the consumer has to do itself before it sleeps; seconds until there is more to do, or None.
+
+        With `block` it may take its time: else the consumer is a coroutine, and others want a turn.
+        """
+        return None
+
+    def settle(self) -> None:
+        """After `notify`: hold still while workers are started that must not be started beside code of the user."""
+
+    # ---- anyone but a finaliser or a signal handler ----
+
+    @abstractmethod
     def hungry(self) -> bool:
         """Whether `notify` could have an effect."""
-        ...
 
-    def places(self) -> list[Place]: ...
+    @abstractmethod
     def notify(self, chunks: int) -> None:
-        """So many chunks more may be claimed. Anyone but a finaliser or a signal handler."""
+        """So many chunks more may be claimed."""
+
+    @abstractmethod
+    def slots(self) -> list[Slot]: ...
+
+    def running(self) -> int:
+        return sum(slot.chunk is not None for slot in self.slots())
+
+    # ---- the supervisor ----
+
+    def grow(self) -> float | None:
+        """It was woken, or something is due: start the workers that are wanted; seconds until it is to look again."""
 
     def take_back(self, chunk: Chunk) -> bool | None:
-        """`Window.take_back` while no worker claims; None if that can't be had now (warden only)."""
+        """`Window.take_back` while no worker claims; None if that can't be had now."""
+        return self.job.window.take_back(chunk)
 
-    def wait(self, seconds: float | None) -> None:
-        """Wait until the job is notified (consumer only)."""
+    # ---- the end ----
 
     def stop(self) -> None:
         """Let idle workers go; from anywhere, waits for nothing and takes no lock."""
@@ -140,7 +169,48 @@ class Pool(Protocol):
     def join(self) -> None:
         """Wait until nothing of the pool is left but what has been given up (after `stop`)."""
 
-    def running(self) -> int: ...
+
+class Feeds(Protocol):
+    """A thread that pulls the source."""
+
+    def start(self) -> None:
+        """Start it (supervisor only)."""
+
+    def stop(self) -> None:
+        """The run is over; from anywhere."""
+
+
+class Timekeeper(Protocol):
+    """Who looks at the clock for a run: a `Supervisor`, or the timers of an event loop."""
+
+    def start(self) -> None: ...
+    def settle(self) -> None: ...
+    def wake(self) -> None: ...
+    def watch(self) -> None:
+        """A slot has begun a time slice or a time limit."""
+
+    def later(self, seconds: float, chunk: Chunk, /) -> None:
+        """The chunk is ready to run again after a pause."""
+
+    def join(self) -> None: ...
+
+
+class End(enum.Enum):
+    CLOSED = "closed"
+    DROPPED = "dropped"
+
+
+CLOSED: Final = End.CLOSED
+DROPPED: Final = End.DROPPED
+
+
+class Crash:
+    """The run has ended with this error, which has no turn."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 def drain(chunk: Chunk | None) -> None:
@@ -152,8 +222,8 @@ def drain(chunk: Chunk | None) -> None:
 class Job:
     """What a run's workers need to know, and how they tell what has happened."""
 
-    pool: Pool
-    warden: Watch
+    pool: BasePool
+    supervisor: Timekeeper
 
     def __init__(
         self,
@@ -170,10 +240,10 @@ class Job:
         self.concurrency = concurrency
         self.context = contextvars.Context()
         self.deadline_at: float | None = None
-        self.stopped = False
-        self.dropped = False  # the run's handle is gone: nobody will come to end things
-        self.crashed: BaseException | None = None
-        self.wake: Wake = Alarm()
+        self.end: End | Crash | None = None
+        self.wake: Event = ThreadEvent()  # what the consumer sleeps by
+        self.feeder: Feeds | None = None
+        self.farewell: Callable[[], object] | None = None  # what is to be shown when the run is dropped
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
         self.retried = Total()
         self.abandoned = 0
@@ -189,8 +259,13 @@ class Job:
             self.deadline_at = started + deadline
         return started
 
+    @property
+    def stopped(self) -> bool:
+        """Nothing is started any more."""
+        return self.end is not None
+
     def may_start(self) -> bool:
-        return not self.stopped and (self.deadline_at is None or clock() < self.deadline_at)
+        return self.end is None and (self.deadline_at is None or clock() < self.deadline_at)
 
     # ---- from the workers ------------------------------------------------------------------------
 
@@ -216,7 +291,7 @@ class Job:
     def retry(self, chunk: Chunk, after: float) -> None:
         self.retried.add(1)
         if after > 0:
-            self.warden.later(after, chunk)
+            self.supervisor.later(after, chunk)
         else:
             self.window.again(chunk)
             self.pool.notify(1)
@@ -225,79 +300,89 @@ class Job:
         self.window.halt_at(index)
         fence()
         drain(chunk)
-        for place in self.pool.places():
-            if place.chunk is not None and place.chunk.index > index:
-                drain(place.chunk)
+        for slot in self.pool.slots():
+            if slot.chunk is not None and slot.chunk.index > index:
+                drain(slot.chunk)
 
-    def run(self, chunk: Chunk, place: Place) -> bool:
+    def run(self, chunk: Chunk, slot: Slot) -> bool:
         """Run a claimed chunk in this thread; False if its worker has to leave."""
         if self.timeout is not None:
-            return run_watched(chunk, self, place)
+            return run_watched(chunk, self, slot)
         run_chunk(chunk, self)
         return True
 
-    def begun(self, place: Place, chunk: Chunk) -> None:
-        """A place is about to run a chunk that was claimed."""
-        place.since = clock()
-        place.chunk = chunk
+    def begun(self, slot: Slot, chunk: Chunk) -> None:
+        """A slot is about to run a chunk that was claimed."""
+        slot.since = clock()
+        slot.chunk = chunk
         fence()
         if self.stopped or chunk.index > self.window.halt:  # asked after `chunk` is set: see stop, _halt_at
             drain(chunk)
-        elif place.boxed:
-            self.warden.arm()
+        elif slot.boxed:
+            self.supervisor.watch()
 
-    def ended(self, place: Place, chunk: Chunk) -> None:
+    def ended(self, slot: Slot, chunk: Chunk) -> None:
         """The chunk has its outcomes; nobody writes to it any more."""
         now = clock()
-        seconds = now - place.since
+        seconds = now - slot.since
         self.busy_s.add(seconds)
         self.last_end = now
         if chunk.out:
             self.window.measured(seconds, chunk.out)
-        place.chunk = None
+        slot.chunk = None
         chunk.ended = True
         if self.stopped:
-            self.warden.stop()  # it has stayed for calls like this one
+            self.supervisor.wake()  # it has stayed for calls like this one
         sleeping = self.sleeping
         fence()
         if sleeping:
             try:
                 if chunk.index <= sleeping[0] < chunk.index + chunk.size:
                     sleeping.pop()
-                    self.wake.put(None)
+                    self.wake.set()
             except IndexError:
                 pass
 
     def crash(self, error: BaseException) -> None:
-        """Something of ours broke: better a raised error than a run that hangs."""
-        self.crashed = error
+        """End the run with an error that has no turn: an interrupted pull, a fault of ours, the interpreter's exit."""
+        if self.end is None:
+            self.end = Crash(error)
         self.notify()
 
     # ---- the consumer ----------------------------------------------------------------------------
 
+    def take_crash(self) -> BaseException | None:
+        """The error that is to be raised now; once, and nothing refers to it afterwards."""
+        end = self.end
+        if type(end) is not Crash:
+            return None
+        self.end = CLOSED
+        return end.error
+
     def sleep(self, seconds: float | None) -> None:
         """Wait, in C, until something wakes the consumer; it may be woken for nothing."""
-        try:
-            self.wake.get(timeout=seconds)
-        except Empty:
-            pass
+        assert isinstance(self.wake, ThreadEvent)
+        self.wake.wait(seconds)
 
     # ---- from anywhere ---------------------------------------------------------------------------
 
     def notify(self) -> None:
         """Wake the consumer, whatever it waits for."""
-        self.wake.put(None)
+        self.wake.set()
 
-    def stop(self) -> None:
-        """Nothing is started any more."""
-        self.stopped = True
+    def stop(self, end: End = CLOSED) -> None:
+        """The run is over: nothing is started any more."""
+        if self.end is None:
+            self.end = end
         fence()
-        for place in self.pool.places():
-            drain(place.chunk)
+        for slot in self.pool.slots():
+            drain(slot.chunk)
         # Last, when nothing starts any more: it holds `enclosing`, and that this job, which is a cycle.
         self.context = contextvars.Context()
         self.pool.stop()
-        self.warden.stop()
+        if self.feeder is not None:
+            self.feeder.stop()
+        self.supervisor.wake()
         self.notify()
 
 
@@ -319,14 +404,14 @@ def run_chunk(chunk: Chunk, job: Job) -> None:
         del fn, append, item, chunk, job
 
 
-def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
+def run_watched(chunk: Chunk, job: Job, slot: Slot) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
     fn, copy = job.fn, job.context.copy
     item = call = error = result = None
     try:
         for item in chunk.todo:
-            place.call = call = Call(item, clock())
-            job.warden.arm()  # after `call` is set: the warden may just be lying down
+            slot.call = call = Call(item, clock())
+            job.supervisor.watch()  # after `call` is set: the supervisor may be about to rest
             error = result = None
             try:
                 result = copy().run(fn, item)
@@ -334,11 +419,11 @@ def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
                 error = caught
             if not call.settle():
                 return False
-            place.call = None
+            slot.call = None
             if error is None:
                 chunk.out.append(result)
             else:
                 job.failed(chunk, item, error, clock() - call.started)
         return True
     finally:
-        del fn, item, call, error, result, chunk, job, place  # as in `run_chunk`
+        del fn, item, call, error, result, chunk, job, slot  # as in `run_chunk`

@@ -13,9 +13,10 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._engine.window import NEVER, Window
-from inturn._model.outcome import Err, Kind, from_handler
+from inturn._model.outcome import Err, Kind
 
 from .job import Job
+from .signals import raised_by_handler
 
 __all__ = ["HANDFUL_S", "Source"]
 
@@ -50,16 +51,19 @@ class Source:
                 self._finish(None)
                 return
             pool.notify(window.extend(batch))
+            pool.settle()
             return
         take = self._take
         while True:
             try:
                 item = take()
-            except StopIteration:
+            except StopIteration as error:
+                if raised_by_handler(error):
+                    raise
                 self._finish(None)
                 return
             except Exception as error:  # it surfaces in its turn
-                if from_handler(error):
+                if raised_by_handler(error):
                     raise
                 tb = error.__traceback__
                 BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
@@ -68,6 +72,7 @@ class Source:
             fresh = window.add(item)
             if fresh and pool.hungry():
                 pool.notify(fresh)
+                pool.settle()
             room -= 1
             if not room or window.halt != NEVER or clock() >= until:
                 return
@@ -76,6 +81,7 @@ class Source:
         self._iterator = None
         self._take = _ended
         self._job.pool.notify(self._window.finish(final))
+        self._job.pool.settle()
 
 
 def _ended() -> Any:

@@ -20,10 +20,10 @@ that one could fill its buffer, wait for its turn, and the head would never find
 
 Who may call what:
 
-- *producer* (one at a time: the place that runs the item; the warden when it gives the call up): `full`, ``append``,
+- *producer* (one at a time: the slot of the item; the supervisor when it gives the call up): `full`, ``append``,
   ``made``, `finish`, `fail`, `pause`, `reopen`, ``resting``
 - *consumer*: `ready`, `over`, ``pop``, `relieve`, `pause`, `leave`
-- *anyone*: ``bell``, which wakes the producer. The engine rings it and never looks at it: the driver waits for it.
+- *anyone*: ``bell``, which wakes the producer. The engine sets it and never looks at it: the driver waits for it.
 
 Invariants: ``len(buffer) <= size`` at every moment; ``phase`` is written after what it announces, and read before it;
 a lane that has made an element never is UNDECIDED or PAUSING: what was delivered can't be taken back.
@@ -34,26 +34,21 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from inturn._base.events import Event
 from inturn._model.outcome import Err
 
 from .chunk import Chunk
 from .window import NEVER, Window
 
-__all__ = ["NO_LANE", "Bell", "Lane", "LaneWindow", "Phase"]
+__all__ = ["NO_LANE", "Lane", "LaneWindow", "Phase"]
 
 _GULP: Final = 8  # a producer that waits is woken for so many elements at once, if the buffer is so large
 
 
-class Bell(Protocol):
-    """What wakes a producer; an `Alarm` for threads."""
-
-    def put(self, item: None, /) -> None: ...
-
-
 class _Mute:
-    def put(self, item: None, /) -> None:
+    def set(self) -> None:
         pass
 
 
@@ -82,7 +77,7 @@ class Lane:
         "size",
     )
 
-    def __init__(self, index: int, size: int, bell: Bell) -> None:
+    def __init__(self, index: int, size: int, bell: Event) -> None:
         self.index = index
         self.size = size
         self.enough = size - max(1, min(_GULP, size // _GULP))  # with so few elements left a producer is woken
@@ -140,13 +135,13 @@ class Lane:
                 self.resting.pop()
             except IndexError:
                 return
-            self.bell.put(None)
+            self.bell.set()
 
     def leave(self) -> None:
         """The policy has put something else in the item's place."""
         if self.phase is Phase.UNDECIDED:
             self.phase = Phase.ENDED
-            self.bell.put(None)
+            self.bell.set()
 
 
 class LaneWindow(Window):
@@ -154,7 +149,7 @@ class LaneWindow(Window):
 
     _lets_go = False  # its outcomes are lanes, which their producers hold and close
 
-    def __init__(self, concurrency: int, limit: int | None, buffer: int, bell: Callable[[], Bell]) -> None:
+    def __init__(self, concurrency: int, limit: int | None, buffer: int, bell: Callable[[], Event]) -> None:
         super().__init__(concurrency, limit, None, batch=False)
         self._buffer = buffer
         self._bell = bell

@@ -42,7 +42,7 @@ from collections import deque
 from itertools import repeat
 from typing import Any, Final
 
-from inturn._base.gil import rest_of, taking
+from inturn._base.atomic import rest_of, taking
 from inturn._model.outcome import Err
 
 from .chunk import NOWHERE, Chunk, Node, Pile

@@ -19,7 +19,7 @@ import enum
 import reprlib
 from typing import Any
 
-__all__ = ["Err", "Failure", "Kind", "as_failure_kind", "detach", "from_handler", "shorten"]
+__all__ = ["Err", "Failure", "Kind", "as_failure_kind", "detach", "shorten"]
 
 _CANCELLED = "CancelledError"
 _MOST_NOTES = 16  # one error object raised for item after item must not grow without end
@@ -148,14 +148,3 @@ def detach(error: BaseException) -> BaseException:
         wrapped.__cause__ = error
         return wrapped
     return error
-
-
-def from_handler(error: BaseException) -> bool:
-    """Whether a signal handler raised it: then it is nobody's but the consumer's, wherever it landed."""
-    import signal
-
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code not in handlers:
-        tb = tb.tb_next
-    return tb is not None

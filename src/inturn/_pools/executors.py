@@ -20,12 +20,14 @@ landed   not in ``_flights``; its permit is back
 It lands when its call and its future have ended, in whatever order: futures may be cancelled by anybody.
 
 A run inside a call of another run on the same executor may wait for a queue that it is itself holding up. Such a
-run *rescues* its head: it cancels the head's future and runs the chunk in a thread of its own.
+run *rescues* its head: its supervisor cancels the head's future and runs the chunk in a thread of its own.
+
+The consumer submits in its own thread, unlike all else that takes locks (see `supervisor`): the
+first ``submit`` of a ``ProcessPoolExecutor`` may fork all its workers, which must not happen beside code of the user.
 """
 
 from __future__ import annotations
 
-import _thread
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -34,15 +36,16 @@ from itertools import repeat
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._core.job import Job, Place, enclosing, inside
-from inturn._core.run_thread import watch
+from inturn._core.job import BasePool, Job, Slot, enclosing, inside
+from inturn._core.signals import raised_by_handler
+from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
-from inturn._model.outcome import Kind, from_handler
+from inturn._model.outcome import Kind
 from inturn._transport.remote import unpack_outcome
 
 from .futures import copy_of, drives, tells_of_the_end
-from .submission import Flight, Rescuer
+from .submission import Flight
 
 __all__ = ["Borrowed"]
 
@@ -50,13 +53,11 @@ _PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
 _DRIVE_S: Final = 0.05
 
 
-class Borrowed:
+class Borrowed(BasePool):
     """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
 
-    inline = False
-
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
-        self.job = job
+        super().__init__(job)
         self.executor: Any = executor  # None when it is let go
         self.boxes = boxes
         self._build = build
@@ -65,14 +66,14 @@ class Borrowed:
         self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
         self._submitting: set[int] = set()
         self._patience_s = _PATIENCE_S
+        self._head_since: float | None = None  # when the supervisor has first seen the head in the queue
         self._retired = False
         self._nested = False
         self.broken = False  # a future has said so, and nothing has been submitted since
-        watch(self)
 
-    def bars(self, me: int, job: Job) -> bool | None:
+    def bars(self, job: Job) -> bool:
         """In the midst of a `submit` the executor's locks are held; see `may_wait`."""
-        return me in self._submitting and not inside(self.job)
+        return not inside(self.job)
 
     def open(self) -> None:
         if self._build is not None:
@@ -82,17 +83,15 @@ class Borrowed:
                     raise TypeError(f"executor= returned {type(executor).__name__}, which has no {name}()")
             self.executor = executor
         self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
+        super().open()
 
-    # ---- consumer, warden, workers ---------------------------------------------------------------
+    # ---- consumer, supervisor, workers ---------------------------------------------------------------
 
     def hungry(self) -> bool:
         return bool(self._permits)
 
-    def places(self) -> list[Place]:
+    def slots(self) -> list[Slot]:
         return list(self._flights)
-
-    def running(self) -> int:
-        return sum(flight.chunk is not None for flight in list(self._flights))
 
     def take_back(self, chunk: Chunk) -> bool | None:
         taken: bool | None = self._alone(self.job.window.take_back, chunk)
@@ -132,7 +131,7 @@ class Borrowed:
                 self._submitting.discard(me)
                 self._claiming.release()
         if self._nested and self.job.sleeping:
-            self.job.notify()  # the head may be in the queue now, or find no permit: the consumer looks after it
+            self.job.supervisor.wake()  # the head may be in the queue now, or find no permit: it looks after it
 
     def _board(self) -> Flight | None:
         try:
@@ -147,11 +146,12 @@ class Borrowed:
         self._flights[flight] = None
         return flight
 
+    @must_not_wait
     def _submit(self, flight: Flight) -> None:
         try:
             future = flight.future = self.executor.submit(flight)  # it is there as long as `_flights` has one
         except Exception as error:  # shut down, broken, or out of threads
-            if from_handler(error):
+            if raised_by_handler(error):
                 raise
             self._over(flight, error, Kind.FATAL)  # or has it queued the call all the same?
             return
@@ -196,7 +196,7 @@ class Borrowed:
             flight.leave()
         self._permits.append(None)
         if self.broken:
-            self.job.notify()  # the executor may hold its own locks while it says so (CPython 3.12): `wait` goes on
+            self.job.supervisor.wake()  # its own locks may be held while it says so (CPython 3.12): see `grow`
         elif self.job.stopped:
             self.retire()
             self._let_go()
@@ -241,32 +241,24 @@ class Borrowed:
 
     # ---- the consumer ----------------------------------------------------------------------------
 
-    def wait(self, seconds: float | None) -> None:
-        if self.broken:
-            self.broken = False
-            self.notify()  # if there is an item left, the executor refuses it, which ends the run
-            return
-        flight = self._head() if self._nested or self._driven() else None
-        if self._nested and self._rescue(flight, seconds):
-            return
-        if flight is not None and flight.chunk is None and drives(flight.future):
-            try:  # not for long: if it does not drive after all, nothing else would be noticed meanwhile
-                flight.future.result(timeout=_DRIVE_S if seconds is None else min(seconds, _DRIVE_S))
-            except Exception:  # the call's own errors are in its outcome
-                pass
-            return
-        self.job.sleep(seconds)
-
-    def attends(self) -> bool:
-        """Whether `wait` has something to do just now, besides waiting to be notified."""
-        if self.broken or self._driven():
-            return True
-        if not self._nested:
-            return False
+    def work(self, *, block: bool) -> float | None:
+        """Have the head's future work, if it does so when it is asked for its result, instead of by itself."""
+        if self._nested:
+            self.job.supervisor.wake()  # it looks after the head
+        if not self._driven():
+            return None
         flight = self._head()
-        return flight is None or (flight.chunk is None and not flight.load.ended)
+        if flight is None or flight.chunk is not None or not drives(flight.future):
+            return None
+        try:  # not for long: if it does not work after all, nothing else would be noticed meanwhile
+            flight.future.result(timeout=_DRIVE_S if block else 0.0)
+        except Exception as error:  # the call's own errors are in its outcome
+            if raised_by_handler(error):
+                raise
+        return 0.0 if block or flight.load.ended else _PATIENCE_S
 
     def _driven(self) -> bool:
+        """Whether a future does its work when the consumer asks for its result."""
         return any(drives(flight.future) for flight in list(self._flights))
 
     def _head(self) -> Flight | None:
@@ -277,21 +269,46 @@ class Borrowed:
                 return flight
         return None
 
-    def _rescue(self, flight: Flight | None, seconds: float | None) -> bool:
-        """Run the head in a thread of its own if the executor does not come to it."""
+    # ---- the supervisor --------------------------------------------------------------------------
+
+    def grow(self) -> float | None:
+        """Submit what a broken executor will refuse, which ends the run; rescue the head of a nested run."""
+        if self.broken:
+            self.broken = False
+            self.notify()
+        return self._look_after_head() if self._nested and self.job.sleeping and not self.job.stopped else None
+
+    def _look_after_head(self) -> float | None:
+        """Run the head in a thread of its own if the executor does not come to it; seconds until then."""
+        flight = self._head()
         if flight is not None and (flight.chunk is not None or flight.load.ended):
+            self._head_since = None
             self._patience_s = _PATIENCE_S
-            return False
-        if self._patience_s:
-            self.job.sleep(self._patience_s if seconds is None else min(seconds, self._patience_s))
-            self._patience_s = 0.0
-            return True
+            return None
+        now = clock()
+        if self._head_since is None:
+            self._head_since = now
+        left = self._head_since + self._patience_s - now
+        if left > 0:
+            return left
         if flight is None:
             flight = self._swap()
         if flight is None or not flight.recall():
-            return False
-        Rescuer(flight).launch()
-        return True
+            return None  # it pauses, or it just begins
+        self._head_since = None
+        self._patience_s = 0.0  # until the executor has come to a head by itself
+        thread = CallThread(self.job, flight, "inturn-rescue", partial(self._run_rescued, flight))
+        thread.left = flight.left  # released when the flight has landed
+        try:
+            thread.start()
+        except BaseException:
+            flight.leave()  # nobody runs it now
+            raise
+        return None
+
+    def _run_rescued(self, flight: Flight) -> None:
+        flight.run()
+        self.land(flight)
 
     def _swap(self) -> Flight | None:
         """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
@@ -315,17 +332,6 @@ class Borrowed:
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Nobody comes to retire the executor of a run that was dropped, unless a flight is still to land.
-
-        We may be a finaliser: to shut it down takes locks, and to start a `threading.Thread` does so too.
-        """
-        if self.job.dropped and self._build is not None and not self._flights and self.executor is not None:
-            try:
-                _thread.start_new_thread(self.retire, ())
-            except RuntimeError:  # no thread can be had, or the interpreter is on its way out
-                self.executor = None  # it ends when nobody refers to it
-
     def retire(self) -> None:
         if self._retired or threading.get_ident() in self._submitting:
             return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
@@ -344,10 +350,7 @@ class Borrowed:
 
     def join(self) -> None:
         self.retire()
-        me = threading.get_ident()
         for flight in list(self._flights):
-            if flight.thread == me:
-                continue  # the garbage collector closes the run in the midst of our own steps
             if flight.board():  # it will do nothing
                 flight.ended = True
                 if flight.lands():

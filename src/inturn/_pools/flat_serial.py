@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextvars
-from collections import deque
 from collections.abc import Iterator
 from time import perf_counter as clock
 from typing import Any
 
+from inturn._base.atomic import Once
 from inturn._core.elements import close, elements_of
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._engine.chunk import Chunk
@@ -21,39 +21,38 @@ __all__ = ["FlatSerial"]
 class FlatSerial(Serial):
     """``executor="serial"``: each element is produced in the consumer's thread, when it is delivered.
 
-    Whoever works with the iterator holds the token in ``_free``, so that `stop`, which may come from anywhere, never
+    Who works with the iterator, `work` or `stop`, has taken `_iterating`: `stop`, which may come from anywhere, never
     closes a generator that is running.
     """
 
     def __init__(self, job: FlatJob) -> None:
         super().__init__(job)
         self._flat = job
-        self._free = deque([None])
+        self._iterating = Once()
         self._item: Any = None
         self._iterator: Iterator[Any] | None = None
         self._context = contextvars.Context()
         self._spent = 0.0
 
-    def wait(self, seconds: float | None) -> None:
+    def work(self, *, block: bool) -> float | None:
         """Produce one element of the head; or start it, or let it pause."""
         job = self._flat
-        if self.chunk is None:
+        if self.slot.chunk is None:
             chunk = job.window.claim() if job.may_start() else None
             if chunk is None:  # a live source
-                job.sleep(seconds)
-                return
-            job.begun(self, chunk)
-        chunk = self.chunk
+                return None
+            job.begun(self.slot, chunk)
+        chunk = self.slot.chunk
         assert chunk is not None
-        lane = chunk.out[0]
+        lane: Lane = chunk.out[0]
         if lane.phase is Phase.PAUSING:
             left = lane.due - clock()
             if left > 0:
-                job.sleep(left if seconds is None else min(left, seconds))
-                return
+                return left
             lane.reopen()
         if lane.phase is Phase.OPEN:
-            self._free.pop()
+            if not self._iterating.take():
+                return 0.0  # `stop` is just closing it
             try:
                 if self._iterator is None:
                     self._item = next(chunk.todo, NOTHING)
@@ -62,18 +61,12 @@ class FlatSerial(Serial):
                 if self._item is not NOTHING:
                     self._context.run(self._advance, chunk, lane)
             finally:
-                self._free.append(None)
+                self._iterating.give_back()
             if job.stopped:
                 self.stop()
         if lane.phase is Phase.ENDED:
-            job.ended(self, chunk)
-
-    def pause(self) -> float | None:
-        """Seconds until `wait` has something to do; None if that takes something from elsewhere."""
-        if self.chunk is None:
-            return 0.0 if self._flat.window.available() and self._flat.may_start() else None
-        lane: Lane = self.chunk.out[0]
-        return max(0.0, lane.due - clock()) if lane.phase is Phase.PAUSING else 0.0
+            job.ended(self.slot, chunk)
+        return 0.0
 
     def _advance(self, chunk: Chunk, lane: Lane) -> None:
         job, item, begun = self._flat, self._item, clock()
@@ -94,10 +87,8 @@ class FlatSerial(Serial):
             job.failed(chunk, item, error, self._spent + clock() - begun)
 
     def stop(self) -> None:
-        """Close the iterator, unless it is running: then `wait` does."""
-        try:
-            self._free.pop()
-        except IndexError:
+        """Close the iterator, unless it is running: then `work` does."""
+        if not self._iterating.take():
             return
         try:
             iterator, self._iterator = self._iterator, None
@@ -105,4 +96,4 @@ class FlatSerial(Serial):
             if iterator is not None:
                 self._context.run(close, iterator)
         finally:
-            self._free.append(None)
+            self._iterating.give_back()

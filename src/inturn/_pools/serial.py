@@ -2,62 +2,43 @@
 
 from __future__ import annotations
 
-from inturn._core.job import Call, Job, Place, run_chunk
-from inturn._engine.chunk import Chunk
+from inturn._core.job import BasePool, Job, Slot, run_chunk
 
 __all__ = ["Serial"]
 
 
-class Serial:
-    """A pool and its only place."""
+class Serial(BasePool):
+    """A pool of one slot, which is worked by the consumer when it waits."""
 
     inline = True
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self.chunk: Chunk | None = None
-        self.since = 0.0
-        self.boxed = False
-        self.call: Call | None = None
-
-    def give_up(self) -> None:
-        raise AssertionError("serial calls have no time limit")
+        super().__init__(job)
+        self.slot = Slot()
 
     def open(self) -> None:
-        pass
+        """There is nothing to supervise; a pause before a retry starts the supervisor."""
 
     def hungry(self) -> bool:
-        return bool(self._job.sleeping)
+        return bool(self.job.sleeping)
 
     def notify(self, chunks: int) -> None:
-        if chunks and self._job.sleeping:  # for a live source, or for a pause before a retry
-            self._job.notify()
+        if chunks and self.job.sleeping:  # for a live source, or for a pause before a retry
+            self.job.notify()
 
-    def places(self) -> list[Place]:
-        return [self]
+    def slots(self) -> list[Slot]:
+        return [self.slot]
 
-    def running(self) -> int:
-        return int(self.chunk is not None)
+    def take_back(self, chunk: object) -> bool | None:
+        return None  # the consumer is at it
 
-    def take_back(self, chunk: Chunk) -> bool | None:
-        return None
-
-    def wait(self, seconds: float | None) -> None:
-        job = self._job
+    def work(self, *, block: bool) -> float | None:
+        job = self.job
         chunk = job.window.claim() if job.may_start() else None
         if chunk is None:  # a pause before a retry, or a live source
-            job.sleep(seconds)
-            return
+            return None
         job.sleeping.clear()  # nobody has to wake us for what we run ourselves
-        job.begun(self, chunk)
+        job.begun(self.slot, chunk)
         run_chunk(chunk, job)
-        job.ended(self, chunk)
-
-    def stop(self) -> None:
-        pass
-
-    def retire(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
+        job.ended(self.slot, chunk)
+        return 0.0

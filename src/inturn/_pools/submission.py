@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from functools import partial
 from typing import Any
 
-from inturn._base.gil import fence
-from inturn._core.job import Call, run_chunk, run_watched
-from inturn._core.run_thread import CallThread, start
+from inturn._base.atomic import Once, fence
+from inturn._core.job import Call, Job, Slot, inside, run_chunk, run_watched
+from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
 from inturn._transport.pickling import dumps_fn
 from inturn._transport.remote import pack_item, run_travelled
 
-__all__ = ["Flight", "Rescuer"]
+__all__ = ["Flight"]
 
 
-class Flight:
+class Flight(Slot):
     """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
 
     __slots__ = (
@@ -27,9 +26,6 @@ class Flight:
         "_staying",
         "_ticket",
         "away",
-        "boxed",
-        "call",
-        "chunk",
         "done",
         "ended",
         "future",
@@ -39,38 +35,28 @@ class Flight:
         "load",
         "pool",
         "rescued",
-        "since",
-        "thread",
     )
 
     def __init__(self, pool: Any, load: Chunk) -> None:
+        super().__init__()
         self.pool = pool
         self.load = load
         self.rescued = False
-        self.chunk: Chunk | None = None
-        self.since = 0.0
-        self.boxed = False
-        self.call: Call | None = None
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
         self.given_up = False
         self.left = threading.Lock()
         self.left.acquire()
-        self._staying = deque([None])
+        self._staying = Once()
         self.hooked = False  # whether the future will call back
-        self._ticket = deque([None])
+        self._ticket = Once()
         self.ended = False  # its call, which may never be made
         self.done = False  # its future
-        self._aloft = deque([None])
-        self.thread = 0  # the identifier of the one that runs it here
+        self._aloft = Once()
 
     def board(self) -> bool:
         """Whoever is told True may run the load: the executor, or a rescuer."""
-        try:
-            self._ticket.pop()
-        except IndexError:
-            return False
-        return True
+        return self._ticket.take()
 
     def recall(self) -> bool:
         """Take it from the executor's queue if it is still there; the future's end is nothing to us then."""
@@ -84,13 +70,7 @@ class Flight:
     def lands(self) -> bool:
         """Whether its call and its future have both ended, in whatever order; True once."""
         fence()
-        if not (self.ended and self.done):
-            return False
-        try:
-            self._aloft.pop()
-        except IndexError:
-            return False
-        return True
+        return self.ended and self.done and self._aloft.take()
 
     def __call__(self) -> None:
         """The executor runs this, in our process."""
@@ -99,9 +79,12 @@ class Flight:
             if self.lands():
                 self.pool.land(self)
 
+    def bars(self, job: Job) -> bool:
+        return job is self.pool.job or not (self.chunk is not None or inside(self.pool.job))
+
+    @must_not_wait
     def run(self) -> None:
         job, chunk = self.pool.job, self.load
-        self.thread = threading.get_ident()
         try:
             if not job.may_start():
                 return
@@ -130,11 +113,11 @@ class Flight:
             job.begun(self, chunk)
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
-                job.warden.arm()
+                job.supervisor.watch()
         return partial, (run_travelled, fn, [pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
 
     def give_up(self) -> None:
-        """Its time is over; the place stays taken until the call ends (warden only)."""
+        """Its time is over; the place stays taken until the call ends (supervisor only)."""
         job, chunk, call = self.pool.job, self.load, self.call
         assert call is not None
         assert job.timeout is not None
@@ -151,33 +134,5 @@ class Flight:
 
     def leave(self) -> None:
         """Nobody has to wait for the call any more: it has ended, or was given up."""
-        try:
-            self._staying.pop()
-        except IndexError:
-            return
-        self.left.release()
-
-
-class Rescuer(CallThread):
-    """The thread in which a nested run calls its head."""
-
-    def __init__(self, flight: Flight) -> None:
-        super().__init__(flight.pool.job, "inturn-rescue")
-        self._flight = flight
-        self.left = flight.left  # released when the flight has landed
-
-    def launch(self) -> None:
-        try:
-            self.announce()
-            start(self)
-        except BaseException:
-            if self.annul():
-                self._flight.leave()  # nobody runs it now
-            raise
-
-    def work(self) -> None:
-        flight = self._flight
-        self.chunk = flight.load
-        flight.run()
-        self.chunk = None
-        flight.pool.land(flight)
+        if self._staying.take():
+            self.left.release()

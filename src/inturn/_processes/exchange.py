@@ -24,8 +24,8 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import Any, Final, NoReturn
 
-from inturn._base.gil import fence
-from inturn._core.job import Place
+from inturn._base.atomic import fence
+from inturn._core.job import Slot
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
@@ -60,7 +60,7 @@ class Away:
 class Flight:
     """Carries the items of a chunk to a worker that is up, and their outcomes back."""
 
-    def __init__(self, pool: Any, place: Place, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
+    def __init__(self, pool: Any, place: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
         self._pool = pool
         self._job = pool.job
         self._place = place

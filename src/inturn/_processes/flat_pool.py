@@ -24,7 +24,7 @@ from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import Processes, WorkerDied
-from inturn._pools.threads import ThreadPlace
+from inturn._pools.threads import ThreadSlot
 from inturn._transport.pickling import is_atom, pack, unpack, unpack_error
 
 from .exchange import Away
@@ -43,13 +43,13 @@ class FlatProcessPool(ProcessPool):
 
     def __init__(self, job: Job, settings: Processes) -> None:
         super().__init__(job, settings, boxes=False)
-        self._station = partial(FlatStation, self)
+        self._backend = partial(FlatStation, self)
 
 
 class FlatStation(Station):
     """One worker process after the other, for one place, each item from its first element to its end."""
 
-    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
+    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job = self._pool, cast("FlatJob", self._job)
         lane: Lane = chunk.out[0]
         while job.cleared(lane):

@@ -29,11 +29,11 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._core.job import Job
-from inturn._core.run_thread import at_exit
+from inturn._core.threads import at_exit
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
-from inturn._pools.threads import ThreadPlace, ThreadPool
+from inturn._pools.threads import ThreadPool, ThreadSlot
 from inturn._transport.pickling import dumps_fn, pack, unpack_error
 from inturn._transport.wire import Bell
 
@@ -62,6 +62,8 @@ def end_runs_at_exit() -> None:
 class ProcessPool(ThreadPool):
     """Places with a process each; see `ThreadPool`."""
 
+    kills = True
+
     def __init__(self, job: Job, settings: Processes, *, boxes: bool) -> None:
         super().__init__(job, lambda: Station(self), name="inturn-process", boxes=boxes)
         self.settings = settings
@@ -79,6 +81,11 @@ class ProcessPool(ThreadPool):
         end_runs_at_exit()
         self.method = choose_method(self.settings.start_method)
         self.bell = Bell()
+        super().open()
+
+    def settle(self) -> None:
+        if self.method == "fork" and self._permits and self._wanting():
+            self.job.supervisor.settle()  # whoever pulls may be in the midst of anything, and holds still in C
 
     # ---- stations --------------------------------------------------------------------------------
 
@@ -168,7 +175,7 @@ class Station:
 
     def started(self) -> None:
         if self._pool.method == "fork":
-            self._born.get()  # the caller, who may be in the midst of anything, holds still in C
+            self._born.get()
 
     def ready(self) -> bool:
         """Have a process that is up, if one can be had."""
@@ -217,7 +224,7 @@ class Station:
                 self._pool.doom = error
         self._pool.lets_go(self, unused=True, why=error)
 
-    def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
+    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job, worker = self._pool, self._job, self._worker
         items = list(chunk.todo)
         if not items:
@@ -233,7 +240,7 @@ class Station:
             with pool.lock:
                 job.window.give_back(chunk, rest)
             pool.notify(job.window.available())
-        flight = Flight(pool, place, chunk, items, worker, self._awake)
+        flight = Flight(pool, slot, chunk, items, worker, self._awake)
         flight.fly()
         worker.tasks += flight.size  # what came back was not begun
         self._grace_until = flight.grace_until

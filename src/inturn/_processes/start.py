@@ -26,7 +26,7 @@ from time import perf_counter as clock
 from types import FunctionType
 from typing import Any, Final
 
-from inturn._core.run_thread import CallThread
+from inturn._core.threads import CallThread
 
 __all__ = ["GUARD", "NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "owned", "starting"]
 

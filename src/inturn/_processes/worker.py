@@ -30,7 +30,7 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from inturn._base.gil import rest_of, taking
+from inturn._base.atomic import rest_of, taking
 from inturn._core.job import enclosing
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import detach

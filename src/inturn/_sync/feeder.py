@@ -2,84 +2,89 @@
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
-from queue import SimpleQueue
+import threading
 
-from inturn._base.gil import fence
+from inturn._base.atomic import fence
+from inturn._base.events import ThreadEvent
 from inturn._core.job import Job
-from inturn._core.run_thread import RunThread, start
 from inturn._core.source import Source
+from inturn._core.threads import must_not_wait
 from inturn._engine.window import Window
 
 __all__ = ["Feeder"]
 
 
 class Feeder:
-    """With ``live``: a thread that pulls within the window, so that the consumer never waits for the source.
+    """A thread that pulls within the window, so that the consumer never waits for the source.
 
-    ======== ======================================= =====================
-    state    how it is told                          left by
-    ======== ======================================= =====================
-    pulling  ``pulling``                             the source's answer
-    resting  ``_resting`` holds its token            `room`, `stop`
-    ======== ======================================= =====================
+    ======== ============================================== ==========================================
+    state    how it is told                                 left by
+    ======== ============================================== ==========================================
+    pulling  ``pulling``                                    the source's answer
+    resting  ``_resting``: the window is full               `room`, `stop`
+    gone     it is not alive: the source is at its end, the
+             run is over, or will end with a failure
+    ======== ============================================== ==========================================
     """
 
     def __init__(self, source: Source, window: Window, job: Job) -> None:
-        self._source = source
+        self._source: Source | None = source
         self._window = window
         self._job = job
-        self._resting: deque[None] = deque()
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._event = ThreadEvent()
+        self._resting = False
         self.pulling = False
-        self._thread = RunThread(job, "inturn-feeder", partial(job.context.copy().run, self._feed))
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        try:
-            self._thread.announce()
-            start(self._thread)
-        except BaseException:
-            self._thread.annul()
-            raise
+        """Start the thread (supervisor only)."""
+        thread = threading.Thread(target=self._run, name="inturn-feeder", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def stop(self) -> None:
-        """The run is over; from anywhere, and whatever an interrupt has left undone in `room`."""
-        self._bell.put(None)
+        """The run is over; from anywhere."""
+        self._event.set()
 
     def room(self) -> None:
         """The consumer has taken something."""
-        fence()
+        fence()  # there is room before we ask whether anybody rests
         if self._resting:
-            try:
-                self._resting.pop()
-            except IndexError:
-                return
-            self._bell.put(None)
+            self._event.set()
 
-    def _feed(self) -> None:
-        window, job = self._window, self._job
+    def bars(self, job: Job) -> bool:
+        return job is self._job or not self.pulling
+
+    @must_not_wait
+    def _run(self) -> None:
+        job = self._job
         try:
-            while not window.exhausted:
-                while window.room() < 1 and not job.stopped:
-                    self._resting.append(None)
-                    if window.room() < 1 and not job.stopped:
-                        self._bell.get()
-                    else:
-                        self._resting.clear()
-                self.pulling = True
-                if not job.may_start() or window.halt < window.pulled:
-                    return
-                self._source.pull(0.0)
-                self.pulling = False
-            job.notify()
+            job.context.copy().run(self._feed)
         except BaseException as error:  # it ends the run in the consumer's thread
             job.crash(error)
         finally:
             self.pulling = False
+            self._source = None
+
+    def _feed(self) -> None:
+        window, job, source = self._window, self._job, self._source
+        assert source is not None
+        while not window.exhausted:
+            while window.room() < 1 and not job.stopped:
+                self._resting = True
+                fence()
+                if window.room() < 1 and not job.stopped:  # asked after we have said that we rest
+                    self._event.wait()
+                self._resting = False
+            self.pulling = True
+            if not job.may_start() or window.halt < window.pulled:
+                return
+            source.pull(0.0)
+            self.pulling = False
+        job.notify()
 
     def join(self) -> None:
         """Wait for the thread unless it is inside a pull (after the job was stopped)."""
         inside = self.pulling and not self._window.exhausted
-        if not inside and self._thread.is_alive():
+        if not inside and self._thread is not None:
             self._thread.join()

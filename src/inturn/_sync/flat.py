@@ -6,10 +6,9 @@ from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun
 from inturn._core.source import Source
-from inturn._engine.lanes import NO_LANE
+from inturn._engine.lanes import NO_LANE, Lane
 
-from . import driver as _sync
-from .driver import OrderedMap
+from .driver import OrderedMap, Process
 
 __all__ = ["OrderedFlatMap"]
 
@@ -29,20 +28,18 @@ class OrderedFlatMap(OrderedMap[R_co]):
 
     def __init__(self, run: FlatRun, source: Source, *, live: bool, indexed: bool, name: str) -> None:
         super().__init__(run, source, live=live, indexed=indexed, name=name)
-        self._bulk = not run.shows_progress
-        self._lane = NO_LANE  # elements are taken from it without further ado
+        run.bulk = not run.shows_progress
+        self._lane: Lane = NO_LANE  # the head's, while elements can be taken from it without further ado
 
     def __next__(self) -> R_co:
-        if self._forks == _sync._forks:
-            lane = self._lane
+        lane = self._lane
+        if lane.buffer and self._forks == Process.forks:
             try:
                 element = lane.pop()
                 if lane.resting:
                     lane.relieve()
-                return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
-            except IndexError:
-                pass
-            except BaseException:  # from a signal handler, and the element is lost
+                return (lane.index, element) if self._run.indexed else element  # type: ignore[return-value]
+            except BaseException:  # it comes from outside, and the element is lost
                 self._leave()
                 raise
         return self._next()  # type: ignore[no-any-return]
@@ -52,7 +49,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
         try:
             return super()._step()  # named nowhere: the frames of an item's error keep this one
         finally:
-            self._lane = NO_LANE if self._over else self._run.lane  # closed meanwhile, from elsewhere
+            self._lane = NO_LANE if self._run.job.stopped else self._run.lane  # closed meanwhile, from elsewhere
 
     def _finish(self) -> None:
         self._lane = NO_LANE

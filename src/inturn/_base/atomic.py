@@ -1,4 +1,4 @@
-"""What differs without the GIL, in one place.
+"""Steps that are atomic: with the GIL, without it, and whatever a signal handler does in between.
 
 With the GIL, an iterator over a list can be shared (each step is atomic), and all threads see writes in one order.
 Without it, neither holds: the processor may let a thread read before its own last write is seen by others. Two
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
-__all__ = ["Total", "fence", "rest_of", "taking"]
+__all__ = ["Once", "Total", "fence", "rest_of", "taking"]
 
 
 class _Taking:
@@ -62,6 +62,26 @@ def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
 def rest_of(iterator: Iterator[Any]) -> list[Any]:
     """All that is left of what `taking` returned, in one piece."""
     return iterator.rest() if type(iterator) is _Taking else list(iterator)
+
+
+class Once:
+    """A token that one of several threads takes: what it stands for is done once."""
+
+    __slots__ = ("_token",)
+
+    def __init__(self) -> None:
+        self._token = {None: True}
+
+    def take(self) -> bool:
+        """True for the first caller; one atomic step, which a signal handler cannot divide."""
+        return self._token.pop(None, False)
+
+    def give_back(self) -> None:
+        """Let it be taken again; only by the one who has taken it."""
+        self._token[None] = True
+
+    def taken(self) -> bool:
+        return not self._token
 
 
 class Total:

@@ -1,0 +1,49 @@
+"""What a thread waits for, and how it is woken.
+
+One protocol, three media: `ThreadEvent` for threads, `LoopEvent` for coroutines (`_aio.events`), `PipeEvent` for a
+thread that polls file descriptors (`_transport.wire`). ``set()`` wakes and may be called from anywhere: it takes no
+lock that somebody may hold, so a finaliser or a signal handler may call it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Protocol
+
+__all__ = ["LONG_S", "Event", "ThreadEvent"]
+
+LONG_S = 1e6
+"""No single wait is longer, in seconds: the operating system's limits are lower than what users may ask for."""
+
+
+class Event(Protocol):
+    """What wakes somebody; how that somebody waits is the medium's own affair."""
+
+    def set(self) -> None:
+        """Wake; from anywhere."""
+
+
+class ThreadEvent:
+    """A binary semaphore: calls of `set` are not counted, and one that comes while nobody waits is remembered.
+
+    Waiting happens in C, so an interrupt leaves one traceback. It is not a ``SimpleQueue``, since
+    ``SimpleQueue.get(timeout=…)`` may wait for ever (seen with CPython 3.11): when its first try finds a lock that an
+    earlier ``put`` left open, it works out the time that is left anew, and takes a negative one for no time-out at all.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wake the one who waits, or the next who will."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # set already, and nobody has waited since
+            pass
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, and clear it; False after so many seconds without."""
+        return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, LONG_S)))

@@ -1,0 +1,214 @@
+"""The supervisor: the one thread of a run that looks at the clock, and that does what must not be interrupted.
+
+CPython runs signal handlers in the main thread, between any two of its steps. A consumer that starts a thread, or takes
+a lock, can be interrupted half-way, and what it leaves behind makes somebody wait for ever. So the consumer does single
+atomic steps only: it puts an item into the window, wakes a worker, or wakes the supervisor, which starts workers
+(`BasePool.grow`), ends time slices and time limits, and lets items run again after a pause.
+
+One thing the consumer has to do itself: start the supervisor. ``Thread.start`` will not do, since it waits for the new
+thread in several steps. `start` is one call into C instead: a thread is there, and `_identifier` says so, or neither.
+That is a bare thread, which `threading` does not know; it starts the first workers and the supervisor's own thread.
+
+======== ================================================ ==================================================
+state    how it is told                                   left by
+======== ================================================ ==================================================
+absent   ``_identifier`` is empty                         `start`
+due      it waits for the earliest slice, limit or pause  time passing; `wake`; a pause
+resting  ``_resting``: there is nothing to look at        `wake`; a pause
+gone     ``_left`` is released                            (the run is over, and no call is under a time limit; or
+                                                          no thread could be had, and those that are there go on)
+======== ================================================ ==================================================
+
+A limit or a slice that begins later ends later, since all are of one length: so only a supervisor that rests has to be
+woken for it (`watch`). A pause may be of any length, and always wakes it.
+"""
+
+from __future__ import annotations
+
+import _thread
+import heapq
+import sys
+import threading
+from collections import deque
+from time import perf_counter as clock
+
+from inturn._base.atomic import fence
+from inturn._base.events import ThreadEvent
+from inturn._engine.chunk import Chunk
+from inturn._engine.window import BOX_S
+
+from .job import DROPPED, Job, Slot, inside
+from .threads import NO_THREAD, must_not_wait
+
+__all__ = ["Supervisor"]
+
+
+class Supervisor:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._event = ThreadEvent()
+        self._new: deque[tuple[float, int, Chunk]] = deque()
+        self._pauses: list[tuple[float, int, Chunk]] = []
+        self._resting = False
+        self._identifier: deque[int] = deque()
+        self._thread: threading.Thread | None = None
+        self._left = threading.Lock()
+        self._left.acquire()
+        self._missing: BaseException | None = None  # why the run goes on without
+        self._asked = 0  # by the one who pulls
+        self._answered = 0
+        self._settled = ThreadEvent()
+
+    # ---- the consumer ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, unless it is there; at the first ``next``, or, where calls need none, at the first pause.
+
+        Raises:
+            RuntimeError: No thread can be had.
+        """
+        if not self._identifier:
+            if sys.is_finalizing():
+                raise RuntimeError("a run cannot begin while the interpreter is shutting down")
+            self._identifier.extend(map(_thread.start_new_thread, (self._launch,), ((),)))
+
+    def settle(self) -> None:
+        """Wait until it has looked whether workers are wanted, and has started them."""
+        self._asked += 1
+        self._event.set()
+        while self._answered < self._asked:
+            self._settled.wait()
+
+    # ---- from anywhere ---------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is something to start, or the run is over."""
+        self._event.set()
+
+    def watch(self) -> None:
+        """A slot has begun a time slice or a time limit."""
+        fence()  # what is to be looked at is written before we ask whether anybody looks
+        if self._resting:
+            self._event.set()
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        """The chunk is ready to run again after a pause."""
+        self._new.append((clock() + seconds, chunk.index, chunk))
+        self.start()
+        if self._missing is not None:
+            self._job.crash(self._missing)
+        self._event.set()
+
+    def join(self) -> None:
+        """Wait until it has gone (after the job was stopped)."""
+        self._event.set()
+        if self._identifier:
+            with self._left:
+                pass
+            if self._thread is not None:
+                self._thread.join()
+
+    def bars(self, job: Job) -> bool:
+        return not inside(self._job)
+
+    # ---- its own threads -------------------------------------------------------------------------
+
+    @must_not_wait
+    def _launch(self) -> None:
+        """The first, which lives for a moment: nothing of the user's runs in it."""
+        job = self._job
+        try:
+            if job.feeder is not None:
+                job.feeder.start()
+            job.pool.grow()
+            self._thread = threading.Thread(target=self._work, name="inturn-supervisor", daemon=True)
+            self._thread.start()
+        except BaseException as error:
+            self._thread = None
+            if type(error) in NO_THREAD and job.pool.slots() and job.timeout is None:
+                self._missing = error  # no further thread can be had: go on with those there are
+            self._leave(None if self._missing is error else error)
+
+    @must_not_wait
+    def _work(self) -> None:
+        job = self._job
+        try:
+            while True:
+                asked = self._asked
+                again = job.pool.grow()
+                self._answer(asked)
+                due = self._look(again)
+                if due is None:
+                    if job.stopped:
+                        break
+                    self._resting = True
+                    fence()
+                    due = self._look(None)  # a slice or a limit may have begun before we said that we rest
+                self._event.wait(due)
+                self._resting = False
+            if job.end is DROPPED:  # nobody else comes to end things
+                job.pool.retire()
+                if job.farewell is not None:
+                    job.farewell()
+        except BaseException as error:  # no thread can be had; or a fault of ours: the consumer must not wait for ever
+            self._leave(error)
+        else:
+            self._leave(None)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._job.crash(error)
+        self._answer(sys.maxsize)
+        self._left.release()
+
+    def _answer(self, asked: int) -> None:
+        self._answered = asked
+        self._settled.set()
+
+    def _look(self, again: float | None) -> float | None:
+        """Do what is due; seconds until something else is, the pool's wish included, or None."""
+        job, now = self._job, clock()
+        dues: list[float] = [] if again is None else [now + again]
+        while self._new:
+            heapq.heappush(self._pauses, self._new.popleft())
+        if job.stopped:  # only time limits are still of interest: `close` and exit wait for the calls
+            self._pauses.clear()
+        while self._pauses and self._pauses[0][0] <= now:
+            job.window.again(heapq.heappop(self._pauses)[-1])
+            job.pool.notify(1)
+        if self._pauses:
+            dues.append(self._pauses[0][0])
+        for slot in job.pool.slots():
+            due = self._look_at(slot, now)
+            if due is not None:
+                dues.append(due)
+        return max(0.0, min(dues) - clock()) if dues else None
+
+    def _look_at(self, slot: Slot, now: float) -> float | None:
+        job = self._job
+        chunk, call = slot.chunk, slot.call
+        if chunk is None:
+            return None
+        if job.timeout is not None and call is not None:
+            due = call.started + job.timeout
+            if due > now:
+                return due
+            if call.settle():
+                slot.give_up()
+            elif slot.call is call:
+                return now + BOX_S  # its thread is just handing an element over
+            return None
+        if slot.boxed and not chunk.swept and not job.stopped:
+            due = slot.since + BOX_S
+            if due > now:
+                return due
+            taken = job.pool.take_back(chunk)
+            if taken is None:
+                return now + BOX_S
+            chunk.swept = True
+            job.window.measured(now - slot.since, [*chunk.out, None])
+            if taken:
+                job.pool.notify(job.window.available())
+            if job.sleeping:
+                job.notify()  # what the chunk has so far may be delivered
+        return None

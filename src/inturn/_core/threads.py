@@ -1,0 +1,101 @@
+"""The threads of a run: where one may wait for them, and what the exit of the interpreter waits for.
+
+CPython runs signal handlers in the main thread, between any two of its steps, and the garbage collector may close a run
+in any thread. Whatever takes several steps therefore runs in a thread of the run (see `supervisor`): nothing interrupts
+it there. What is left is one question, `may_wait`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import threading
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import Any, Final, Protocol, TypeVar
+
+from .job import Job, Slot, inside
+
+__all__ = ["NO_THREAD", "CallThread", "at_exit", "may_wait", "must_not_wait"]
+
+NO_THREAD: Final = (RuntimeError, MemoryError)
+"""What starting a thread that cannot be had raises."""
+
+_steps: Final[set[CodeType]] = set()
+
+
+class Bars(Protocol):
+    """An object with methods that are marked by `must_not_wait`."""
+
+    def bars(self, job: Job) -> bool:
+        """Whether whoever is within such a method must not wait for the threads of the job."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def must_not_wait(method: F) -> F:
+    """Mark a method of a `Bars`: code that is called within it asks `may_wait` before it waits."""
+    _steps.add(method.__code__)
+    return method
+
+
+def may_wait(job: Job) -> bool:
+    """Whether this thread may wait for the threads of the job, which is called from outside of its calls.
+
+    A signal handler and the garbage collector may close a run anywhere: in a thread of a run between two of its calls,
+    or in the midst of a ``submit`` that holds locks of its executor. What is waited for could then be waiting for this
+    very thread. The stack tells where we are. And when the interpreter is being finalized, daemon threads stand still.
+    """
+    if sys.is_finalizing():
+        return False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code in _steps and frame.f_locals["self"].bars(job):
+            return False
+        frame = frame.f_back
+    return True
+
+
+class CallThread(threading.Thread):
+    """A thread in which calls of a run are made, at a slot.
+
+    It is a daemon thread, so that a call that was given up never blocks the exit of the interpreter; `at_exit` waits
+    until the others have released `left`.
+    """
+
+    def __init__(self, job: Job, slot: Slot, name: str, work: Callable[[], object]) -> None:
+        super().__init__(name=name, daemon=True)
+        self.job = job
+        self.given_up = False
+        self.left = threading.Lock()
+        self.left.acquire()
+        self._slot = slot
+        self._work = work
+
+    @must_not_wait
+    def run(self) -> None:
+        self._work()
+
+    def bars(self, job: Job) -> bool:
+        return job is self.job or not (self._slot.chunk is not None or inside(self.job))
+
+
+def at_exit() -> None:
+    """Let running calls end, as the standard library does; a second Ctrl-C meanwhile ends the program at once."""
+    me = threading.current_thread()  # in a process forked by a thread of a run, which is the parent's
+    threads = [
+        each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up and each is not me
+    ]
+    for thread in threads:
+        thread.job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon thread that goes on consuming
+        thread.job.stop()
+    try:
+        for thread in threads:
+            with thread.left:
+                pass
+    except KeyboardInterrupt:
+        pass
+
+
+atexit.register(at_exit)

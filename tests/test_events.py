@@ -1,0 +1,88 @@
+"""What threads wait for."""
+
+import threading
+
+import pytest
+
+from inturn import ordered_map, retry
+from inturn._base.events import LONG_S, ThreadEvent
+
+
+def test_an_event_that_is_set_while_nobody_waits_is_remembered_once():
+    event = ThreadEvent()
+    event.set()
+    event.set()
+    assert event.wait(0)
+    assert not event.wait(0)
+
+
+def test_a_wait_ends_when_another_thread_sets_the_event():
+    event = ThreadEvent()
+    thread = threading.Thread(target=event.set)
+    thread.start()
+    assert event.wait(LONG_S * LONG_S)
+    thread.join()
+
+
+@pytest.mark.parametrize("timeout", [1e-9, 1e-7, 1e-6, 1e-5, 1e-4])
+def test_a_short_wait_ends_though_the_event_was_set_before(timeout):
+    """A timed `SimpleQueue.get` may wait for ever here."""
+    event = ThreadEvent()
+    for _ in range(200):
+        event.set()
+        assert event.wait()
+        assert not event.wait(timeout)
+
+
+def test_short_pauses_between_many_attempts_all_end():
+    """Hung about once in fifty runs when the supervisor waited by a timed `SimpleQueue.get`."""
+    for _ in range(5):
+        attempts = []
+
+        def call(item, attempts=attempts):
+            attempts.append(item)
+            if len(attempts) < 300:
+                raise ValueError(item)
+            return item
+
+        policy = retry(attempts=300, backoff=0.0001, max_backoff=0.0001)
+        assert list(ordered_map(call, [1], on_error=policy)) == [1]
+
+
+# ---- the supervisor, the one thread that the consumer starts ------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"timeout": LONG_S}, {"live": True}, {"executor": "process"}, {"executor": "serial", "live": True}],
+    ids=repr,
+)
+def test_g16_the_consumer_starts_no_thread_in_steps_that_can_be_interrupted(options, monkeypatch):
+    """`Thread.start` takes several; only the supervisor does that, where no signal handler runs."""
+    starters = set()
+    start = threading.Thread.start
+
+    def starts(thread):
+        starters.add(threading.get_ident())
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with ordered_map(abs, range(100), on_error=retry(backoff=0), **options) as run:
+        assert list(run) == list(range(100))
+    assert starters
+    assert threading.get_ident() not in starters
+
+
+def test_g28_a_run_whose_supervisor_cannot_be_had_ends_with_that_error(monkeypatch):
+    import _thread
+
+    def none(*_):
+        raise RuntimeError("can't start new thread")
+
+    run = ordered_map(abs, range(10))
+    with monkeypatch.context() as patched:
+        patched.setattr(_thread, "start_new_thread", none)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            next(run)
+    assert list(run) == []
+    run.close()
