@@ -8,9 +8,12 @@ lock that somebody may hold, so a finaliser or a signal handler may call it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from typing import Protocol
 
-__all__ = ["LONG_S", "Event", "ThreadEvent"]
+from .atomic import fence
+
+__all__ = ["LONG_S", "Event", "Latch", "ThreadEvent"]
 
 LONG_S = 1e6
 """No single wait is longer, in seconds: the operating system's limits are lower than what users may ask for."""
@@ -47,3 +50,32 @@ class ThreadEvent:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, and clear it; False after so many seconds without."""
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, LONG_S)))
+
+
+class Latch:
+    """Something that happens once, and that any number of threads wait for.
+
+    Each waits for an event of its own. One lock for all would not do: in ``with lock: pass`` a signal handler may raise
+    after the lock was taken and before ``with`` knows, and then nobody else ever gets it (CPython issue 74174).
+    """
+
+    __slots__ = ("_waiting", "is_open")
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._waiting: deque[ThreadEvent] = deque()
+
+    def open(self) -> None:
+        """It has happened; from anywhere, and as often as one likes."""
+        self.is_open = True
+        fence()
+        for event in list(self._waiting):
+            event.set()
+
+    def wait(self) -> None:
+        """Wait until it has happened."""
+        event = ThreadEvent()
+        self._waiting.append(event)
+        fence()
+        if not self.is_open:  # asked after it is known that we wait
+            event.wait()

@@ -15,7 +15,7 @@ state    how it is told                                   left by
 absent   ``_identifier`` is empty                         `start`
 due      it waits for the earliest slice, limit or pause  time passing; `wake`; a pause
 resting  ``_resting``: there is nothing to look at        `wake`; a pause
-gone     ``_left`` is released                            (the run is over, and no call is under a time limit; or
+gone     ``_left`` is open                                (the run is over, and no call is under a time limit; or
                                                           no thread could be had, and those that are there go on)
 ======== ================================================ ==================================================
 
@@ -33,7 +33,7 @@ from collections import deque
 from time import perf_counter as clock
 
 from inturn._base.atomic import fence
-from inturn._base.events import ThreadEvent
+from inturn._base.events import Latch, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 
@@ -52,8 +52,7 @@ class Supervisor:
         self._resting = False
         self._identifier: deque[int] = deque()
         self._thread: threading.Thread | None = None
-        self._left = threading.Lock()
-        self._left.acquire()
+        self._left = Latch()
         self._missing: BaseException | None = None  # why the run goes on without
         self._asked = 0  # by the one who pulls
         self._answered = 0
@@ -103,8 +102,7 @@ class Supervisor:
         """Wait until it has gone (after the job was stopped)."""
         self._event.set()
         if self._identifier:
-            with self._left:
-                pass
+            self._left.wait()
             if self._thread is not None:
                 self._thread.join()
 
@@ -120,7 +118,8 @@ class Supervisor:
         try:
             if job.feeder is not None:
                 job.feeder.start()
-            job.pool.grow()
+            if job.timeout is None:  # else, if few threads can be had, one has to be the supervisor
+                job.pool.grow()
             self._thread = threading.Thread(target=self._work, name="inturn-supervisor", daemon=True)
             self._thread.start()
         except BaseException as error:
@@ -159,7 +158,7 @@ class Supervisor:
         if error is not None:
             self._job.crash(error)
         self._answer(sys.maxsize)
-        self._left.release()
+        self._left.open()
 
     def _answer(self, asked: int) -> None:
         self._answered = asked

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any, Final, Protocol, TypeVar
 
+from inturn._base.events import Latch
+
 from .job import Job, Slot, inside
 
 __all__ = ["NO_THREAD", "CallThread", "at_exit", "may_wait", "must_not_wait"]
@@ -61,15 +63,14 @@ class CallThread(threading.Thread):
     """A thread in which calls of a run are made, at a slot.
 
     It is a daemon thread, so that a call that was given up never blocks the exit of the interpreter; `at_exit` waits
-    until the others have released `left`.
+    until the others have `left`.
     """
 
     def __init__(self, job: Job, slot: Slot, name: str, work: Callable[[], object]) -> None:
         super().__init__(name=name, daemon=True)
         self.job = job
         self.given_up = False
-        self.left = threading.Lock()
-        self.left.acquire()
+        self.left = Latch()
         self._slot = slot
         self._work = work
 
@@ -92,8 +93,7 @@ def at_exit() -> None:
         thread.job.stop()
     try:
         for thread in threads:
-            with thread.left:
-                pass
+            thread.left.wait()
     except KeyboardInterrupt:
         pass
 

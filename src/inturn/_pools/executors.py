@@ -193,7 +193,7 @@ class Borrowed(BasePool):
         self._flights.pop(flight, None)
         flight.future = None
         if not flight.given_up:
-            flight.leave()
+            flight.left.open()
         self._permits.append(None)
         if self.broken:
             self.job.supervisor.wake()  # its own locks may be held while it says so (CPython 3.12): see `grow`
@@ -298,11 +298,11 @@ class Borrowed(BasePool):
         self._head_since = None
         self._patience_s = 0.0  # until the executor has come to a head by itself
         thread = CallThread(self.job, flight, "inturn-rescue", partial(self._run_rescued, flight))
-        thread.left = flight.left  # released when the flight has landed
+        thread.left = flight.left  # open when the flight has landed
         try:
             thread.start()
         except BaseException:
-            flight.leave()  # nobody runs it now
+            flight.left.open()  # nobody runs it now
             raise
         return None
 
@@ -322,7 +322,7 @@ class Borrowed(BasePool):
         for each in queued:
             if each.recall():
                 self._flights.pop(each, None)
-                each.leave()
+                each.left.open()
                 self._alone(window.take_back, each.load)
                 flight = Flight(self, chunk)
                 self._flights[flight] = None
@@ -358,7 +358,6 @@ class Borrowed(BasePool):
                 if not flight.hooked:
                     continue  # another thread is still in its `submit`
             if flight.away is None or flight.hooked:
-                with flight.left:
-                    pass
+                flight.left.wait()
         if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import Any
 
 from inturn._base.atomic import Once, fence
+from inturn._base.events import Latch
 from inturn._core.job import Call, Job, Slot, inside, run_chunk, run_watched
 from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
@@ -23,7 +23,6 @@ class Flight(Slot):
 
     __slots__ = (
         "_aloft",
-        "_staying",
         "_ticket",
         "away",
         "done",
@@ -45,9 +44,7 @@ class Flight(Slot):
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
         self.given_up = False
-        self.left = threading.Lock()
-        self.left.acquire()
-        self._staying = Once()
+        self.left = Latch()  # nobody has to wait for the call any more: it has ended, or was given up
         self.hooked = False  # whether the future will call back
         self._ticket = Once()
         self.ended = False  # its call, which may never be made
@@ -99,7 +96,7 @@ class Flight(Slot):
             job.crash(error)
         finally:
             self.ended = True
-            self.leave()
+            self.left.open()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load travels."""
@@ -130,9 +127,4 @@ class Flight(Slot):
             job.failed(chunk, item, error, job.timeout, Kind.FAILED)
         job.ended(self, chunk)
         call.item = None
-        self.leave()
-
-    def leave(self) -> None:
-        """Nobody has to wait for the call any more: it has ended, or was given up."""
-        if self._staying.take():
-            self.left.release()
+        self.left.open()

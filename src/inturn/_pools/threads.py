@@ -10,7 +10,7 @@ free     a permit in ``_permits``                        `grow`, which starts it
 idle     it is in ``_idle``; waits for its ``event``     `notify`, which takes it out; `stop`
 running  ``chunk`` is set                                its chunk's end; `give_up`
 given up ``thread.given_up``; its permit is back         its call's return, which nobody sees
-left     ``thread.left`` is released                     (also as soon as it is given up)
+left     ``thread.left`` is open                         (also as soon as it is given up)
 ======== =============================================== ==========================================
 
 `lock` keeps workers and the supervisor from claiming and taking back at the same time. The consumer, `stop` and
@@ -127,7 +127,7 @@ class ThreadSlot(Slot):
                 self.backend.close()
             finally:
                 if stays:  # else the supervisor has released it
-                    self.thread.left.release()
+                    self.thread.left.open()
 
     def _opens(self) -> bool:
         """Open the backend; if that fails, so does the next item, past every policy, and the run with it."""
@@ -234,7 +234,7 @@ class ThreadPool(BasePool):
     def release(self, slot: ThreadSlot) -> None:
         """The slot was given up: another may be started in its stead."""
         self._slots.pop(slot, None)
-        slot.thread.left.release()
+        slot.thread.left.open()
         self._permits.append(None)
         self.notify(min(1, self.job.window.available()))
 
@@ -286,7 +286,6 @@ class ThreadPool(BasePool):
 
     def join(self) -> None:
         for slot in list(self._slots):
-            with slot.thread.left:
-                pass
+            slot.thread.left.wait()
             if not slot.thread.given_up:
                 slot.thread.join()
