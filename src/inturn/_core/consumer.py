@@ -77,6 +77,9 @@ class Raised:
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+        if isinstance(error, (StopIteration, StopAsyncIteration)):  # it must not end the loop in silence
+            self.error = RuntimeError(f"a function that the run has called raised {type(error).__name__}")
+            self.error.__cause__ = error
 
 
 def sooner(one: float | None, other: float | None) -> float | None:

@@ -83,37 +83,42 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
     def _next(self) -> Any:
         if self._forks != Process.forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
-        me = object()
-        step: Any = None
         try:
-            if self._consumer.setdefault(None, me) is not me:
-                step = self._busy()
-            else:
-                step = self._step()
-                over = step is DONE or step is CLOSED or type(step) is Raised
-                if over:
-                    self._finish()
-                    if step is DONE:
-                        self._join()
-                self._consumer.pop(None)
-                if self._run.job.stopped and not over:  # closed meanwhile: what is held is not delivered
-                    self._leave()
-            if step is DONE or step is CLOSED:
-                raise StopIteration
+            step = self._take()
+        except StopIteration as error:  # a function of the user's raised it: it must not end the loop in silence
+            raise RuntimeError("a function that the run has called raised StopIteration") from error
+        if step is DONE or step is CLOSED:
+            raise StopIteration
+        try:
             if type(step) is Raised:
                 raise step.error
             return step
-        except BaseException as error:  # the run's own end, or from outside: a handler's error, or Ctrl-C
-            mine = self._consumer.get(None) is me
-            if mine:
-                self._consumer.pop(None)
-            if mine or not (step is DONE or step is CLOSED or type(step) is Raised):
-                self._leave()
-            if isinstance(error, StopIteration) and not (step is DONE or step is CLOSED):
-                raise RuntimeError("a function that the run called raised StopIteration") from error
-            raise
         finally:
             del step  # a traceback may keep this frame
+
+    def _take(self) -> Any:
+        """The next result, or how the run has ended; whatever is raised here comes from outside, and ends the run."""
+        me = object()
+        try:
+            if self._consumer.setdefault(None, me) is not me:
+                return self._busy()
+            step = self._step()
+            over = step is DONE or step is CLOSED or type(step) is Raised
+            if over:
+                self._finish()
+                if step is DONE:
+                    self._join()
+            self._consumer.pop(None)
+            if self._run.job.stopped and not over:  # closed meanwhile: what is held is not delivered
+                self._leave()
+            return step
+        except BaseException:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
+            if self._consumer.get(None) is me:
+                self._consumer.pop(None)
+            self._leave()
+            raise
+        finally:
+            step = None  # the frames of an error's traceback keep this one
 
     def _busy(self) -> Any:
         """What a second consumer is told."""
