@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 
 import calls
@@ -135,6 +136,57 @@ def test_g08_the_note_shows_a_shortened_repr(inside, item):
     (note,) = error.__notes__
     assert note.startswith("item 0: ")
     assert len(note) < 500
+
+
+@pytest.mark.parametrize("item", [np.zeros((9, 9)), calls.Table(), [calls.Table()] * 3], ids=type)
+def test_g08_the_note_is_one_line_whatever_the_item(inside, item):
+    def call(item):
+        raise Oops
+
+    _, error = until_error(inside.map(call, [item]))
+    (note,) = error.__notes__
+    assert len(note.splitlines()) == 1
+    assert len(note) < 80
+
+
+@pytest.mark.parametrize(
+    "policy",
+    ["skip", sentinel(None), retry(attempts=2, backoff=0, then="skip"), retry(1, then=sentinel(0))],
+    ids=["skip", "sentinel", "retry-skip", "retry-sentinel"],
+)
+def test_g08_no_repr_is_made_of_an_item_whose_error_nobody_sees(inside, policy):
+    shown = []
+
+    class Row:
+        def __repr__(self):
+            shown.append(self)
+            return "Row"
+
+    def call(row):
+        raise Oops
+
+    list(inside.map(call, [Row() for _ in range(3)], on_error=policy))
+    assert shown == []
+
+
+def test_g08_an_error_that_ends_the_run_past_a_policy_that_would_drop_it_has_a_note(inside):
+    def call(i):
+        raise SystemExit(i)
+
+    for policy in ("skip", sentinel(None)):
+        _, error = until_error(inside.map(call, [7], on_error=policy))
+        assert error.__notes__ == ["item 0: 7"]
+
+
+def test_g08_an_error_that_a_function_of_the_users_sees_has_a_note(inside):
+    seen = []
+
+    def policy(failure):
+        seen.extend(failure.error.__notes__)
+        return SKIP
+
+    list(inside.map(partial(fail_at, frozenset({3})), range(5), on_error=policy))
+    assert seen == ["item 3: 3"]
 
 
 def test_g08_an_item_that_cannot_be_shown_has_a_note_all_the_same(inside):

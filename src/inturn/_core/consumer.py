@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Failure, Kind, detach, note
-from inturn._model.policy import RAISE, SKIP, Policy, Retry, decision_of, resolve
+from inturn._model.policy import RAISE, SKIP, Policy, Retry, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
 
@@ -273,7 +273,8 @@ class Run:
         window, index = self.window, self.window.taken
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
-        note(err.error, index, err.item)
+        if err.kind is Kind.PASSING or not discards_errors(self.policy):
+            note(err.error, index, err.item)
         if err.kind is Kind.PASSING or self.policy is RAISE:
             self.failed += 1
             return Raised(err.error)

@@ -16,15 +16,15 @@ SOURCE   an ``Exception`` of the source           no, raised in turn  no
 from __future__ import annotations
 
 import enum
-import reprlib
 from typing import Any
+
+from .shorten import shorten
 
 __all__ = ["Err", "Failure", "Kind", "as_failure_kind", "detach", "shorten"]
 
 _CANCELLED = "CancelledError"
+_PLAIN_FIELDS = ("index", "attempt", "elapsed", "delivered")
 _MOST_NOTES = 16  # one error object raised for item after item must not grow without end
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 60
 
 
 class Kind(enum.Enum):
@@ -68,7 +68,9 @@ class Failure:
             ones it may be too large by the batch's time box, a few milliseconds.
         delivered: Elements delivered before the failure (flat map; else 0).
 
-    It pickles if `item` and `error` do.
+    It pickles if `item` and `error` do. Two failures are equal if all of this is. Errors are equal if they have the
+    same type and equal arguments. Items whose comparison has no answer, such as arrays of numbers, are equal only
+    if they are the same object.
     """
 
     __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item")
@@ -90,12 +92,14 @@ class Failure:
         self.delivered = delivered
 
     def __repr__(self) -> str:
-        return f"Failure(index={self.index}, item={shorten(self.item)}, error={self.error!r}, attempt={self.attempt})"
+        item, error = shorten(self.item), shorten(self.error, 200)
+        return f"Failure(index={self.index}, item={item}, error={error}, attempt={self.attempt})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Failure):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        plain = all(getattr(self, name) == getattr(other, name) for name in _PLAIN_FIELDS)
+        return plain and _equal(self.item, other.item) and _equal_errors(self.error, other.error)
 
     __hash__ = None  # type: ignore[assignment]  # mutable, and the item may not hash
 
@@ -104,23 +108,26 @@ class Failure:
         return Failure, fields
 
 
-def shorten(item: object) -> str:
-    """A repr of at most about 60 characters that never raises."""
+def _equal(a: Any, b: Any) -> bool:
     try:
-        if isinstance(item, (bytes, bytearray)) and len(item) > 60:
-            return f"{bytes(item[:40])!r}... ({len(item)} bytes)"  # repr of the whole would cost its size
-        return _short.repr(item)
-    except Exception:  # frozen exceptions exist
-        return f"<{type(item).__name__} without repr>"
+        return a is b or bool(a == b)
+    except Exception:  # arrays compare element by element, which is neither true nor false
+        return False
+
+
+def _equal_errors(a: BaseException, b: BaseException) -> bool:
+    """One that was pickled meanwhile is not the same object."""
+    return a is b or (type(a) is type(b) and _equal(a.args, b.args))
 
 
 def note(error: BaseException, index: int, item: object) -> None:
     """Say on the error which item it belongs to; an error that refuses notes stays as it is."""
-    text = f"item {index}: {shorten(item)}"
     try:
         notes = getattr(error, "__notes__", ())
-        if text not in notes and len(notes) < _MOST_NOTES:
-            error.add_note(text)
+        if len(notes) < _MOST_NOTES:
+            text = f"item {index}: {shorten(item)}"
+            if text not in notes:
+                error.add_note(text)
     except Exception:
         pass
 

@@ -197,6 +197,13 @@ def never_retries(policy: Policy) -> bool:
     return any(policy is each for each in NAMED.values())
 
 
+def discards_errors(policy: Policy) -> bool:
+    """Whether nobody can see the error of an item for which the policy decides."""
+    if isinstance(policy, RetryPolicy):
+        return discards_errors(policy.then)
+    return policy is _skip or (isinstance(policy, _Always) and never_retries(policy))
+
+
 Named = Literal["raise", "skip"]
 
 

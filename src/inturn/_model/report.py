@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
-from .outcome import Failure, shorten
+from .outcome import Failure
+from .shorten import one_line, shorten
 
 __all__ = ["Report"]
 
@@ -91,7 +92,6 @@ def _line(failure: Failure) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        text = str(error)
+        return one_line(str(error), 200)
     except Exception:  # any class may fail to describe itself
         return "(no text)"
-    return text if len(text) <= 200 else text[:197] + "..."
