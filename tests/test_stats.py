@@ -145,6 +145,18 @@ def test_stats_stay_after_the_end(driver):
     assert run.stats.elapsed == first.elapsed > 0
 
 
+def test_stats_show_counts_then_times_in_milliseconds():
+    values = dict.fromkeys(TIMES, 1 / 3) | {name: number for number, name in enumerate(COUNTS)} | {"total": None}
+    stats = Stats(**values)
+    assert repr(stats) == (
+        "Stats(total=None, pulled=0, running=1, waiting=2, delivered=3, failed=4, skipped=5, retried=6, abandoned=7, "
+        "elapsed=0.333, busy=0.333, blocked_on_head=0.333, blocked_on_source=0.333, blocked_on_consumer=0.333)"
+    )
+    assert stats.elapsed == 1 / 3
+    assert stats == Stats(**values)
+    assert stats != Stats(**values | {"busy": 0.333})
+
+
 @pytest.mark.parametrize(
     ("source", "total"),
     [

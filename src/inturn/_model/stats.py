@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Stats"]
+
+
+_FIELDS: Final = (
+    "total",
+    "pulled",
+    "running",
+    "waiting",
+    "delivered",
+    "failed",
+    "skipped",
+    "retried",
+    "abandoned",
+    "elapsed",
+    "busy",
+    "blocked_on_head",
+    "blocked_on_source",
+    "blocked_on_consumer",
+)
+"""In the order in which they are shown: counts, then times."""
 
 
 class Stats:
@@ -15,27 +34,14 @@ class Stats:
     `abandoned` (calls given up by a time limit that could not be killed), `total` (from ``length_hint``, or None).
 
     Times in seconds: `elapsed` since the first ``next``, `blocked_on_head` (``next`` waited for a call),
-    `blocked_on_source` (``next`` waited for the source), `blocked_on_consumer` (all that could be done was done, and
-    everything rested). `busy` is the mean share of ``concurrency`` in use, from 0 to 1.
+    `blocked_on_source` (``next`` waited for the source), `blocked_on_consumer` (the window was full of finished
+    results and the workers were idle). `busy` is the mean share of ``concurrency`` in use, from 0 to 1. The repr
+    rounds to milliseconds; the attributes do not.
     """
 
-    __slots__ = (
-        "abandoned",
-        "blocked_on_consumer",
-        "blocked_on_head",
-        "blocked_on_source",
-        "busy",
-        "delivered",
-        "elapsed",
-        "failed",
-        "pulled",
-        "retried",
-        "running",
-        "skipped",
-        "total",
-        "waiting",
-    )
+    __slots__ = _FIELDS
 
+    total: int | None
     pulled: int
     running: int
     waiting: int
@@ -49,24 +55,27 @@ class Stats:
     blocked_on_head: float
     blocked_on_source: float
     blocked_on_consumer: float
-    total: int | None
 
     def __init__(self, **values: Any) -> None:
-        for name in self.__slots__:
+        for name in _FIELDS:
             setattr(self, name, values[name])
 
     def __repr__(self) -> str:
-        return f"Stats({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__slots__)})"
+        return f"Stats({', '.join(f'{name}={_rounded(getattr(self, name))}' for name in _FIELDS)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stats):
             return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+        return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
 
     __hash__ = None  # type: ignore[assignment]  # compared by value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, ({name: getattr(self, name) for name in self.__slots__},)
+        return _restore, ({name: getattr(self, name) for name in _FIELDS},)
+
+
+def _rounded(value: float | None) -> str:
+    return repr(round(value, 3) if isinstance(value, float) else value)
 
 
 def _restore(values: dict[str, Any]) -> Stats:
