@@ -1,12 +1,18 @@
 """`Report`: successes and failures of a run that delivers failures."""
 
+import asyncio
 import traceback
 from functools import partial
 
 import pytest
 
+import calls
 from calls import Oops, fail_at
-from inturn import Report, ordered_map
+from inturn import Report, ordered_flat_map, ordered_gather, ordered_map
+
+
+def iterated(*args, **settings):
+    return iter(list(ordered_map(*args, **settings)))
 
 
 def report(bad, count=10, **settings):
@@ -45,6 +51,45 @@ def test_a_report_takes_a_list(settings):
     it = Report(results)
     assert [failure.index for failure in it.failed] == [2]
     assert len(it.successful) == 3
+
+
+class AnswersYes(list):
+    """A list, such as a column of a table, that has whatever attribute one asks for."""
+
+    def __getattr__(self, name):
+        return True
+
+
+def test_a_report_asks_only_runs_whether_results_are_indexed():
+    assert Report(AnswersYes([1, 2])).successful == [1, 2]
+    assert Report(AnswersYes(["ab", "cd"])).successful == ["ab", "cd"]
+
+
+@pytest.mark.parametrize("make", [ordered_map, ordered_flat_map, iterated])
+def test_a_report_takes_any_iterable_of_indexed_results(make):
+    def call(i):
+        return [1 // i]
+
+    assert len(Report(make(call, [1, 0, 1], on_error="return", indexed=True)).successful) == 2
+    assert len(Report(make(call, [1, 1], on_error="return", indexed=True)).successful) == 2
+
+
+def test_a_report_takes_the_list_of_ordered_gather():
+    async def call(i):
+        return 1 // i
+
+    it = Report(asyncio.run(ordered_gather(call, [1, 0, 1], on_error="return")))
+    assert it.successful == [1, 1]
+    assert [failure.index for failure in it.failed] == [1]
+
+
+def test_a_report_is_one_line_for_each_failure():
+    def call(item):
+        raise ValueError("first line\nsecond line")
+
+    text = str(Report(ordered_map(call, [calls.Table()], on_error="return")))
+    assert len(text.splitlines()) == 2
+    assert "first line second line" in text
 
 
 def test_a_report_takes_results_that_are_pairs():

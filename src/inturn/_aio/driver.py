@@ -30,6 +30,7 @@ from typing import Any, Final, Generic, NoReturn, TypeVar
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, End
 from inturn._core.source import HANDFUL_S, Source
+from inturn._model.handle import Handle
 from inturn._model.stats import Stats
 
 from .cleanup import Leash
@@ -44,7 +45,7 @@ _BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a
 _NOTHING: Final[list[Any]] = []
 
 
-class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
+class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     """An async iterator over results in input order; also an async context manager. Made by `ordered_amap`.
 
     Attributes:
@@ -60,7 +61,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             self._feeder = run.feeder = source
         else:
             run.source = source
-        run.indexed = indexed
+        self.indexed = run.indexed = indexed
         run.bulk = self._feeder is None and not run.shows_progress
         self._leash = Leash(run.job)
         self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
@@ -187,10 +188,6 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         finally:
             self._leash.stop()
             self._run.job.pool.retire()
-
-    @property
-    def indexed(self) -> bool:
-        return self._run.indexed
 
     # ---- any task of the loop --------------------------------------------------------------------
 

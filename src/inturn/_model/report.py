@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
+from .handle import Handle
 from .outcome import Failure
 from .shorten import one_line, shorten
 
@@ -25,8 +26,9 @@ class Report(Generic[R_co]):
       item 1: 0: ZeroDivisionError: division by zero
 
     Args:
-        results: What a run with ``on_error="return"`` delivers (with ``indexed=True`` too), or a list of it. It is
-            consumed to its end, and all of it is kept.
+        results: A run with ``on_error="return"`` (with ``indexed=True`` too), or an iterable of what one has
+            delivered, such as the list of `ordered_gather`. It is read to its end, and all of it is kept. An iterable
+            of pairs without a failure is kept as pairs.
     """
 
     def __init__(self, results: Iterable[R_co | Failure | tuple[int, R_co | Failure]]) -> None:
@@ -35,9 +37,8 @@ class Report(Generic[R_co]):
         self.failed: list[Failure] = []
         """The failures, in order."""
         everything: list[Any] = list(results)
-        indexed = getattr(results, "indexed", None)
-        if indexed is None:  # not a run: pairs can be told by a failure in them
-            indexed = any(_is_failed_pair(each) for each in everything)
+        # A list does not say whether its pairs are (index, result): that shows in a failure among them.
+        indexed = results.indexed if isinstance(results, Handle) else any(map(_is_failed_pair, everything))
         for each in everything:
             value = each[1] if indexed else each
             if isinstance(value, Failure):

@@ -19,6 +19,7 @@ from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, soon
 from inturn._core.job import DROPPED, inside
 from inturn._core.source import Source
 from inturn._core.threads import may_wait
+from inturn._model.handle import Handle
 from inturn._model.stats import Stats
 
 from .feeder import Feeder
@@ -44,7 +45,7 @@ if hasattr(os, "register_at_fork"):
 _NOTHING: Final[list[Any]] = []
 
 
-class OrderedMap(Iterator[R_co], Generic[R_co]):
+class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     """An iterator over results in input order; also a context manager. Made by `ordered_map`.
 
     Attributes:
@@ -55,7 +56,7 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
 
     def __init__(self, run: Run, source: Source, *, live: bool, indexed: bool, name: str) -> None:
         self._run = run
-        run.indexed = indexed
+        self.indexed = run.indexed = indexed
         run.bulk = not live and not run.shows_progress
         self._feeder: Feeder | None = None
         if live:
@@ -177,10 +178,6 @@ class OrderedMap(Iterator[R_co], Generic[R_co]):
             self._feeder.join()
 
     # ---- anyone ----------------------------------------------------------------------------------
-
-    @property
-    def indexed(self) -> bool:
-        return self._run.indexed
 
     def close(self) -> None:
         """End the run: what has not started never starts, and what runs is waited for.
