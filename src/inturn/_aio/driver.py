@@ -228,8 +228,12 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             return
         if not open_ or leash.loop is None or self._pid != os.getpid():
             return
-        self._run.job.stop(DROPPED)
+        job = self._run.job
+        farewell, job.farewell = job.farewell, None
+        job.stop(DROPPED)
         self._run.window.clear()  # nobody is the consumer any more
+        if farewell is not None:
+            tell(leash.loop, farewell)
         if leash.feeder is not None:
             tell(leash.loop, leash.feeder.cancel)
         leash.drop()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from importlib import import_module
 from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.atomic import Once
+
+from .shorten import shorten
 from .stats import Stats
 
 __all__ = ["Progress", "check_progress", "progress_of"]
@@ -15,28 +19,48 @@ _PERIOD_S: Final = 0.1  # at most ten times a second
 
 
 class Progress:
-    """Tells somebody how far a run is. All methods are called by the consumer."""
+    """Tells somebody how far a run is.
 
-    def __init__(self, show: Callable[[Stats], None], close: Callable[[], None]) -> None:
+    What has raised an ``Exception`` is not called again, but closed all the same.
+    """
+
+    def __init__(self, show: Callable[[Stats], object], close: Callable[[], object]) -> None:
         self._show = show
         self._close = close
         self._next = 0.0
-        self._over = False
+        self._last = Once()
 
     def tick(self, stats: Callable[[], Stats]) -> None:
+        """Tell how far the run is, if it is time; by the consumer."""
         now = clock()
-        if now >= self._next and not self._over:
+        if now >= self._next and not self._last.taken():
             self._next = now + _PERIOD_S
-            self._show(stats())
+            self._call(stats())
 
     def end(self, stats: Callable[[], Stats]) -> None:
-        """The last word; once."""
-        if not self._over:
-            self._over = True
+        """Tell how far the run came, once, and close; by the consumer, or by any one thread if there is none left."""
+        if self._last.take():
             try:
-                self._show(stats())
+                self._call(stats())
             finally:
-                self._close()
+                try:
+                    self._close()
+                except (StopIteration, StopAsyncIteration) as error:
+                    raise _translated(error) from error
+
+    def _call(self, stats: Stats) -> None:
+        try:
+            self._show(stats)
+        except Exception as error:
+            self._show = _ignore
+            if isinstance(error, (StopIteration, StopAsyncIteration)):
+                raise _translated(error) from error
+            raise
+
+
+def _translated(error: BaseException) -> RuntimeError:
+    """As in a generator: it must not end the loop of the consumer."""
+    return RuntimeError(f"progress raised {type(error).__name__}")
 
 
 class _Bar:
@@ -53,9 +77,27 @@ class _Bar:
         self._bar.update(done - self._shown)
         self._shown = done
 
+    def refresh(self) -> None:
+        refresh = getattr(self._bar, "refresh", None)
+        if callable(refresh):
+            refresh()
+
+
+def _ignore(stats: Stats) -> None:
+    pass
+
 
 def _nothing() -> None:
     pass
+
+
+def _is_bar(given: object) -> bool:
+    """Whether it is to be updated, and not called.
+
+    Of what can be called too, only the type is asked: a mock has an ``update`` if one asks for it.
+    """
+    asked = type(given) if callable(given) else given
+    return callable(getattr(asked, "update", None)) and not isinstance(given, (Mapping, AbstractSet))
 
 
 def check_progress(given: object) -> None:
@@ -65,9 +107,15 @@ def check_progress(given: object) -> None:
             import_module("tqdm.auto")
         except ImportError as error:
             raise ImportError("progress=True needs tqdm: pip install 'inturn[progress]'") from error
-    elif given is not False and not hasattr(given, "update") and not callable(given):
+    elif isinstance(given, type):
         raise TypeError(
-            f"progress must be a bool, a callable or an object with update(n), got {type(given).__name__}: {given!r}"
+            f"progress must not be a class, got {given.__name__}: "
+            f"write progress=True for a bar of tqdm, or pass an object, such as progress={given.__name__}(...)"
+        )
+    elif given is not False and not _is_bar(given) and not callable(given):
+        raise TypeError(
+            "progress must be a bool, a callable that takes the Stats, or an object with update(n), such as a bar of "
+            f"tqdm; got {type(given).__name__}: {shorten(given)}"
         )
 
 
@@ -80,6 +128,7 @@ def progress_of(given: Any, total: int | None) -> Progress | None:
 
         bar = tqdm(total=total)
         return Progress(_Bar(bar), bar.close)
-    if hasattr(given, "update"):
-        return Progress(_Bar(given), getattr(given, "refresh", _nothing))
+    if _is_bar(given):
+        shown = _Bar(given)
+        return Progress(shown, shown.refresh)
     return Progress(given, _nothing)
