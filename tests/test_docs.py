@@ -56,6 +56,14 @@ def test_every_public_function_shows_an_example():
             assert ">>>" in thing.__doc__, name
 
 
+def test_the_readme_has_no_link_that_is_dead_where_it_is_shown_alone():
+    """On PyPI the pages of the repository are not beside it: it names them instead."""
+    text = PAGES[0].read_text()
+    assert all("://" in target for target in re.findall(r"\]\(([^)]+)\)", text))
+    for page in re.findall(r"`(docs/[^`]*)`", text):
+        assert (ROOT / page).exists(), page
+
+
 def test_every_link_inside_the_documentation_leads_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):

@@ -1,8 +1,8 @@
 """``python -m inturn``: `ordered_map` at work on real files.
 
-Compresses files in parallel into one archive, in order, and does the same again with a plain loop: the archive must
-be the same byte for byte, and sooner done. The archive is a sequence of gzip members, one per file, each with the
-file's name and no time stamp; ``zcat`` reads it.
+Compresses files in parallel into one archive, in order, and again with a plain loop; compares the two archives, which
+must be identical, and the times. The archive is a sequence of gzip members, one per file, each with the file's name
+and without a time stamp; ``zcat`` reads it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Entry(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """What one pass over the files came to."""
+    """What was measured in one pass over the files."""
 
     first_s: float
     total_s: float
@@ -92,9 +92,9 @@ def run(options: argparse.Namespace) -> int:
     """Compress twice, compare, and print the figures; return the exit status."""
     entries = [e for path in options.paths for e in given(path)] if options.paths else list(standard_library())
     if not entries:
-        raise ValueError("no file to compress")
+        raise ValueError("no files to compress")
     if options.output and any(options.output.resolve() == entry.path.resolve() for entry in entries):
-        raise ValueError(f"{options.output}: is one of the files to compress")
+        raise ValueError(f"{options.output} is one of the files to compress")
     read = sum(len(entry.path.read_bytes()) for entry in entries)  # so that neither pass pays for a cold cache
     progress = find_spec("tqdm") is not None or (one_line if sys.stderr.isatty() else False)
     with ExitStack() as stack:
@@ -122,17 +122,29 @@ def run(options: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Read the command line and run; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m inturn", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="file or directory (standard library)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="keep the archive here (discarded)")
-    parser.add_argument("-c", "--concurrency", type=int, metavar="N", help="calls at once (chosen by the library)")
-    parser.add_argument("-e", "--executor", choices=["thread", "serial"], default="thread", help="(%(default)s)")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="file or directory; the default is Python's standard library",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="write the archive to this file; by default it is discarded"
+    )
+    parser.add_argument(
+        "-c", "--concurrency", type=int, metavar="N", help="number of calls at once; by default inturn chooses"
+    )
+    parser.add_argument(
+        "-e", "--executor", choices=["thread", "serial"], default="thread", help="the default is %(default)s"
+    )
     options = parser.parse_args(argv)
     try:
         return run(options)
     except KeyboardInterrupt:
         print("inturn: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the program that reads our output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (OSError, ValueError) as error:
