@@ -375,8 +375,8 @@ def test_progress_of_a_run_that_is_dropped_within_a_lock_waits_for_nothing(kinds
 
 
 def test_progress_that_raises_after_a_run_was_dropped_disturbs_nobody(monkeypatch):
-    unraisable = Tally()
-    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.add(args.exc_type))
+    unraised = Tally()
+    monkeypatch.setattr(threading, "excepthook", lambda args: unraised.add(args.exc_type))
     broken = []
 
     def show(stats):
@@ -387,7 +387,7 @@ def test_progress_that_raises_after_a_run_was_dropped_disturbs_nobody(monkeypatc
     next(run)
     broken.append(True)
     del run
-    assert unraisable.wait(1) == [ValueError]
+    assert unraised.wait(1) == [ValueError]
 
 
 def test_progress_true_closes_the_bar_of_a_run_that_is_dropped(monkeypatch):

@@ -21,6 +21,9 @@ class Pauses:
     def start(self) -> None:
         pass
 
+    def drop(self) -> None:
+        pass
+
     def settle(self) -> None:
         pass
 

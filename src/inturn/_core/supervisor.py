@@ -38,7 +38,7 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 
 from .job import DROPPED, Job, Slot, inside
-from .threads import NO_THREAD, must_not_wait
+from .threads import NO_THREAD, farewells, must_not_wait
 
 __all__ = ["Supervisor"]
 
@@ -98,6 +98,15 @@ class Supervisor:
             self._job.crash(self._missing)
         self._event.set()
 
+    def drop(self) -> None:
+        """The last reference to the run is about to go: see to it that its last progress is shown."""
+        if self._job.farewell is not None:
+            farewells.add(self._left)
+            try:
+                self.start()  # where calls need no supervisor
+            except RuntimeError:  # no thread can be had: nobody is told
+                farewells.discard(self._left)
+
     def join(self) -> None:
         """Wait until it has gone (after the job was stopped)."""
         self._event.set()
@@ -145,19 +154,22 @@ class Supervisor:
                     due = self._look(None)  # a slice or a limit may have begun before we said that we rest
                 self._event.wait(due)
                 self._resting = False
+        except BaseException as error:  # no thread can be had; or a fault of ours: the consumer must not wait for ever
+            self._leave(error)
+            return
+        try:
             if job.end is DROPPED:  # nobody else comes to end things
                 job.pool.retire()
                 if job.farewell is not None:
                     job.farewell()
-        except BaseException as error:  # no thread can be had; or a fault of ours: the consumer must not wait for ever
-            self._leave(error)
-        else:
+        finally:
             self._leave(None)
 
     def _leave(self, error: BaseException | None) -> None:
         if error is not None:
             self._job.crash(error)
         self._answer(sys.maxsize)
+        farewells.discard(self._left)
         self._left.open()
 
     def _answer(self, asked: int) -> None:

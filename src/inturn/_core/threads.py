@@ -8,6 +8,7 @@ it there. What is left is one question, `may_wait`.
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -18,10 +19,16 @@ from inturn._base.events import Latch
 
 from .job import Job, Slot, inside
 
-__all__ = ["NO_THREAD", "CallThread", "at_exit", "may_wait", "must_not_wait"]
+__all__ = ["NO_THREAD", "CallThread", "at_exit", "farewells", "may_wait", "must_not_wait"]
 
 NO_THREAD: Final = (RuntimeError, MemoryError)
 """What starting a thread that cannot be had raises."""
+
+farewells: Final[set[Latch]] = set()
+"""Each is opened when a run that was dropped has shown its last progress; the exit of the interpreter waits for it."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=farewells.clear)  # those are the parent's
 
 _steps: Final[set[CodeType]] = set()
 
@@ -94,6 +101,8 @@ def at_exit() -> None:
     try:
         for thread in threads:
             thread.left.wait()
+        for farewell in farewells.copy():
+            farewell.wait()
     except KeyboardInterrupt:
         pass
 

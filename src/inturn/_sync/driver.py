@@ -216,11 +216,13 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         try:
             run = self._run
             if self._forks == Process.forks and not run.job.stopped:
-                if run.progress is not None:
-                    run.job.supervisor.start()  # where calls need none: it says the last word
+                run.job.supervisor.drop()
                 run.job.stop(DROPPED)
                 run.window.clear()  # nobody is the consumer any more
-        except AttributeError:  # it was never finished, or the interpreter is on its way out
+        except (
+            AttributeError,
+            RuntimeError,
+        ):  # it was never finished, no thread can be had, or the interpreter is on its way out
             pass
 
     @property
