@@ -1,247 +1,159 @@
-"""`ordered_aflat_map`: its signature, its documentation, and the way from arguments to a run; no logic.
+"""`ordered_aflat_map`: signatures and documentation.
 
 asyncio is imported when it is called, so that ``import inturn`` stays light.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
-from inturn._model.outcome import Failure
-from inturn._model.policy import Named, Retry, Skip
-from inturn._model.progress import check_progress
 
-from .amap import sixteen, source_of
-from .executors import open_flat_pool
+from .executors import open_flat_pool, open_lane_tasks
+from .runs import async_run
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
     from inturn._aio.flat import OrderedAflatMap
-    from inturn._model.stats import Stats
+    from inturn._model.outcome import Failure
+    from inturn._model.policy import S
 
-    from .executors import FlatExecutorLike
-
-    class AsyncFlatOptions(TypedDict, total=False):
-        """What `ordered_aflat_map` takes besides ``executor``, ``on_error`` and ``indexed``."""
-
-        concurrency: int | None
-        window: int | None
-        buffer: int
-        timeout: float | None
-        deadline: float | None
-        strict: bool
-        progress: bool | Callable[[Stats], object] | Any
-
+    from .options import (
+        FlatElsewhereKept,
+        FlatElsewhereKeptPairs,
+        FlatElsewherePairs,
+        FlatElsewherePlain,
+        FlatTaskKept,
+        FlatTaskKeptPairs,
+        FlatTaskPairs,
+        FlatTaskPlain,
+        Source,
+    )
 
 __all__ = ["ordered_aflat_map"]
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 R = TypeVar("R")
-S = TypeVar("S")
-T = TypeVar("T")
-Source = Iterable[T] | AsyncIterable[T]
 
 
+# fmt: off
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[R]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[tuple[int, R]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[R | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskPlain[S]]
 ) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskPairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[R]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[tuple[int, R]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskKept]
 ) -> OrderedAflatMap[R | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskKeptPairs]
 ) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
+    **options: Unpack[FlatTaskPlain[S]]
 ) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
+    **options: Unpack[FlatTaskPairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[R]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[tuple[int, R]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
+    **options: Unpack[FlatTaskKept]
 ) -> OrderedAflatMap[R | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
+    **options: Unpack[FlatTaskKeptPairs]
 ) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
+    **options: Unpack[FlatTaskPlain[S]]
 ) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]],
-    /,
-    *sources: Source[Any],
-    executor: FlatExecutorLike,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncFlatOptions],
+    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
+    **options: Unpack[FlatTaskPairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Any],
-    /,
-    *sources: Source[Any],
-    executor: Any = ...,
-    on_error: Any = ...,
-    indexed: bool = ...,
-    **options: Unpack[AsyncFlatOptions],
-) -> OrderedAflatMap[Any]: ...
+    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
+    **options: Unpack[FlatTaskKept]
+) -> OrderedAflatMap[R | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
+    **options: Unpack[FlatTaskKeptPairs]
+) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
+    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskPlain[S]]
+) -> OrderedAflatMap[R | S]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
+    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskPairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
+    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskKept]
+) -> OrderedAflatMap[R | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
+    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskKeptPairs]
+) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewherePlain[S]]
+) -> OrderedAflatMap[R | S]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewherePairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewhereKept]
+) -> OrderedAflatMap[R | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewhereKeptPairs]
+) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewherePlain[S]]
+) -> OrderedAflatMap[R | S]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewherePairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewhereKept]
+) -> OrderedAflatMap[R | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewhereKeptPairs]
+) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+# fmt: on
 def ordered_aflat_map(
     fn: Callable[..., Any],
     /,
@@ -290,22 +202,12 @@ def ordered_aflat_map(
         *sources: Iterables and async iterables; several are zipped. If all are plain they are pulled inside
             ``anext``; otherwise a task pulls them, and a ready element never waits for it.
         concurrency: Items that may produce at once; one that waits for room in its buffer, or for its next attempt,
-            counts. None: 16, with an ``executor`` what `ordered_flat_map` does; never more than a known number of
-            items.
-        window: Items that may be pulled and not yet delivered to their end. None: ``2 * concurrency``.
-        buffer: Elements of one item that may be produced and not yet delivered, at least 1. Then its producer waits.
+            counts. None: 16, with an ``executor`` what `ordered_flat_map` does.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_flat_map`.
-        on_error: What takes the place of the rest of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the
-            `Failure`), `sentinel`, `retry`, or any function of a `Failure`. An item runs again only if it has
-            produced no element; else a `Retry` has the failure raised.
         timeout: Seconds that one item may spend producing; time spent waiting for room does not count. Then its
             generator is cancelled, and it fails with ``TimeoutError`` after the elements it has produced.
-        deadline: Seconds for the whole run, from the first ``anext``; then ``anext`` raises ``TimeoutError`` as soon
-            as it would have to wait.
-        indexed: Whether to deliver ``(index of the item, element)``.
-        strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
-        progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
-            times a second and once at the end. It counts items.
+        window, buffer, on_error, deadline, indexed, strict, progress: As for `ordered_flat_map`, with ``anext`` in the
+            place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels
@@ -321,38 +223,34 @@ def ordered_aflat_map(
     Cost: about two microseconds per element, and some 20 more each time that the consumer has to wait for one.
     """
     from inturn._aio.flat import OrderedAflatMap
-    from inturn._aio.flat_tasks import LaneTaskPool, new_bell
+    from inturn._aio.flat_tasks import new_bell
     from inturn._core.flat_consumer import FlatRun
 
-    checks.function(fn)
-    for name, value in (("indexed", indexed), ("strict", strict)):
-        checks.flag(name, value)
-    size = checks.buffer_of(buffer)
-    limit = checks.window_of(window, None)
-    seconds = checks.seconds("timeout", timeout)
-    check_progress(progress)
-    opener = None if executor is None else open_flat_pool(executor, seconds)
-    if opener is not None and (checks.async_function(fn) or checks.async_generator_function(fn)):
-        raise TypeError(f"fn is an async function, which runs in the event loop: leave executor= out for {fn!r}")
-    bell = {} if opener is not None else {"bell": new_bell}
-    run = FlatRun(
-        fn,
-        buffer=size,
-        **bell,
-        spread=len(sources) > 1,
-        concurrency=checks.concurrency_of(
-            concurrency, sixteen if opener is None else opener.default_concurrency, checks.known_length(sources)
-        ),
-        window=limit,
-        on_error=on_error,
-        timeout=seconds,
-        deadline=checks.seconds("deadline", deadline),
-        progress=progress,
-        total=checks.total_of(sources),
-    )
-    if opener is not None:
-        run.job.pool = opener.open(run.job, boxes=False)
+    settings: dict[str, Any] = {}
+    instead: dict[str, str] = {}
+    if executor is None:
+        opener = open_lane_tasks()
+        settings["bell"] = new_bell
     else:
-        pool = LaneTaskPool(run.job, known=False)
-        run.job.pool, run.job.supervisor = pool, pool.pauses
-    return OrderedAflatMap(run, source_of(sources, run, strict=strict), indexed=indexed, name="ordered_aflat_map")
+        cure = "it runs in the event loop, so leave executor= out"
+        instead = {checks.ASYNC: cure, checks.ASYNC_GENERATOR: cure}
+        opener = open_flat_pool(executor, timeout)
+    checks.function(fn, instead)
+    return async_run(
+        OrderedAflatMap,
+        FlatRun,
+        fn,
+        sources,
+        opener,
+        name="ordered_aflat_map",
+        indexed=indexed,
+        strict=strict,
+        concurrency=concurrency,
+        window=checks.window_of(window, None),
+        buffer=checks.count("buffer", buffer),
+        on_error=on_error,
+        timeout=timeout,
+        deadline=deadline,
+        progress=progress,
+        **settings,
+    )

@@ -1,483 +1,145 @@
-"""`ordered_amap`: signatures, documentation, and the way from arguments to a run; no logic.
+"""`ordered_amap`: signatures and documentation.
 
-asyncio is imported when one of them is called, so that ``import inturn`` stays light.
+asyncio is imported when it is called, so that ``import inturn`` stays light.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
-from inturn._model.outcome import Failure
-from inturn._model.policy import Named, Retry, Skip
-from inturn._model.progress import check_progress
 
-from .executors import Opener, open_pool
+from .executors import open_pool, open_tasks
+from .runs import async_run
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
     from inturn._aio.driver import OrderedAmap
-    from inturn._core.consumer import Run
-    from inturn._model.stats import Stats
+    from inturn._model.outcome import Failure
+    from inturn._model.policy import S
 
-    from .executors import ExecutorLike
+    from .options import (
+        ElsewhereKept,
+        ElsewhereKeptPairs,
+        ElsewherePairs,
+        ElsewherePlain,
+        Source,
+        TaskKept,
+        TaskKeptPairs,
+        TaskPairs,
+        TaskPlain,
+    )
 
-    class AsyncOptions(TypedDict, total=False):
-        """What `ordered_amap` takes besides ``executor``, ``on_error`` and ``indexed``."""
-
-        concurrency: int | None
-        window: int | None
-        timeout: float | None
-        deadline: float | None
-        strict: bool
-        progress: bool | Callable[[Stats], object] | Any
-
-
-__all__ = ["Source", "ordered_amap", "sixteen", "source_of", "take_places"]
+__all__ = ["ordered_amap"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
 R = TypeVar("R")
-S = TypeVar("S")
-T = TypeVar("T")
-Source = Iterable[T] | AsyncIterable[T]
 
 
+# fmt: off
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskPlain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskKept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskPlain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskKept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskPlain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskKept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[TaskPlain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[TaskPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[TaskKept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[TaskKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
-def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R | S]: ...
+def ordered_amap(fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewherePlain[S]]) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewherePairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[R]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[tuple[int, R]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewhereKept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewhereKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewherePlain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R],
-    /,
-    *sources: Source[Any],
-    executor: ExecutorLike,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[AsyncOptions],
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewherePairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., Any],
-    /,
-    *sources: Source[Any],
-    executor: Any = ...,
-    on_error: Any = ...,
-    indexed: bool = ...,
-    **options: Unpack[AsyncOptions],
-) -> OrderedAmap[Any]: ...
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewhereKept]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewhereKeptPairs]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+# fmt: on
 def ordered_amap(
     fn: Callable[..., Any],
     /,
@@ -522,8 +184,7 @@ def ordered_amap(
         *sources: Iterables and async iterables; several are zipped. If all are plain they are pulled inside
             ``anext``, a millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a
             ready result never waits for it.
-        concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does; never more
-            than a known number of items.
+        concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does.
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``4 *
             concurrency``, growing up to 4096 while items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
@@ -532,12 +193,7 @@ def ordered_amap(
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
-        deadline: Seconds for the whole run, from the first ``anext``; then ``anext`` raises ``TimeoutError`` as soon
-            as it would have to wait.
-        indexed: Whether to deliver ``(index, result)``.
-        strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
-        progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
-            times a second and once at the end.
+        deadline, indexed, strict, progress: As for `ordered_map`, with ``anext`` in the place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels
@@ -554,55 +210,37 @@ def ordered_amap(
     from inturn._aio.driver import OrderedAmap
     from inturn._core.consumer import Run
 
-    checks.function(fn)
-    for name, value in (("indexed", indexed), ("strict", strict)):
-        checks.flag(name, value)
-    limit = checks.window_of(window, None)
-    seconds = checks.seconds("timeout", timeout)
-    check_progress(progress)
-    opener = None if executor is None else open_pool(executor, seconds)
-    if opener is not None and checks.async_function(fn):
-        raise TypeError(f"fn is an async function, which runs in the event loop: leave executor= out for {fn!r}")
-    run = Run(
+    if executor is None:
+        instead = {
+            checks.ASYNC_GENERATOR: "use ordered_aflat_map, not ordered_amap",
+            checks.GENERATOR: 'use ordered_aflat_map, not ordered_amap, with executor="thread" or "process"',
+        }
+        opener = open_tasks(fn)
+    else:
+        instead = {
+            checks.ASYNC: "it runs in the event loop, so leave executor= out",
+            checks.ASYNC_GENERATOR: "use ordered_aflat_map, not ordered_amap, and leave executor= out",
+            checks.GENERATOR: "use ordered_aflat_map, not ordered_amap, to have its elements delivered",
+        }
+        opener = open_pool(executor, timeout)
+    checks.function(fn, instead)
+    return async_run(
+        OrderedAmap,
+        Run,
         fn,
-        spread=len(sources) > 1,
-        concurrency=checks.concurrency_of(
-            concurrency, sixteen if opener is None else opener.default_concurrency, checks.known_length(sources)
-        ),
-        window=limit,
+        sources,
+        opener,
+        name="ordered_amap",
+        indexed=indexed,
+        strict=strict,
+        boxes=True,
+        concurrency=concurrency,
+        window=checks.window_of(window, None),
         chunksize=None,
-        batch=opener is None or opener.batches,
-        ahead=2 if opener is None else opener.ahead,
+        batch=opener.batches,
+        ahead=opener.ahead,
         on_error=on_error,
-        timeout=seconds,
-        deadline=checks.seconds("deadline", deadline),
+        timeout=timeout,
+        deadline=deadline,
         progress=progress,
-        total=checks.total_of(sources),
     )
-    take_places(run, fn, opener)
-    return OrderedAmap(run, source_of(sources, run, strict=strict), indexed=indexed, name="ordered_amap")
-
-
-def sixteen() -> int:
-    return 16
-
-
-def take_places(run: Run, fn: Callable[..., Any], opener: Opener | None) -> None:
-    """Give the run its pool: tasks, unless an executor was asked for."""
-    from inturn._aio.tasks import TaskPool
-
-    if opener is not None:
-        run.job.pool = opener.open(run.job, boxes=True)
-        return
-    pool = TaskPool(run.job, known=checks.async_function(fn))
-    run.job.pool, run.job.supervisor = pool, pool.pauses
-
-
-def source_of(sources: tuple[Source[Any], ...], run: Run, *, strict: bool) -> Any:
-    """What pulls: the consumer, or a task if one of the sources is async. Their iterators are taken here and now."""
-    from inturn._aio.source import TaskFeeder, together
-    from inturn._core.source import Source
-
-    if any(hasattr(type(source), "__aiter__") for source in sources):
-        return TaskFeeder(together(sources, strict=strict), run.window, run.job)
-    return Source(checks.iterators(sources, strict=strict), run.window, run.job)  # type: ignore[arg-type]

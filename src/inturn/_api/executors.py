@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from inturn._base import checks
 from inturn._core.job import BasePool, Job
@@ -11,18 +11,7 @@ from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._pools.threads import ThreadPool
 
-__all__ = ["Opener", "open_flat_pool", "open_pool"]
-
-if TYPE_CHECKING:
-    from typing import Literal, Protocol
-
-    class Submits(Protocol):
-        """An executor, as far as this library is concerned."""
-
-        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
-
-    ExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | Submits | Callable[[int], Submits]
-    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
+__all__ = ["Opener", "open_flat_pool", "open_lane_tasks", "open_pool", "open_tasks"]
 
 
 class Opener:
@@ -51,31 +40,68 @@ def _one() -> int:
     return 1
 
 
-def open_pool(executor: Any, timeout: float | None) -> Opener:
-    """Check an ``executor`` argument; nothing is started before the pool is opened."""
+def _sixteen() -> int:
+    return 16
+
+
+def open_tasks(fn: Callable[..., Any]) -> Opener:
+    """Tasks of the event loop, one for each call."""
+
+    def open_(job: Job, *, boxes: bool) -> Pool:
+        from inturn._aio.tasks import TaskPool
+
+        pool = TaskPool(job, known=checks.async_function(fn))
+        job.warden = pool.pauses
+        return pool
+
+    return Opener(open_, _sixteen, batches=True)
+
+
+def open_lane_tasks() -> Opener:
+    """Tasks of the event loop, one for each item, that produce elements."""
+
+    def open_(job: Any, *, boxes: bool) -> Pool:
+        from inturn._aio.flat_tasks import LaneTaskPool
+
+        pool = LaneTaskPool(job, known=False)
+        job.warden = pool.pauses
+        return pool
+
+    return Opener(open_, _sixteen, batches=False)
+
+
+def _named(executor: Any, timeout: object) -> Any:
+    """The settings that a name is short for; what is no name is left as it is."""
+    if not isinstance(executor, str):  # it may be any object: `==` of some has no truth value
+        return executor
     if executor == "thread":
-        executor = Threads()
+        return Threads()
+    if executor == "process":
+        return Processes()
+    if executor == "serial" and timeout is not None:
+        raise ValueError('timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"')
+    return executor
+
+
+def open_pool(executor: Any, timeout: object) -> Opener:
+    """Check an ``executor`` argument; nothing is started before the pool is opened."""
+    executor = _named(executor, timeout)
     if isinstance(executor, Threads):
         return Opener(lambda job, boxes: ThreadPool.of(job, executor, boxes=boxes), _threads, batches=True)
-    if executor == "serial":
-        if timeout is not None:
-            raise ValueError(
-                'timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"'
-            )
-        return Opener(_serial, _one, batches=False)
-    if executor == "process":
-        executor = Processes()
     if isinstance(executor, Processes):
         return Opener(_processes(executor), checks.cpus, batches=True, ahead=4)
     if isinstance(executor, str):
+        if executor == "serial":
+            return Opener(_serial, _one, batches=False)
         raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
     if hasattr(executor, "submit") and not isinstance(executor, type):
         return Opener(_borrowed(executor, None), _threads, batches=True)
-    if callable(executor) and executor not in (Threads, Processes):
+    if callable(executor) and executor is not Threads and executor is not Processes:
         return Opener(_borrowed(None, executor), _threads, batches=True)
+    cure = f": write {executor.__name__}()" if isinstance(executor, type) else ""
     raise TypeError(
         'executor must be "thread", "process", "serial", an object with submit() or a callable, '
-        f"got {type(executor).__name__}: {executor!r}"
+        f"got {type(executor).__name__}: {executor!r}{cure}"
     )
 
 
@@ -135,21 +161,18 @@ def _processes(settings: Processes) -> Callable[..., BasePool]:
 _FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 
 
-def open_flat_pool(executor: Any, timeout: float | None) -> Opener:
-    """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor that is not ours they cannot."""
-    if executor == "serial":
-        opener = open_pool(executor, timeout)
-        opener.open = _flat_serial
-        return opener
-    if executor == "thread" or isinstance(executor, Threads):
+def open_flat_pool(executor: Any, timeout: object) -> Opener:
+    """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor of somebody's they cannot."""
+    executor = _named(executor, timeout)
+    if isinstance(executor, Threads):
         return open_pool(executor, timeout)
-    if executor == "process":
-        executor = Processes()
     if isinstance(executor, Processes):
         opener = open_pool(executor, timeout)
         opener.open = _flat_processes(executor)
         return opener
     if isinstance(executor, str):
+        if executor == "serial":
+            return Opener(_flat_serial, _one, batches=False)
         raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
     cure = ""
     if callable(executor) or hasattr(executor, "submit"):

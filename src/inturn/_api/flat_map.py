@@ -1,259 +1,106 @@
-"""`ordered_flat_map`: its signature, its documentation, and the way from arguments to a run; no logic."""
+"""`ordered_flat_map`: signatures and documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
 from inturn._core.flat_consumer import FlatRun
-from inturn._core.source import Source
-from inturn._model.outcome import Failure
-from inturn._model.policy import Named, Retry, Skip
-from inturn._model.progress import check_progress
 from inturn._sync.flat import OrderedFlatMap
 
 from .executors import open_flat_pool
+from .runs import sync_run
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
-    from inturn._model.stats import Stats
+    from inturn._model.outcome import Failure
+    from inturn._model.policy import S
 
-    from .executors import FlatExecutorLike
-
-    class FlatOptions(TypedDict, total=False):
-        """What `ordered_flat_map` takes besides ``on_error`` and ``indexed``."""
-
-        concurrency: int | None
-        executor: FlatExecutorLike
-        window: int | None
-        buffer: int
-        timeout: float | None
-        deadline: float | None
-        live: bool
-        strict: bool
-        progress: bool | Callable[[Stats], object] | Any
-
+    from .options import FlatKept, FlatKeptPairs, FlatPairs, FlatPlain
 
 __all__ = ["ordered_flat_map"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
 R = TypeVar("R")
-S = TypeVar("S")
 
 
+# fmt: off
 @overload
 def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[R]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[tuple[int, R]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[R | Failure]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatPlain[S]]
 ) -> OrderedFlatMap[R | S]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatPairs[S]]
 ) -> OrderedFlatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[R]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[tuple[int, R]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatKept]
 ) -> OrderedFlatMap[R | Failure]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatKeptPairs]
 ) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatPlain[S]]
 ) -> OrderedFlatMap[R | S]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatPairs[S]]
 ) -> OrderedFlatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[R]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[tuple[int, R]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatKept]
 ) -> OrderedFlatMap[R | Failure]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatKeptPairs]
 ) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
+    **options: Unpack[FlatPlain[S]]
 ) -> OrderedFlatMap[R | S]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[FlatOptions],
+    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
+    **options: Unpack[FlatPairs[S]]
 ) -> OrderedFlatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[..., Any],
-    /,
-    *iterables: Iterable[Any],
-    on_error: Any = ...,
-    indexed: bool = ...,
-    **options: Unpack[FlatOptions],
-) -> OrderedFlatMap[Any]: ...
+    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[FlatKept]
+) -> OrderedFlatMap[R | Failure]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
+    **options: Unpack[FlatKeptPairs]
+) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[FlatPlain[S]]
+) -> OrderedFlatMap[R | S]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[FlatPairs[S]]
+) -> OrderedFlatMap[tuple[int, R | S]]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[FlatKept]
+) -> OrderedFlatMap[R | Failure]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[FlatKeptPairs]
+) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
+# fmt: on
 def ordered_flat_map(
     fn: Callable[..., Any],
     /,
@@ -295,8 +142,7 @@ def ordered_flat_map(
         *iterables: The sources; several are zipped, as ``map`` does. They are pulled in the consumer's thread,
             inside ``next``.
         concurrency: Items that may produce at once; one that waits for room in its buffer, or for its next attempt,
-            counts. None: ``min(32, cpus + 4)`` on threads, the CPUs available for processes, 1 for ``"serial"``;
-            never more than a known number of items.
+            counts. None: ``min(32, cpus + 4)`` on threads, the CPUs available for processes, 1 for ``"serial"``.
         executor: ``"thread"``, ``"process"``, ``"serial"`` (each element is produced in the consumer's thread, when
             it is delivered: for debugging), `Threads` or `Processes`.
         window: Items that may be pulled and not yet delivered to their end. None: ``2 * concurrency``.
@@ -307,13 +153,8 @@ def ordered_flat_map(
             failure raised.
         timeout: Seconds that one item may spend producing, from when it starts; time spent waiting for room does not
             count. Elements it has produced are delivered before the ``TimeoutError``.
-        deadline: Seconds for the whole run, from the first ``next``; then ``next`` raises ``TimeoutError`` as soon as
-            it would have to wait.
-        live: Whether a thread of its own pulls the source, so that a ready element never waits for it.
         indexed: Whether to deliver ``(index of the item, element)``.
-        strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
-        progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
-            times a second and once at the end. It counts items.
+        deadline, live, strict, progress: As for `ordered_map`; what ``progress`` shows is counted in items.
 
     Returns:
         An iterator with ``close()``, ``stats`` (which counts items) and the ``with`` statement. Leaving the ``with``
@@ -330,28 +171,23 @@ def ordered_flat_map(
 
     Cost: about a microsecond per element on threads, and some 20 more each time that the consumer has to wait for one.
     """
-    checks.function(fn)
-    if checks.async_function(fn) or checks.async_generator_function(fn):
-        raise TypeError(f"fn is an async function: use ordered_aflat_map, not ordered_flat_map, for {fn!r}")
-    for name, value in (("live", live), ("indexed", indexed), ("strict", strict)):
-        checks.flag(name, value)
-    size = checks.buffer_of(buffer)
-    limit = checks.window_of(window, None)
-    seconds = checks.seconds("timeout", timeout)
-    check_progress(progress)
-    opener = open_flat_pool(executor, seconds)
-    source = checks.iterators(iterables, strict=strict)
-    run = FlatRun(
+    instead = "use ordered_aflat_map, not ordered_flat_map"
+    checks.function(fn, {checks.ASYNC: instead, checks.ASYNC_GENERATOR: instead})
+    return sync_run(
+        OrderedFlatMap,
+        FlatRun,
         fn,
-        buffer=size,
-        spread=len(iterables) > 1,
-        concurrency=checks.concurrency_of(concurrency, opener.default_concurrency, checks.known_length(iterables)),
-        window=limit,
+        iterables,
+        open_flat_pool(executor, timeout),
+        name="ordered_flat_map",
+        live=live,
+        indexed=indexed,
+        strict=strict,
+        concurrency=concurrency,
+        window=checks.window_of(window, None),
+        buffer=checks.count("buffer", buffer),
         on_error=on_error,
-        timeout=seconds,
-        deadline=checks.seconds("deadline", deadline),
+        timeout=timeout,
+        deadline=deadline,
         progress=progress,
-        total=checks.total_of(iterables),
     )
-    run.job.pool = opener.open(run.job, boxes=False)
-    return OrderedFlatMap(run, Source(source, run.window, run.job), live=live, indexed=indexed, name="ordered_flat_map")

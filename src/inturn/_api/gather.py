@@ -1,4 +1,4 @@
-"""`ordered_gather`: signatures, documentation, and the way from arguments to a run; no logic.
+"""`ordered_gather`: signatures and documentation.
 
 asyncio is imported when it is called, so that ``import inturn`` stays light.
 """
@@ -6,195 +6,66 @@ asyncio is imported when it is called, so that ``import inturn`` stays light.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
-from inturn._model.outcome import Failure
-from inturn._model.policy import Named, Retry, Skip
 
-from .amap import Source, sixteen, source_of, take_places
+from .executors import open_tasks
+from .runs import async_run
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
-    class GatherOptions(TypedDict, total=False):
-        """What `ordered_gather` takes besides ``on_error``."""
+    from inturn._model.outcome import Failure
+    from inturn._model.policy import S
 
-        concurrency: int | None
-        batch_size: int | None
-        timeout: float | None
-
+    from .options import GatherKept, GatherPlain, Source
 
 __all__ = ["ordered_gather"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
 R = TypeVar("R")
-S = TypeVar("S")
 
 
+# fmt: off
 @overload
 async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Named = ..., **options: Unpack[GatherOptions]
-) -> list[R]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, on_error: Literal["return"], **options: Unpack[GatherOptions]
-) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]],
-    a: Source[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Named = ...,
-    **options: Unpack[GatherOptions],
-) -> list[R]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Named = ...,
-    **options: Unpack[GatherOptions],
-) -> list[R]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /,
+    **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Named = ...,
-    **options: Unpack[GatherOptions],
-) -> list[R]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Literal["return"],
-    **options: Unpack[GatherOptions],
+    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    **options: Unpack[GatherOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Named = ...,
-    **options: Unpack[GatherOptions],
-) -> list[R]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Literal["return"],
-    **options: Unpack[GatherOptions],
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
+    *more: Source[Any], **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B, C, D, E], Awaitable[R]],
-    a: Source[A],
-    b: Source[B],
-    c: Source[C],
-    d: Source[D],
-    e: Source[E],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    **options: Unpack[GatherOptions],
-) -> list[R | S]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[..., Awaitable[Any]], /, *items: Source[Any], on_error: Any = ..., **options: Unpack[GatherOptions]
-) -> list[Any]: ...
+# fmt: on
 async def ordered_gather(
     fn: Callable[..., Any],
     /,
@@ -233,19 +104,23 @@ async def ordered_gather(
     from inturn._aio.driver import OrderedAmap
     from inturn._aio.gather import GatherRun, gather
 
-    checks.function(fn)
-    run = GatherRun(
+    instead = {
+        checks.ASYNC_GENERATOR: "collect its elements with ordered_aflat_map, not ordered_gather",
+        checks.GENERATOR: "collect its elements with ordered_flat_map, not ordered_gather",
+    }
+    checks.function(fn, instead)
+    run: OrderedAmap[Any] = async_run(
+        OrderedAmap,
+        GatherRun,
         fn,
-        spread=len(items) > 1,
-        concurrency=checks.concurrency_of(concurrency, sixteen, checks.known_length(items)),
+        items,
+        open_tasks(fn),
+        name="ordered_gather",
+        concurrency=concurrency,
         batch_size=checks.at_least_one("batch_size", batch_size),
         chunksize=None,
         batch=True,
         on_error=on_error,
-        timeout=checks.seconds("timeout", timeout),
-        deadline=None,
-        progress=False,
-        total=checks.total_of(items),
+        timeout=timeout,
     )
-    take_places(run, fn, None)
-    return await gather(OrderedAmap(run, source_of(items, run, strict=False), indexed=False, name="ordered_gather"))
+    return await gather(run)

@@ -1,421 +1,99 @@
-"""The public functions: signatures, documentation, and the way from arguments to a run; no logic."""
+"""`ordered_map`: signatures and documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
 from inturn._core.consumer import Run
-from inturn._core.source import Source
-from inturn._model.outcome import Failure
-from inturn._model.policy import Named, Retry, Skip
-from inturn._model.progress import check_progress
 from inturn._sync.driver import OrderedMap
 
 from .executors import open_pool
+from .runs import sync_run
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
-    from inturn._model.stats import Stats
+    from inturn._model.outcome import Failure
+    from inturn._model.policy import S
 
-    from .executors import ExecutorLike
-
-    class Options(TypedDict, total=False):
-        """What `ordered_map` takes besides ``on_error`` and ``indexed``."""
-
-        concurrency: int | None
-        executor: ExecutorLike
-        window: int | None
-        chunksize: int | None
-        timeout: float | None
-        deadline: float | None
-        live: bool
-        strict: bool
-        progress: bool | Callable[[Stats], object] | Any
-
+    from .options import MapKept, MapKeptPairs, MapPairs, MapPlain
 
 __all__ = ["ordered_map"]
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
-D = TypeVar("D")
-E = TypeVar("E")
 R = TypeVar("R")
-S = TypeVar("S")
 
 
+# fmt: off
+@overload
+def ordered_map(fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapPlain[S]]) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R]: ...
+    fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapPairs[S]]
+) -> OrderedMap[tuple[int, R | S]]: ...
+@overload
+def ordered_map(fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapKept]) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R | Failure]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapKeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapPlain[S]]
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R],
-    a: Iterable[A],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapPairs[S]]
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapKept]
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapKeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapPlain[S]]
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapPairs[S]]
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapKept]
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapKeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[MapPlain[S]]
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[MapPairs[S]]
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[MapKept]
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[Options],
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
+    *more: Iterable[Any], **options: Unpack[MapKeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R | S]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R | S]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Named = ...,
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R | Failure]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Literal["return"],
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[False] = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[R | S]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C, D, E], R],
-    a: Iterable[A],
-    b: Iterable[B],
-    c: Iterable[C],
-    d: Iterable[D],
-    e: Iterable[E],
-    /,
-    *,
-    on_error: Callable[[Failure], S | Skip | Retry],
-    indexed: Literal[True],
-    **options: Unpack[Options],
-) -> OrderedMap[tuple[int, R | S]]: ...
-@overload
-def ordered_map(
-    fn: Callable[..., Any],
-    /,
-    *iterables: Iterable[Any],
-    on_error: Any = ...,
-    indexed: bool = ...,
-    **options: Unpack[Options],
-) -> OrderedMap[Any]: ...
+# fmt: on
 def ordered_map(
     fn: Callable[..., Any],
     /,
@@ -447,7 +125,7 @@ def ordered_map(
         *iterables: The sources; several are zipped, as ``map`` does. They are pulled in the consumer's thread,
             inside ``next``. A ready result never waits for more than one pull.
         concurrency: Calls that may run at once. None: ``min(32, cpus + 4)`` on threads and on executors that are not
-            ours, the CPUs available for processes, 1 for ``"serial"``; never more than a known number of items.
+            ours, the CPUs available for processes, 1 for ``"serial"``.
         executor: ``"thread"``, ``"process"``, ``"serial"`` (each call in the consumer's thread, when it is
             delivered: for debugging), `Threads`, `Processes`, any object with a ``submit`` that returns futures (it is
             never shut down), or a callable that is given a worker count and returns such an object (the library shuts
@@ -482,30 +160,32 @@ def ordered_map(
     Cost: about half a microsecond per item for tiny calls on threads, 5 to 10 for calls that each
     travel alone.
     """
-    checks.function(fn)
-    if checks.async_function(fn):
-        raise TypeError(f"fn is an async function: use ordered_amap, not ordered_map, for {fn!r}")
-    for name, value in (("live", live), ("indexed", indexed), ("strict", strict)):
-        checks.flag(name, value)
     size = checks.at_least_one("chunksize", chunksize)
-    limit = checks.window_of(window, size)
-    seconds = checks.seconds("timeout", timeout)
-    check_progress(progress)
-    opener = open_pool(executor, seconds)
-    source = checks.iterators(iterables, strict=strict)
-    run = Run(
+    instead = {
+        checks.ASYNC: "use ordered_amap, not ordered_map",
+        checks.ASYNC_GENERATOR: "use ordered_aflat_map, not ordered_map",
+        checks.GENERATOR: "use ordered_flat_map, not ordered_map, to have its elements delivered",
+    }
+    checks.function(fn, instead)
+    opener = open_pool(executor, timeout)
+    return sync_run(
+        OrderedMap,
+        Run,
         fn,
-        spread=len(iterables) > 1,
-        concurrency=checks.concurrency_of(concurrency, opener.default_concurrency, checks.known_length(iterables)),
-        window=limit,
+        iterables,
+        opener,
+        name="ordered_map",
+        live=live,
+        indexed=indexed,
+        strict=strict,
+        boxes=size is None,
+        concurrency=concurrency,
+        window=checks.window_of(window, size),
         chunksize=size if opener.batches else None,  # one at a time anyway
         batch=opener.batches,
         ahead=opener.ahead,
         on_error=on_error,
-        timeout=seconds,
-        deadline=checks.seconds("deadline", deadline),
+        timeout=timeout,
+        deadline=deadline,
         progress=progress,
-        total=checks.total_of(iterables),
     )
-    run.job.pool = opener.open(run.job, boxes=size is None)
-    return OrderedMap(run, Source(source, run.window, run.job), live=live, indexed=indexed, name="ordered_map")

@@ -1,6 +1,7 @@
 """Argument checks and defaults, once for all public functions.
 
-A message names the argument, says what was received, and what is allowed.
+A message names the argument, says what was received, and what is allowed. What users give may be any object at all,
+also one that answers yes to every question (a mock, a proxy), so kinds are told by types and by what types have.
 """
 
 from __future__ import annotations
@@ -9,50 +10,103 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from types import MethodType
+from typing import Any, Final
 
 __all__ = [
+    "ASYNC",
+    "ASYNC_GENERATOR",
+    "GENERATOR",
     "async_function",
     "async_generator_function",
+    "async_result",
     "at_least_one",
-    "buffer_of",
     "concurrency_of",
+    "count",
     "cpus",
+    "flag",
     "function",
+    "generator_function",
+    "iterator",
     "iterators",
-    "known_length",
+    "kind_of",
+    "name_of",
+    "number",
     "seconds",
     "total_of",
     "window_of",
 ]
 
 
-def function(fn: object) -> None:
+ASYNC: Final = "an async function"
+ASYNC_GENERATOR: Final = "an async generator function"
+GENERATOR: Final = "a generator function"
+
+
+# ---- functions -----------------------------------------------------------------------------------
+
+
+def function(fn: object, cures: dict[str, str]) -> None:
+    """Refuse what cannot be called, and a kind of function (see `kind_of`) for which there is a cure."""
     if not callable(fn):
-        raise TypeError(f"fn must be callable, got {type(fn).__name__}: {fn!r}")
+        raise TypeError(f"fn must be callable, got {_shown(fn)}")
+    kind = kind_of(fn)
+    if kind in cures:
+        raise TypeError(f"fn is {kind} ({fn!r}): {cures[kind]}")
+
+
+def kind_of(fn: Any) -> str:
+    """What a function is whose call does nothing yet, else an empty text."""
+    if async_function(fn):
+        return ASYNC
+    if async_generator_function(fn):
+        return ASYNC_GENERATOR
+    return GENERATOR if generator_function(fn) else ""
 
 
 def async_function(fn: Any) -> bool:
     """Whether a call of it returns a coroutine."""
-    return _has_flag(fn, 0x0080)  # CO_COROUTINE
+    return bool(_flags(fn) & 0x0080)  # CO_COROUTINE
 
 
 def async_generator_function(fn: Any) -> bool:
     """Whether a call of it returns an async generator."""
-    return _has_flag(fn, 0x0200)  # CO_ASYNC_GENERATOR
+    return bool(_flags(fn) & 0x0200)  # CO_ASYNC_GENERATOR
 
 
-def _has_flag(fn: Any, flag: int) -> bool:
-    """Told without importing inspect."""
-    while hasattr(fn, "func") and hasattr(fn, "keywords"):  # functools.partial
-        fn = fn.func
-    called = getattr(type(fn), "__call__", None)  # noqa: B004 - its code is wanted
-    for each in (fn, getattr(fn, "__func__", None), called):
-        code = getattr(each, "__code__", None)
-        if code is not None and code.co_flags & flag:
-            return True
-    return False
+def generator_function(fn: Any) -> bool:
+    """Whether a call of it returns a generator; one that can be awaited (`types.coroutine`) does not count."""
+    return _flags(fn) & 0x0120 == 0x0020  # CO_GENERATOR without CO_ITERABLE_COROUTINE
+
+
+def _flags(fn: Any) -> int:
+    """The flags of the code that a call runs, as far as they can be seen; without importing inspect."""
+    while isinstance(fn, (partial, MethodType)):
+        fn = fn.func if isinstance(fn, partial) else fn.__func__
+    each: Any
+    for each in (fn, getattr(type(fn), "__call__", None)):  # noqa: B004 - its code is wanted
+        if hasattr(type(each), "__code__"):  # functions, also compiled ones
+            flags: int = each.__code__.co_flags
+            return flags
+    return 0
+
+
+def name_of(fn: object) -> str:
+    """What messages and a run's ``repr`` call it."""
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) and name else type(fn).__name__
+
+
+def async_result(result: object) -> str | None:
+    """The function to use instead where ``fn`` has returned what only an event loop can run."""
+    if issubclass(type(result), Coroutine):
+        return "ordered_amap"
+    return "ordered_aflat_map" if issubclass(type(result), AsyncGenerator) else None
+
+
+# ---- sources -------------------------------------------------------------------------------------
 
 
 def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[Any]:
@@ -60,17 +114,34 @@ def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[A
     if not sources:
         raise TypeError("no iterable given: at least one is needed after fn")
     each: list[Iterator[Any]] = []
-    for position, source in enumerate(sources, 1):
-        try:
-            each.append(iter(source))
-        except TypeError:
-            where = "the source" if len(sources) == 1 else f"source {position}"
-            cure = "; for an async iterable use ordered_amap" if hasattr(source, "__aiter__") else ""
-            raise TypeError(f"{where} must be iterable, got {type(source).__name__}: {source!r}{cure}") from None
+    for source in sources:
+        each.append(_iterator(source, len(each), len(sources)))
     if len(each) == 1:
         return each[0]
     # Not bare `zip`: it keeps the tuple that it has handed out last.
     return map(_copied, zip(*each, strict=True)) if strict else map(_together, *each)
+
+
+def iterator(source: Any, position: int, sources: int) -> Any:
+    """The iterator of a source that may be async."""
+    if _has(source, "__aiter__"):
+        return aiter(source)
+    return _iterator(source, position, sources, "iterable or async iterable")
+
+
+def _iterator(source: Any, position: int, sources: int, what: str = "iterable") -> Iterator[Any]:
+    try:
+        return iter(source)
+    except TypeError:
+        if _has(source, "__iter__"):
+            raise  # an error of its own
+        where = "the source" if sources == 1 else f"source {position + 1}"
+        cure = "; for an async iterable use ordered_amap" if _has(source, "__aiter__") else ""
+        raise TypeError(f"{where} must be {what}, got {_shown(source)}{cure}") from None
+
+
+def _has(value: object, name: str) -> bool:
+    return getattr(type(value), name, None) is not None  # None says that the class has it not
 
 
 def _copied(items: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -82,7 +153,7 @@ def _together(*items: Any) -> tuple[Any, ...]:
 
 
 def total_of(sources: tuple[Any, ...]) -> int | None:
-    """How many items there will be, as far as the sources say."""
+    """How many items there will be, as far as the sources say: for progress only, because they may be wrong."""
     hints = [hint for hint in map(_hint, sources) if hint is not None]
     return min(hints, default=None)
 
@@ -95,45 +166,65 @@ def _hint(source: object) -> int | None:
     return None if hint < 0 else hint
 
 
-def known_length(sources: tuple[Any, ...]) -> int | None:
-    """How many items there are, where a source knows for certain."""
-    lengths = []
-    for source in sources:
-        try:
-            lengths.append(len(source))
-        except Exception:
-            continue
-    return min(lengths, default=None)
+# ---- numbers and flags ---------------------------------------------------------------------------
 
 
-def at_least_one(name: str, value: object) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(type(value), "__index__"):
-        raise TypeError(f"{name} must be an int or None, got {type(value).__name__}: {value!r}")
+def count(name: str, value: object, allowed: str = "an int") -> int:
+    """A whole number of at least 1; any integer type will do (NumPy's, for example)."""
+    if _truth(value) or not _has(value, "__index__"):
+        raise TypeError(f"{name} must be {allowed}, got {_shown(value)}")
     number = operator.index(value)  # type: ignore[arg-type]
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number
 
 
+def at_least_one(name: str, value: object) -> int | None:
+    return None if value is None else count(name, value, "an int or None")
+
+
+def number(name: str, value: object, *, least: float = 0.0, allowed: str = "a number of seconds") -> float:
+    """A finite number of at least `least`; any type that turns into a float will do (NumPy's, for example)."""
+    given = _float(name, value, allowed)
+    if not (given >= least and math.isfinite(given)):
+        raise ValueError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
+    return given
+
+
 def seconds(name: str, value: object) -> float | None:
+    """A finite number above 0, or None."""
     if value is None:
         return None
-    if isinstance(value, bool) or not hasattr(type(value), "__float__"):
-        raise TypeError(f"{name} must be a number of seconds or None, got {type(value).__name__}: {value!r}")
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except OverflowError:
-        number = math.inf
-    if not (number > 0 and math.isfinite(number)):
+    given = _float(name, value, "a number of seconds or None")
+    if not (given > 0 and math.isfinite(given)):
         raise ValueError(f"{name} must be a finite number of seconds above 0, got {value!r}")
-    return number
+    return given
+
+
+def _float(name: str, value: object, allowed: str) -> float:
+    if not _truth(value) and (_has(value, "__float__") or _has(value, "__index__")):
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            return math.inf
+        except (TypeError, ValueError):  # an array, for example
+            pass
+    cure = f": write {name}=value.total_seconds()" if _has(value, "total_seconds") else ""
+    raise TypeError(f"{name} must be {allowed}, got {_shown(value)}{cure}") from None
+
+
+def _truth(value: object) -> bool:
+    """Whether it is a truth value: Python's, or NumPy's, which turns into a float as well."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+
+
+def _shown(value: object) -> str:
+    return f"{type(value).__name__}: {value!r}"
 
 
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {type(value).__name__}: {value!r}")
+        raise TypeError(f"{name} must be a bool, got {_shown(value)}")
     return value
 
 
@@ -144,11 +235,10 @@ def window_of(window: object, chunksize: int | None) -> int | None:
     return number
 
 
-def buffer_of(buffer: object) -> int:
-    number = at_least_one("buffer", buffer)
-    if number is None:
-        raise TypeError("buffer must be an int, got None")
-    return number
+def concurrency_of(given: object, default: Callable[[], int]) -> int:
+    """What was given is kept as it is, whatever length the sources claim: workers start as items need them."""
+    number = at_least_one("concurrency", given)
+    return default() if number is None else number
 
 
 def cpus() -> int:
@@ -158,10 +248,3 @@ def cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
-
-
-def concurrency_of(given: object, default: Callable[[], int], length: int | None) -> int:
-    number = at_least_one("concurrency", given)
-    if number is None:
-        number = default()
-    return number if length is None else max(1, min(number, length))

@@ -12,11 +12,20 @@ whoever notices the failure, and are asked of a policy through `decide`:
 from __future__ import annotations
 
 import enum
-import sys
-from collections.abc import Callable
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+
+from inturn._base import checks
 
 from .outcome import Failure
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    S = TypeVarWithDefault("S", default=NoReturn)
+    """What a policy delivers in the place of an item: nothing, as long as no policy says so."""
+    Named = Literal["raise", "skip"]
+    OnError = Named | Callable[[Failure], "S | Skip | Retry"]
 
 __all__ = [
     "AGAIN",
@@ -31,6 +40,7 @@ __all__ = [
     "Retry",
     "RetryPolicy",
     "Skip",
+    "ask",
     "decision_of",
     "resolve",
     "retry",
@@ -49,6 +59,9 @@ class Skip(enum.Enum):
     def __repr__(self) -> str:
         return "SKIP"
 
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return "SKIP"  # of `inturn`, by name
+
 
 SKIP: Final = Skip.SKIP
 """What an error policy returns to leave the item out. From ``fn`` it is an ordinary value."""
@@ -64,7 +77,7 @@ class Retry:
     __slots__ = ("after",)
 
     def __init__(self, after: float = 0.0) -> None:
-        self.after = not_negative("after", after)
+        self.after = checks.number("after", after)
 
     def __repr__(self) -> str:
         return f"Retry(after={self.after})"
@@ -87,14 +100,6 @@ LEFT_OUT: Final = Decision.LEFT_OUT
 
 Policy = Callable[[Failure], Any]
 Decide = Callable[[Failure], "Retry | Decision"]
-
-
-def not_negative(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number of seconds, got {type(value).__name__}: {value!r}")
-    if not 0 <= value <= sys.float_info.max:
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
-    return float(value)
 
 
 def _raise(failure: Failure) -> NoReturn:
@@ -124,8 +129,52 @@ def resolve(argument: str, given: object) -> Policy:
             raise ValueError(f"{argument} must be one of {names} or a callable, got {given!r}")
         return NAMED[given]
     if not callable(given):
-        raise TypeError(f"{argument} must be a name or a callable, got {type(given).__name__}: {given!r}")
+        raise TypeError(f"{argument} must be a name or a callable, got {type(given).__name__}: {given!r}{_cure(given)}")
+    cure = _cure(given)
+    if cure:
+        raise TypeError(f"{argument}={getattr(given, '__name__', given)} cannot be a policy{cure}")
+    _check_plain(argument, given)
     return given
+
+
+def _cure(given: Any) -> str:
+    """What to write in place of something that is no policy, though it looks like one."""
+    if given is retry:
+        return ": call it, retry()"
+    if given is sentinel:
+        return ": call it, sentinel(value)"
+    if given is Retry or isinstance(given, Retry):
+        return ": a policy returns Retry(); write retry(), or lambda failure: Retry()"
+    if given is SKIP:
+        return ': a policy returns SKIP; write "skip"'
+    if given is Failure:
+        return ': write "return" to have the Failure delivered'
+    if isinstance(given, type) and issubclass(given, BaseException):
+        return f": write retry(on={given.__name__}), or a function of the Failure that looks at failure.error"
+    return ""
+
+
+def _check_plain(argument: str, function: Callable[..., Any]) -> None:
+    """Refuse a function whose call does nothing yet."""
+    kind = checks.kind_of(function)
+    if kind:
+        raise TypeError(
+            f"{argument} must be a plain function, got {kind}: {function!r}; it is called in the consumer's thread, "
+            "and what it returns takes the item's place"
+        )
+
+
+def ask(policy: Policy, failure: Failure) -> Any:
+    """What the policy puts in the place of the item.
+
+    Raises:
+        TypeError: It has returned a coroutine, which nobody would await.
+    """
+    value = policy(failure)
+    if issubclass(type(value), Coroutine):
+        value.close()
+        raise TypeError("on_error returned a coroutine: a policy is not awaited, so make it a plain function")
+    return value
 
 
 def decision_of(policy: Policy) -> Decide:
@@ -166,6 +215,18 @@ class RetryPolicy(Generic[S_co]):
         self.max_backoff = max_backoff
         self.then = then
 
+    def __repr__(self) -> str:
+        given = [f"attempts={self.attempts}"]
+        for name, default in _DEFAULTS.items():
+            value = getattr(self, name)
+            if value != default:
+                given.append(f"{name}={_code(value)}")
+        return f"retry({', '.join(given)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        then = _name_of(self.then) or self.then
+        return retry, (self.attempts, self.on, self.backoff, self.factor, self.jitter, self.max_backoff, then)
+
     def pause(self, attempt: int) -> float:
         """Seconds to wait after the failure of this attempt."""
         try:
@@ -188,6 +249,19 @@ class RetryPolicy(Generic[S_co]):
         return decided if isinstance(decided, Retry) else self.then(failure)
 
 
+def _name_of(policy: Policy) -> str | None:
+    return next((name for name, each in NAMED.items() if each is policy), None)
+
+
+def _code(value: Any) -> str:
+    """A repr that is the code which makes the value, as far as there is one."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_code, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, type):
+        return value.__qualname__
+    return repr(_name_of(value) or value)
+
+
 def never_retries(policy: Policy) -> bool:
     """Whether it is known that the policy, when it is asked in turn, won't return a `Retry`."""
     if isinstance(policy, RetryPolicy):
@@ -202,9 +276,6 @@ def discards_errors(policy: Policy) -> bool:
     if isinstance(policy, RetryPolicy):
         return discards_errors(policy.then)
     return policy is _skip or (isinstance(policy, _Always) and never_retries(policy))
-
-
-Named = Literal["raise", "skip"]
 
 
 @overload
@@ -226,30 +297,19 @@ def retry(
     jitter: bool = ...,
     max_backoff: float = ...,
     *,
-    then: Literal["return"],
-) -> RetryPolicy[Failure]: ...
-@overload
-def retry(
-    attempts: int = ...,
-    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
-    backoff: float = ...,
-    factor: float = ...,
-    jitter: bool = ...,
-    max_backoff: float = ...,
-    *,
-    then: RetryPolicy[T],
-) -> RetryPolicy[T]: ...
-@overload
-def retry(
-    attempts: int = ...,
-    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
-    backoff: float = ...,
-    factor: float = ...,
-    jitter: bool = ...,
-    max_backoff: float = ...,
-    *,
     then: Callable[[Failure], T | Skip | Retry],
 ) -> RetryPolicy[T]: ...
+@overload
+def retry(
+    attempts: int = ...,
+    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
+    backoff: float = ...,
+    factor: float = ...,
+    jitter: bool = ...,
+    max_backoff: float = ...,
+    *,
+    then: Literal["return"],
+) -> RetryPolicy[Failure]: ...
 def retry(
     attempts: int = 3,
     on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
@@ -287,28 +347,30 @@ def retry(
     Raises:
         TypeError, ValueError: For arguments that cannot be meant, at the call.
     """
-    if isinstance(attempts, bool) or not isinstance(attempts, int):
-        raise TypeError(f"attempts must be an int, got {type(attempts).__name__}: {attempts!r}")
-    if attempts < 1:
-        raise ValueError(f"attempts must be at least 1, got {attempts!r}")
     classes = on if isinstance(on, tuple) else (on,)
     each: Any
     for each in classes:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise TypeError(f"on must be an exception class or a tuple of them, got {each!r}")
-    if not_negative("factor", factor) < 1:
-        raise ValueError(f"factor must be at least 1, got {factor!r}")
     return RetryPolicy(
-        attempts,
+        checks.count("attempts", attempts),
         on,
-        not_negative("backoff", backoff),
-        factor,
-        jitter,
-        not_negative("max_backoff", max_backoff),
+        checks.number("backoff", backoff),
+        checks.number("factor", factor, least=1.0, allowed="a number"),
+        checks.flag("jitter", jitter),
+        checks.number("max_backoff", max_backoff),
         resolve("then", then),
     )
 
 
+_DEFAULTS: Final = {
+    "on": Exception,
+    "backoff": 0.1,
+    "factor": 2.0,
+    "jitter": True,
+    "max_backoff": 60.0,
+    "then": RAISE,
+}
 _MISSING: Final = object()
 
 
@@ -322,6 +384,27 @@ class _Always:
 
     def __call__(self, failure: Failure) -> Any:
         return self.value
+
+    def __repr__(self) -> str:
+        return f"sentinel({self.value!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sentinel, (self.value,)
+
+
+class _Made:
+    """``sentinel(factory=factory)``."""
+
+    __slots__ = ("factory",)
+
+    def __init__(self, factory: Callable[[Failure], Any]) -> None:
+        self.factory = factory
+
+    def __call__(self, failure: Failure) -> Any:
+        return self.factory(failure)
+
+    def __repr__(self) -> str:
+        return f"sentinel(factory={self.factory!r})"
 
 
 @overload
@@ -347,4 +430,5 @@ def sentinel(value: Any = _MISSING, *, factory: Any = None) -> Callable[[Failure
         return _Always(value)
     if not callable(factory):
         raise TypeError(f"factory must be callable, got {type(factory).__name__}: {factory!r}")
-    return factory  # type: ignore[no-any-return]
+    _check_plain("factory", factory)
+    return _Made(factory)

@@ -219,10 +219,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 run.job.supervisor.drop()
                 run.job.stop(DROPPED)
                 run.window.clear()  # nobody is the consumer any more
-        except (
-            AttributeError,
-            RuntimeError,
-        ):  # it was never finished, no thread can be had, or the interpreter is on its way out
+        except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass
 
     @property

@@ -1,0 +1,150 @@
+"""The options of the public functions, for type checkers and editors; nothing of it is there at run time.
+
+What a run delivers follows two options, ``on_error`` and ``indexed``. Each function therefore has four dictionaries of
+options and an overload for each: `Plain` (results, or what the policy puts in their place), `Pairs` (``indexed=True``),
+`Kept` (``on_error="return"``: results and failures) and `KeptPairs` (both).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__all__: list[str] = []
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable
+    from typing import Any, Generic, Literal, Protocol, Required, TypedDict, TypeVar
+
+    from inturn._model.policy import OnError, S
+    from inturn._model.processes import Processes
+    from inturn._model.stats import Stats
+    from inturn._model.threads import Threads
+
+    T = TypeVar("T")
+    Source = Iterable[T] | AsyncIterable[T]
+
+    class Submits(Protocol):
+        """An executor that is passed in, as far as this library is concerned."""
+
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
+    class Updates(Protocol):
+        """A progress bar, as far as this library is concerned."""
+
+        def update(self, n: int, /) -> object: ...
+
+    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
+    ExecutorLike = FlatExecutorLike | Submits | Callable[[int], Submits]
+
+    # ---- what is delivered -----------------------------------------------------------------------
+
+    class Plain(TypedDict, Generic[S], total=False):
+        on_error: OnError[S]
+        indexed: Literal[False]
+
+    class Pairs(TypedDict, Generic[S], total=False):
+        on_error: OnError[S]
+        indexed: Required[Literal[True]]
+
+    class Kept(TypedDict, total=False):
+        on_error: Required[Literal["return"]]
+        indexed: Literal[False]
+
+    class KeptPairs(TypedDict, total=False):
+        on_error: Required[Literal["return"]]
+        indexed: Required[Literal[True]]
+
+    # ---- what all runs take, and what some of them do --------------------------------------------
+
+    class Options(TypedDict, total=False):
+        concurrency: int | None
+        window: int | None
+        timeout: float | None
+        deadline: float | None
+        strict: bool
+        progress: bool | Callable[[Stats], object] | Updates
+
+    class MapOptions(Options, total=False):
+        executor: ExecutorLike
+        chunksize: int | None
+        live: bool
+
+    class FlatOptions(Options, total=False):
+        executor: FlatExecutorLike
+        buffer: int
+        live: bool
+
+    class TaskOptions(Options, total=False):
+        executor: None
+
+    class ElsewhereOptions(Options, total=False):
+        executor: Required[ExecutorLike]
+
+    class FlatTaskOptions(Options, total=False):
+        executor: None
+        buffer: int
+
+    class FlatElsewhereOptions(Options, total=False):
+        executor: Required[FlatExecutorLike]
+        buffer: int
+
+    class GatherOptions(TypedDict, total=False):
+        concurrency: int | None
+        batch_size: int | None
+        timeout: float | None
+
+    # ---- both, for each function -----------------------------------------------------------------
+
+    class MapPlain(MapOptions, Plain[S]): ...
+
+    class MapPairs(MapOptions, Pairs[S]): ...
+
+    class MapKept(MapOptions, Kept): ...
+
+    class MapKeptPairs(MapOptions, KeptPairs): ...
+
+    class FlatPlain(FlatOptions, Plain[S]): ...
+
+    class FlatPairs(FlatOptions, Pairs[S]): ...
+
+    class FlatKept(FlatOptions, Kept): ...
+
+    class FlatKeptPairs(FlatOptions, KeptPairs): ...
+
+    class TaskPlain(TaskOptions, Plain[S]): ...
+
+    class TaskPairs(TaskOptions, Pairs[S]): ...
+
+    class TaskKept(TaskOptions, Kept): ...
+
+    class TaskKeptPairs(TaskOptions, KeptPairs): ...
+
+    class ElsewherePlain(ElsewhereOptions, Plain[S]): ...
+
+    class ElsewherePairs(ElsewhereOptions, Pairs[S]): ...
+
+    class ElsewhereKept(ElsewhereOptions, Kept): ...
+
+    class ElsewhereKeptPairs(ElsewhereOptions, KeptPairs): ...
+
+    class FlatTaskPlain(FlatTaskOptions, Plain[S]): ...
+
+    class FlatTaskPairs(FlatTaskOptions, Pairs[S]): ...
+
+    class FlatTaskKept(FlatTaskOptions, Kept): ...
+
+    class FlatTaskKeptPairs(FlatTaskOptions, KeptPairs): ...
+
+    class FlatElsewherePlain(FlatElsewhereOptions, Plain[S]): ...
+
+    class FlatElsewherePairs(FlatElsewhereOptions, Pairs[S]): ...
+
+    class FlatElsewhereKept(FlatElsewhereOptions, Kept): ...
+
+    class FlatElsewhereKeptPairs(FlatElsewhereOptions, KeptPairs): ...
+
+    class GatherPlain(GatherOptions, Generic[S], total=False):
+        on_error: OnError[S]
+
+    class GatherKept(GatherOptions, total=False):
+        on_error: Required[Literal["return"]]

@@ -1,0 +1,93 @@
+"""From the arguments of a public function to its run, once for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from inturn._base import checks
+from inturn._core.source import Source
+from inturn._model.progress import check_progress
+
+if TYPE_CHECKING:
+    from .executors import Opener
+
+__all__ = ["async_run", "sync_run"]
+
+H = TypeVar("H")
+
+
+def sync_run(
+    handle: Callable[..., H],
+    engine: Callable[..., Any],
+    fn: object,
+    sources: tuple[Any, ...],
+    opener: Opener,
+    *,
+    name: str,
+    live: bool,
+    indexed: bool,
+    strict: bool,
+    boxes: bool = False,
+    **settings: Any,
+) -> H:
+    """The object that a synchronous function returns; `settings` are those of its engine."""
+    for flag, value in (("live", live), ("indexed", indexed), ("strict", strict)):
+        checks.flag(flag, value)
+    run = _run_of(engine, fn, sources, opener, **settings)
+    source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
+    run.job.pool = opener.open(run.job, boxes=boxes)
+    return handle(run, source, live=live, indexed=indexed, name=name)
+
+
+def async_run(
+    handle: Callable[..., H],
+    engine: Callable[..., Any],
+    fn: object,
+    sources: tuple[Any, ...],
+    opener: Opener,
+    *,
+    name: str,
+    indexed: bool = False,
+    strict: bool = False,
+    boxes: bool = False,
+    **settings: Any,
+) -> H:
+    """The object that an asynchronous function returns; a task pulls if one of the sources is async."""
+    from inturn._aio.source import TaskFeeder, together
+
+    for flag, value in (("indexed", indexed), ("strict", strict)):
+        checks.flag(flag, value)
+    run = _run_of(engine, fn, sources, opener, **settings)
+    source: Source | TaskFeeder
+    if any(hasattr(type(each), "__aiter__") for each in sources):
+        source = TaskFeeder(together(sources, strict=strict), run.window, run.job)
+    else:
+        source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
+    run.job.pool = opener.open(run.job, boxes=boxes)
+    return handle(run, source, indexed=indexed, name=name)
+
+
+def _run_of(
+    engine: Callable[..., Any],
+    fn: object,
+    sources: tuple[Any, ...],
+    opener: Opener,
+    *,
+    concurrency: object,
+    timeout: object,
+    deadline: object = None,
+    progress: object = False,
+    **settings: Any,
+) -> Any:
+    check_progress(progress)
+    return engine(
+        fn,
+        spread=len(sources) > 1,
+        concurrency=checks.concurrency_of(concurrency, opener.default_concurrency),
+        timeout=checks.seconds("timeout", timeout),
+        deadline=checks.seconds("deadline", deadline),
+        progress=progress,
+        total=checks.total_of(sources),
+        **settings,
+    )
