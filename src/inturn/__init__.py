@@ -16,17 +16,27 @@ from ._model.policy import SKIP, Retry, retry, sentinel
 from ._model.processes import Processes, WorkerDied
 from ._model.stats import Stats
 from ._model.threads import Threads
+from ._sync.driver import OrderedMap
 
 if _t.TYPE_CHECKING:
+    from ._aio.driver import OrderedAmap
+    from ._aio.flat import OrderedAflatMap
     from ._api.aflat_map import ordered_aflat_map
     from ._api.amap import ordered_amap
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
+    from ._model.policy import RetryPolicy as RetryPolicy
+    from ._model.policy import Skip as Skip
     from ._model.report import Report
+    from ._sync.flat import OrderedFlatMap
 
 __all__ = [
     "SKIP",
     "Failure",
+    "OrderedAflatMap",
+    "OrderedAmap",
+    "OrderedFlatMap",
+    "OrderedMap",
     "Processes",
     "Report",
     "Retry",
@@ -44,7 +54,12 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {  # imported when first asked for, so that `import inturn` stays light
+    "OrderedAflatMap": "_aio.flat",
+    "OrderedAmap": "_aio.driver",
+    "OrderedFlatMap": "_sync.flat",
     "Report": "_model.report",
+    "RetryPolicy": "_model.policy",  # this one and `Skip` are for annotations of one's own policies
+    "Skip": "_model.policy",
     "ordered_aflat_map": "_api.aflat_map",
     "ordered_amap": "_api.amap",
     "ordered_flat_map": "_api.flat_map",
@@ -52,14 +67,30 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
 }
 
 
+def _public(thing: _t.Any) -> _t.Any:
+    """Where a thing is defined does not concern its users: not in a pickle, nor in a message or in ``help``."""
+    thing.__module__ = __name__
+    if not isinstance(thing, type):  # a function: its overloads tell the types, to type checkers and editors
+        thing.__annotations__ = {}
+    return thing
+
+
 def __getattr__(name: str) -> _t.Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    value = _public(getattr(import_module(f".{_WHERE[name]}", __name__), name))
+    if name in __all__:
+        globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
+
+
+for _each in (Failure, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
+    _public(_each)
+for _name in ("RetryPolicy", "Skip"):  # they need not have been asked for to be pickled, or named in a message
+    __getattr__(_name)

@@ -52,6 +52,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         indexed: Whether it delivers ``(index, result)``.
     """
 
+    __module__ = "inturn"
     __slots__ = ("__weakref__", "_breath", "_consumer", "_feeder", "_held", "_leash", "_name", "_pid", "_run")
 
     def __init__(self, run: Run, source: Source | TaskFeeder, *, indexed: bool, name: str) -> None:

@@ -25,6 +25,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
         indexed: Whether it delivers ``(index of the item, element)``.
     """
 
+    __module__ = "inturn"
     __slots__ = ("_lane",)
 
     _run: FlatRun

@@ -47,11 +47,11 @@ def _sixteen() -> int:
 def open_tasks(fn: Callable[..., Any]) -> Opener:
     """Tasks of the event loop, one for each call."""
 
-    def open_(job: Job, *, boxes: bool) -> Pool:
+    def open_(job: Job, *, boxes: bool) -> BasePool:
         from inturn._aio.tasks import TaskPool
 
         pool = TaskPool(job, known=checks.async_function(fn))
-        job.warden = pool.pauses
+        job.supervisor = pool.pauses
         return pool
 
     return Opener(open_, _sixteen, batches=True)
@@ -60,11 +60,11 @@ def open_tasks(fn: Callable[..., Any]) -> Opener:
 def open_lane_tasks() -> Opener:
     """Tasks of the event loop, one for each item, that produce elements."""
 
-    def open_(job: Any, *, boxes: bool) -> Pool:
+    def open_(job: Any, *, boxes: bool) -> BasePool:
         from inturn._aio.flat_tasks import LaneTaskPool
 
         pool = LaneTaskPool(job, known=False)
-        job.warden = pool.pauses
+        job.supervisor = pool.pauses
         return pool
 
     return Opener(open_, _sixteen, batches=False)

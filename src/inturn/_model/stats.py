@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 __all__ = ["Stats"]
@@ -71,12 +72,8 @@ class Stats:
     __hash__ = None  # type: ignore[assignment]  # compared by value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, ({name: getattr(self, name) for name in _FIELDS},)
+        return partial(Stats, **{name: getattr(self, name) for name in _FIELDS}), ()
 
 
 def _rounded(value: float | None) -> str:
     return repr(round(value, 3) if isinstance(value, float) else value)
-
-
-def _restore(values: dict[str, Any]) -> Stats:
-    return Stats(**values)

@@ -52,6 +52,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         indexed: Whether it delivers ``(index, result)``.
     """
 
+    __module__ = "inturn"
     __slots__ = ("__weakref__", "_consumer", "_feeder", "_forks", "_held", "_name", "_run")
 
     def __init__(self, run: Run, source: Source, *, live: bool, indexed: bool, name: str) -> None:

@@ -22,6 +22,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
         indexed: Whether it delivers ``(index of the item, element)``.
     """
 
+    __module__ = "inturn"
     __slots__ = ("_lane",)
 
     _run: FlatRun
