@@ -1,14 +1,30 @@
 """Types, as mypy and pyright see them (both check this file) and as they are: what is delivered follows the policy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import assert_type
 
+import pytest
+
+import inturn
 from inturn import (
     SKIP,
     Failure,
+    OrderedAflatMap,
+    OrderedAmap,
+    OrderedFlatMap,
+    OrderedMap,
     Report,
     Retry,
+    Skip,
     ordered_aflat_map,
     ordered_amap,
     ordered_flat_map,
@@ -17,10 +33,6 @@ from inturn import (
     retry,
     sentinel,
 )
-from inturn._aio.driver import OrderedAmap
-from inturn._model.policy import Skip
-from inturn._sync.driver import OrderedMap
-from inturn._sync.flat import OrderedFlatMap
 
 
 def half(i: int) -> float:
@@ -134,9 +146,126 @@ def test_the_async_siblings() -> None:
         async with ordered_amap(half, [1, 2], executor="thread") as threads:
             assert assert_type([each async for each in threads], list[float]) == [0.5, 1.0]
         async with ordered_aflat_map(achars, [12]) as flat:
+            assert_type(flat, OrderedAflatMap[str])
             assert assert_type([each async for each in flat], list[str]) == ["1", "2"]
         assert assert_type(await ordered_gather(ahalf, [1, 2]), list[float]) == [0.5, 1.0]
         mixed = await ordered_gather(ahalf, [3, 2], on_error="return")
         assert assert_type(Report(mixed).successful, list[float]) == [1.0]
 
     asyncio.run(main())
+
+
+# ---- what type checkers refuse -----------------------------------------------------------------------
+
+PREAMBLE = """
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from inturn import *
+def half(i: int) -> float: return i / 2
+def join(a: int, b: str) -> str: return f"{a}{b}"
+def chars(i: int) -> list[str]: return [str(i)]
+async def ahalf(i: int) -> float: return i / 2
+def policy(failure: Failure) -> str: return ""
+def wrong_policy(index: int) -> str: return ""
+"""
+
+WRONG = {
+    'ordered_map(half, ["a"])': r"half|str",
+    'ordered_map(half, ["a"], indexed=True, on_error="return")': r"half|str",
+    "ordered_map(join, [1], [2])": r"join|int",
+    "ordered_map(join, [1])": r"int, (b: )?str",
+    "ordered_map(half, 3)": r"int",
+    "ordered_map(half, [1], concurency=3)": r"concurency|No overload",
+    'ordered_map(half, [1], concurrency="3")': r"str|\"3\"|'3'",
+    'ordered_map(half, [1], executor="threads")': r"threads|str",
+    'ordered_map(half, [1], on_error="ignore")': r"ignore|str",
+    "ordered_map(half, [1], on_error=5)": r"5|int",
+    "ordered_map(half, [1], on_error=wrong_policy)": r"wrong_policy|int",
+    "ordered_map(half, [1], on_error=retry)": r"[Oo]verload",
+    "ordered_map(half, [1], buffer=3)": r"buffer|No overload",
+    'ordered_flat_map(chars, ["a"])': r"chars|str",
+    "ordered_flat_map(half, [1])": r"half|Iterable",
+    "ordered_flat_map(chars, [1], chunksize=3)": r"chunksize|No overload",
+    "ordered_flat_map(chars, [1], executor=ThreadPoolExecutor(2))": r"ThreadPoolExecutor",
+    "ordered_amap(half, [1])": r"Awaitable",
+    'ordered_amap(ahalf, ["a"])': r"ahalf|str",
+    'ordered_amap(half, ["a"], executor="thread")': r"half|str",
+    "ordered_amap(ahalf, [1], live=True)": r"live|No overload",
+    "ordered_aflat_map(chars, [1])": r"AsyncIterable",
+    'ordered_aflat_map(chars, ["a"], executor="thread")': r"chars|str",
+    "ordered_gather(half, [1])": r"Awaitable",
+    "ordered_gather(ahalf, [1], indexed=True)": r"indexed|No overload",
+    'retry(then="ignore")': r"ignore|str",
+    "retry(attemps=3)": r"attemps|No overload",
+}
+
+RIGHT = """
+ordered_map(max, [1], [2], [3], [4], [5], [6])
+ordered_map(pow, [2], [3])
+ordered_map(lambda a, b: a * b, [2], [3], executor=ThreadPoolExecutor)
+ordered_map(half, [1], executor=ThreadPoolExecutor(2), progress=print)
+ordered_map(half, [1], on_error=policy, concurrency=None, timeout=1)
+ordered_amap(lambda u: ahalf(u), [1], executor=None)
+ordered_amap(half, [1], executor="process")
+"""
+
+
+def _environment() -> dict[str, str]:
+    source = str(Path(inturn.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source, "MYPYPATH": source}
+
+
+def _run(tool: str, folder: Path, *arguments: str) -> str:
+    if importlib.util.find_spec(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    command = [sys.executable, "-m", tool, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=_environment(), check=False).stdout
+
+
+Check = Callable[[Path], dict[int, list[str]]]
+
+
+def _mypy(folder: Path) -> dict[int, list[str]]:
+    """The messages about each line of the program."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for line in _run("mypy", folder, "--strict", "--cache-dir=cache", "--no-error-summary", "program.py").splitlines():
+        message = re.match(r"program\.py:(\d+): (?:error|note): (.*)", line)
+        assert message is not None, line
+        found[int(message[1])].append(message[2])
+    return found
+
+
+def _pyright(folder: Path) -> dict[int, list[str]]:
+    config = {"extraPaths": [str(Path(inturn.__file__).parents[1])], "typeCheckingMode": "standard"}
+    (folder / "pyrightconfig.json").write_text(json.dumps(config))
+    found: dict[int, list[str]] = defaultdict(list)
+    for each in json.loads(_run("pyright", folder, "--outputjson", "program.py"))["generalDiagnostics"]:
+        if each["severity"] == "error" and each.get("rule") != "reportUnusedCoroutine":
+            found[each["range"]["start"]["line"] + 1] += each["message"].splitlines()
+    return found
+
+
+@pytest.mark.parametrize("check", [_mypy, _pyright], ids=["mypy", "pyright"])
+def test_type_checkers_refuse_wrong_programs_in_few_lines_and_accept_right_ones(tmp_path: Path, check: Check) -> None:
+    right = PREAMBLE + RIGHT
+    (tmp_path / "program.py").write_text(right + "\n".join(WRONG) + "\n")
+    messages = check(tmp_path)
+    first = len(right.splitlines()) + 1
+    assert all(line >= first for line in messages), {line: messages[line] for line in messages if line < first}
+    for line, (program, words) in enumerate(WRONG.items(), first):
+        assert messages[line], program
+        assert re.search(words, "\n".join(messages[line][:4])), (program, messages[line])
+        assert len(messages[line]) <= 36, (program, messages[line])  # mypy may list the overloads, each on a line
+
+
+@pytest.mark.parametrize("check", [_mypy, _pyright], ids=["mypy", "pyright"])
+def test_an_item_of_the_wrong_type_is_told_in_a_line_or_two(tmp_path: Path, check: Check) -> None:
+    (tmp_path / "program.py").write_text(PREAMBLE + 'ordered_map(half, ["a"])\nordered_amap(half, [1])\n')
+    items, plain = (messages for _, messages in sorted(check(tmp_path).items()))
+    assert len(items) <= 2
+    assert len(plain) <= 5
+
+
+def test_every_public_type_is_known_to_pyright(tmp_path: Path) -> None:
+    out = _run("pyright", tmp_path, "--verifytypes", "inturn", "--ignoreexternal")
+    assert "Type completeness score: 100%" in out, out

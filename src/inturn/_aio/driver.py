@@ -25,11 +25,11 @@ import warnings
 from collections.abc import AsyncIterator
 from time import perf_counter as clock
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, End
-from inturn._core.source import HANDFUL_S, Source
+from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
 from inturn._model.stats import Stats
 
@@ -55,14 +55,15 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     __module__ = "inturn"
     __slots__ = ("__weakref__", "_breath", "_consumer", "_feeder", "_held", "_leash", "_name", "_pid", "_run")
 
-    def __init__(self, run: Run, source: Source | TaskFeeder, *, indexed: bool, name: str) -> None:
-        self._run = run
+    def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
+        self._run: Run = run
         self._feeder: TaskFeeder | None = None
         if isinstance(source, TaskFeeder):
             self._feeder = run.feeder = source
         else:
             run.source = source
-        self.indexed = run.indexed = indexed
+        self.indexed: bool = indexed
+        run.indexed = indexed
         run.bulk = self._feeder is None and not run.shows_progress
         self._leash = Leash(run.job)
         self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
@@ -71,7 +72,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         self._pid = os.getpid()
         self._name = name
 
-    def __aiter__(self) -> OrderedAmap[R_co]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> R_co:
@@ -214,7 +215,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             leash.stop()
         await leash.gone(threads=True)
 
-    async def __aenter__(self) -> OrderedAmap[R_co]:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

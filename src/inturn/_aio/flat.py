@@ -28,7 +28,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
     __module__ = "inturn"
     __slots__ = ("_lane",)
 
-    _run: FlatRun
+    _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # it is made with one, and keeps it
 
     def __init__(self, run: FlatRun, source: Any, *, indexed: bool, name: str) -> None:
         super().__init__(run, source, indexed=indexed, name=name)

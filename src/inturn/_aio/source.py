@@ -21,6 +21,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from time import perf_counter as clock
 from typing import Any
 
+from inturn._base import checks
 from inturn._core.job import Job
 from inturn._core.source import HANDFUL_S
 from inturn._engine.window import Window
@@ -34,13 +35,8 @@ __all__ = ["TaskFeeder", "together"]
 def together(sources: tuple[Iterable[Any] | AsyncIterable[Any], ...], *, strict: bool) -> AsyncIterator[Any]:
     """One async iterator over the items; the iterator of each source is taken here and now."""
     each: list[Iterator[Any] | AsyncIterator[Any]] = []
-    for position, source in enumerate(sources, 1):
-        try:
-            each.append(aiter(source) if hasattr(type(source), "__aiter__") else iter(source))  # type: ignore[arg-type]
-        except TypeError:
-            raise TypeError(
-                f"source {position} must be iterable or async iterable, got {type(source).__name__}: {source!r}"
-            ) from None
+    for source in sources:
+        each.append(checks.iterator(source, len(each), len(sources)))
     if len(each) == 1:
         return each[0]  # type: ignore[return-value]
     return _Zip(each, strict=strict)

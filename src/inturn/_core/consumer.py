@@ -24,9 +24,10 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import Any, Final, NoReturn, Protocol
 
+from inturn._base import checks
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Failure, Kind, detach, note
-from inturn._model.policy import RAISE, SKIP, Policy, Retry, decision_of, discards_errors, resolve
+from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
 
@@ -140,7 +141,7 @@ class Run:
         self.skipped = 0
         self.failed = 0
         self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
-        self.name = getattr(fn, "__qualname__", None) or type(fn).__name__
+        self.name = checks.name_of(fn)
         self.shows_progress = progress is not False
         self._progress = progress
         self.progress: Progress | None = None
@@ -255,6 +256,8 @@ class Run:
         results = window.take_results() if self.bulk else None
         if results is not None:
             window.resize()
+            if not index and (instead := checks.async_result(results[-1])):
+                return self._refuse(results, instead)
             if indexed:
                 results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
             self.held = results
@@ -266,7 +269,16 @@ class Run:
                 return outcome
         else:
             window.drop()
+            if not index and (instead := checks.async_result(outcome)):
+                return self._refuse([outcome], instead)
         return (index, outcome) if indexed else outcome
+
+    def _refuse(self, results: list[Any], instead: str) -> Raised:
+        """The first result shows that ``fn`` is async, though its code did not (it is behind a plain decorator)."""
+        for each in results:
+            if checks.async_result(each) == "ordered_amap":
+                each.close()  # else Python warns that it was never awaited
+        return Raised(TypeError(f"fn returned a {type(results[-1]).__name__}: it is async, so use {instead}"))
 
     def settle(self, err: Err) -> Any:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""
@@ -280,7 +292,7 @@ class Run:
             return Raised(err.error)
         failure = Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered)
         try:
-            value = self.policy(failure)
+            value = ask(self.policy, failure)
         except BaseException as error:  # it ends the run
             self.failed += 1
             raised = detach(error)

@@ -18,8 +18,8 @@ def elements_of(result: Any) -> Iterator[Any]:
         if hasattr(type(result), "__iter__"):
             raise  # an error of its own
         cure = "return [x] for a single element, [] for none, or use ordered_map"
-        if hasattr(type(result), "__aiter__"):
-            cure = "for an async generator function use ordered_aflat_map"
+        if hasattr(type(result), "__aiter__") or hasattr(type(result), "__await__"):
+            cure = "for an async function use ordered_aflat_map"
         text = f"fn must return an iterable, got {type(result).__name__}: {shorten(result)}; {cure}"
         if hasattr(type(result), "__await__"):
             close(result)  # a coroutine that nobody awaits would warn

@@ -16,7 +16,7 @@ SOURCE   an ``Exception`` of the source           no, raised in turn  no
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, ClassVar
 
 from .shorten import shorten
 
@@ -75,6 +75,13 @@ class Failure:
 
     __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item")
 
+    index: int
+    item: Any
+    error: BaseException
+    attempt: int
+    elapsed: float
+    delivered: int
+
     def __init__(
         self,
         index: int,
@@ -101,7 +108,7 @@ class Failure:
         plain = all(getattr(self, name) == getattr(other, name) for name in _PLAIN_FIELDS)
         return plain and _equal(self.item, other.item) and _equal_errors(self.error, other.error)
 
-    __hash__ = None  # type: ignore[assignment]  # mutable, and the item may not hash
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable, and the item may not hash
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.index, self.item, self.error, self.attempt, self.elapsed, self.delivered)

@@ -77,7 +77,7 @@ class Retry:
     __slots__ = ("after",)
 
     def __init__(self, after: float = 0.0) -> None:
-        self.after = checks.number("after", after)
+        self.after: float = checks.number("after", after)
 
     def __repr__(self) -> str:
         return f"Retry(after={self.after})"
@@ -207,13 +207,13 @@ class RetryPolicy(Generic[S_co]):
         max_backoff: float,
         then: Policy,
     ) -> None:
-        self.attempts = attempts
-        self.on = on
-        self.backoff = backoff
-        self.factor = factor
-        self.jitter = jitter
-        self.max_backoff = max_backoff
-        self.then = then
+        self.attempts: int = attempts
+        self.on: type[BaseException] | tuple[type[BaseException], ...] = on
+        self.backoff: float = backoff
+        self.factor: float = factor
+        self.jitter: bool = jitter
+        self.max_backoff: float = max_backoff
+        self.then: Policy = then
 
     def __repr__(self) -> str:
         given = [f"attempts={self.attempts}"]

@@ -22,9 +22,9 @@ class WorkerDied(RuntimeError):
 
     def __init__(self, index: int, exitcode: int | None, signal: int | None = None) -> None:
         super().__init__(index, exitcode, signal)
-        self.index = index
-        self.exitcode = exitcode
-        self.signal = signal
+        self.index: int = index
+        self.exitcode: int | None = exitcode
+        self.signal: int | None = signal
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -81,10 +81,10 @@ class Processes:
             raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
         if start_method is not None and not isinstance(start_method, str):
             raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")
-        self.initializer = initializer
-        self.initargs = tuple(initargs)
-        self.start_method = start_method
-        self.max_tasks_per_worker = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
+        self.initializer: Callable[..., object] | None = initializer
+        self.initargs: tuple[Any, ...] = tuple(initargs)
+        self.start_method: str | None = start_method
+        self.max_tasks_per_worker: int | None = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
 
     def __repr__(self) -> str:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 __all__ = ["Stats"]
 
@@ -69,7 +69,7 @@ class Stats:
             return NotImplemented
         return all(getattr(self, name) == getattr(other, name) for name in _FIELDS)
 
-    __hash__ = None  # type: ignore[assignment]  # compared by value
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # compared by value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(Stats, **{name: getattr(self, name) for name in _FIELDS}), ()

@@ -31,9 +31,9 @@ class Threads:
     ) -> None:
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
-        self.initializer = initializer
-        self.initargs = tuple(initargs)
-        self.name = name
+        self.initializer: Callable[..., object] | None = initializer
+        self.initargs: tuple[Any, ...] = tuple(initargs)
+        self.name: str = name
 
     def __repr__(self) -> str:
         return f"Threads(initializer={self.initializer!r}, initargs={self.initargs!r}, name={self.name!r})"

@@ -44,7 +44,7 @@ from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
 from inturn._transport.remote import unpack_outcome
 
-from .futures import copy_of, drives, tells_of_the_end
+from .futures import check_future, copy_of, drives, tells_of_the_end
 from .submission import Flight
 
 __all__ = ["Borrowed"]
@@ -150,6 +150,7 @@ class Borrowed(BasePool):
     def _submit(self, flight: Flight) -> None:
         try:
             future = flight.future = self.executor.submit(flight)  # it is there as long as `_flights` has one
+            check_future(future)
         except Exception as error:  # shut down, broken, or out of threads
             if raised_by_handler(error):
                 raise

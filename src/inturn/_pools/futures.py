@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["copy_of", "drives", "tells_of_the_end"]
+__all__ = ["check_future", "copy_of", "drives", "tells_of_the_end"]
+
+
+def check_future(future: Any) -> None:
+    """Refuse what a ``submit`` has returned if it cannot tell of its end: a mock answers to every name, but not so."""
+    try:
+        known = isinstance(future.done(), bool) and callable(future.add_done_callback)
+    except AttributeError:
+        known = False
+    if not known:
+        raise TypeError(f"submit() of executor= must return a future, got {type(future).__name__}: {future!r}")
 
 
 def tells_of_the_end(error: BaseException) -> bool:

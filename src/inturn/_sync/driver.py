@@ -13,11 +13,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, inside
-from inturn._core.source import Source
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle
 from inturn._model.stats import Stats
@@ -55,9 +54,10 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     __module__ = "inturn"
     __slots__ = ("__weakref__", "_consumer", "_feeder", "_forks", "_held", "_name", "_run")
 
-    def __init__(self, run: Run, source: Source, *, live: bool, indexed: bool, name: str) -> None:
-        self._run = run
-        self.indexed = run.indexed = indexed
+    def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
+        self._run: Run = run
+        self.indexed: bool = indexed
+        run.indexed = indexed
         run.bulk = not live and not run.shows_progress
         self._feeder: Feeder | None = None
         if live:
@@ -69,7 +69,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         self._forks = Process.forks
         self._name = name
 
-    def __iter__(self) -> OrderedMap[R_co]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> R_co:
@@ -201,7 +201,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             finally:
                 self._consumer.pop(None)
 
-    def __enter__(self) -> OrderedMap[R_co]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

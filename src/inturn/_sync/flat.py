@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun
-from inturn._core.source import Source
 from inturn._engine.lanes import NO_LANE, Lane
 
 from .driver import OrderedMap, Process
@@ -25,9 +24,9 @@ class OrderedFlatMap(OrderedMap[R_co]):
     __module__ = "inturn"
     __slots__ = ("_lane",)
 
-    _run: FlatRun
+    _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # it is made with one, and keeps it
 
-    def __init__(self, run: FlatRun, source: Source, *, live: bool, indexed: bool, name: str) -> None:
+    def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
         super().__init__(run, source, live=live, indexed=indexed, name=name)
         run.bulk = not run.shows_progress
         self._lane: Lane = NO_LANE  # the head's, while elements can be taken from it without further ado
