@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +116,32 @@ def test_every_public_name_is_there_once_and_documented():
         thing = getattr(inturn, name)
         if callable(thing):
             assert thing.__doc__, name
+
+
+@pytest.mark.parametrize("name", [*inturn.__all__, "RetryPolicy", "Skip"])
+def test_every_public_name_says_that_it_is_of_inturn(name):
+    thing = getattr(inturn, name)
+    assert thing.__module__ == "inturn"
+    assert getattr(thing, "__qualname__", name) == name
+
+
+@pytest.mark.parametrize("function", ["ordered_map", "ordered_flat_map"])
+def test_the_type_of_a_run_says_that_it_is_of_inturn_though_nobody_has_asked_for_it(function):
+    code = f"import inturn; print(type(inturn.{function}(list, [])).__module__)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_environment())
+    assert out.stdout.strip() == "inturn"
+
+
+@pytest.mark.parametrize("name", [name for name in inturn.__all__ if name.startswith("ordered_")])
+def test_help_shows_one_short_signature_before_the_text(name):
+    function = getattr(inturn, name)
+    signature = str(inspect.signature(function))
+    assert ":" not in signature
+    assert "->" not in signature
+    head, text, _ = pydoc.plain(pydoc.render_doc(function)).partition(function.__doc__.partition("\n")[0])
+    assert text
+    assert "".join(head.split()).endswith("".join((name + signature).split()))
+    assert head.count("(") == 1
 
 
 def test_no_name_without_underscore_is_there_by_accident():

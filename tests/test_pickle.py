@@ -8,7 +8,7 @@ import pytest
 
 from calls import Oops, fail_at
 from helpers import shown
-from inturn import SKIP, Report, Retry, Stats, ordered_map, retry, sentinel
+from inturn import SKIP, Failure, Processes, Report, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel
 
 PROTOCOLS = pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 
@@ -82,3 +82,28 @@ def test_a_run_cannot_be_copied():
 @pytest.mark.parametrize("thing", [SKIP, Retry(after=1.5), retry(), sentinel(3)], ids=shown)
 def test_what_policies_are_made_of_can_be_shown(thing):
     assert repr(thing)
+
+
+@PROTOCOLS
+def test_pickles_refer_to_public_names_only(protocol):
+    """So that one of today can be read when the files of the library have moved."""
+    run = ordered_map(abs, [1])
+    list(run)
+    things = [
+        Failure(1, "item", ValueError("no"), attempt=2),
+        Report([1, Failure(1, 2, ValueError("no"))]),
+        run.stats,
+        SKIP,
+        Retry(after=1),
+        WorkerDied(3, -9, 9),
+        Threads(name="shout"),
+        Processes(max_tasks_per_worker=3),
+        retry(4, on=(OSError, KeyError), then="skip"),
+        sentinel(None),
+    ]
+    for thing in things:
+        packed = pickle.dumps(thing, protocol)
+        assert b"inturn._" not in packed, thing
+        assert repr(pickle.loads(packed)) == repr(thing)
+    assert pickle.loads(pickle.dumps(SKIP, protocol)) is SKIP
+    assert copy.deepcopy(SKIP) is SKIP

@@ -1,15 +1,21 @@
 """The error policies of the contract, and guarantee 9: what takes the place of an item that failed."""
 
+import functools
 import itertools
+import pickle
 import threading
 import time
+import warnings
 from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
+import numpy as np
 import pytest
 
 from calls import Oops, double, fail_at, pair, same
-from helpers import SHORT, Background, Gate, Source, Tally, absence, spend, takes, wait_until
+from helpers import SHORT, Background, Gate, Source, Tally, absence, shown, spend, takes, wait_until
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 
 ITEMS = 12
@@ -511,6 +517,8 @@ def test_retry_policy_may_serve_many_runs_at_once(inside):
         ({"attempts": True}, TypeError),
         ({"attempts": 2.0}, TypeError),
         ({"backoff": -0.1}, ValueError),
+        ({"factor": 0.5}, ValueError),
+        ({"jitter": 1}, TypeError),
         ({"backoff": "1"}, TypeError),
         ({"max_backoff": -1}, ValueError),
         ({"then": "ignore"}, ValueError),
@@ -533,3 +541,132 @@ def test_double_is_not_asked():
     asked = []
     assert list(ordered_map(double, range(9), on_error=asked.append)) == list(range(0, 18, 2))
     assert asked == []
+
+
+# policies that cannot be meant
+
+
+async def _async_policy(failure):
+    return None
+
+
+async def _async_generator_policy(failure):
+    yield None
+
+
+def _generator_policy(failure):
+    yield None
+
+
+@pytest.mark.parametrize("argument", ["on_error", "then"])
+@pytest.mark.parametrize(
+    ("policy", "instead"),
+    [
+        (ValueError, r"retry\(on=ValueError\)"),
+        (KeyboardInterrupt, r"retry\(on=KeyboardInterrupt\)"),
+        (retry, r"call it, retry\(\)"),
+        (sentinel, r"call it, sentinel\(value\)"),
+        (Retry, r"write retry\(\)"),
+        (Retry(), r"write retry\(\)"),
+        (SKIP, 'write "skip"'),
+        (Failure, 'write "return"'),
+        (_async_policy, "plain function, got an async function"),
+        (partial(_async_policy), "plain function, got an async function"),
+        (_async_generator_policy, "plain function, got an async generator function"),
+        (_generator_policy, "plain function, got a generator function"),
+        (None, "name or a callable, got NoneType"),
+    ],
+    ids=shown,
+)
+def test_a_policy_that_cannot_be_meant_is_refused_at_the_call_with_the_cure(argument, policy, instead):
+    with pytest.raises(TypeError, match=instead) as caught:
+        if argument == "on_error":
+            ordered_map(double, range(3), on_error=policy)
+        else:
+            retry(then=policy)
+    assert argument in str(caught.value)
+
+
+def test_a_factory_that_is_async_is_refused_at_the_call():
+    with pytest.raises(TypeError, match="factory must be a plain function"):
+        sentinel(factory=_async_policy)
+
+
+def test_a_class_that_is_no_error_may_be_a_policy(driver):
+    assert list(driver.map(call, range(2), on_error=str))[0].startswith("Failure(index=0, item=0")
+
+
+def test_a_policy_that_returns_a_coroutine_ends_the_run_chained_to_the_error_of_the_item(driver):
+    """Nobody awaits it, and it is no value that anybody wants."""
+
+    @functools.wraps(_generator_policy)
+    def hidden(failure):
+        return _async_policy(failure)
+
+    hidden.__wrapped__ = None
+    run = driver.map(call, range(4, ITEMS), on_error=hidden)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is closed, so that it does not complain that it was never awaited
+        with pytest.raises(TypeError, match=r"returned a coroutine.*plain function") as caught:
+            next(run)
+    assert type(caught.value.__cause__) is Oops
+    assert next(run, "over") == "over"
+
+
+# what they say they are
+
+
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (retry(), "retry(attempts=3)"),
+        (retry(5), "retry(attempts=5)"),
+        (retry(on=OSError, backoff=0), "retry(attempts=3, on=OSError, backoff=0.0)"),
+        (retry(on=(OSError, KeyError), then="skip"), "retry(attempts=3, on=(OSError, KeyError), then='skip')"),
+        (retry(on=(OSError,), factor=3, jitter=False), "retry(attempts=3, on=(OSError,), factor=3.0, jitter=False)"),
+        (retry(max_backoff=5, then=sentinel(None)), "retry(attempts=3, max_backoff=5.0, then=sentinel(None))"),
+        (retry(2, then=retry(9)), "retry(attempts=2, then=retry(attempts=9))"),
+        (sentinel("?"), "sentinel('?')"),
+        (Retry(after=0.5), "Retry(after=0.5)"),
+    ],
+    ids=str,
+)
+def test_the_repr_of_a_policy_is_the_code_that_makes_it(policy, code):
+    assert repr(policy) == code
+    again = eval(code)
+    assert repr(again) == code
+    assert repr(pickle.loads(pickle.dumps(policy))) == code
+
+
+def test_the_repr_of_a_sentinel_with_a_factory_names_it():
+    assert repr(sentinel(factory=str)) == "sentinel(factory=<class 'str'>)"
+
+
+# numbers of other libraries
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, Fraction, Decimal])
+def test_retry_takes_numbers_of_other_libraries(kind):
+    policy = retry(attempts=np.int64(4), backoff=kind(2), factor=kind(3), max_backoff=kind(5), jitter=False)
+    assert [policy.pause(attempt) for attempt in (1, 2, 3)] == [2.0, 5.0, 5.0]
+    assert repr(policy) == "retry(attempts=4, backoff=2.0, factor=3.0, jitter=False, max_backoff=5.0)"
+    assert Retry(after=kind(2)).after == 2.0
+    assert type(Retry(after=kind(2)).after) is float
+
+
+@pytest.mark.parametrize("value", [1e300, 10**300])
+def test_a_pause_may_be_any_finite_number(value):
+    assert Retry(after=value).after == 1e300
+    assert retry(backoff=value, max_backoff=value, jitter=False).pause(1) == 1e300
+
+
+@pytest.mark.parametrize("name", ["backoff", "factor", "max_backoff", "after"])
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [(10**400, ValueError), (float("inf"), ValueError), (float("nan"), ValueError), (-1, ValueError)]
+    + [(each, TypeError) for each in (True, np.True_, "1", None, 1j, [])],
+    ids=str,
+)
+def test_what_is_no_finite_number_is_refused(name, value, kind):
+    with pytest.raises(kind, match=rf"^{name} must be a"):
+        Retry(value) if name == "after" else retry(**{name: value})

@@ -126,3 +126,10 @@ def test_a_report_reads_well_without_failures():
     text = str(report(()))
     assert "10" in text
     assert "100" in text
+
+
+def test_results_that_have_an_attribute_of_that_name_are_no_run():
+    class Results(list):
+        indexed = "by date"
+
+    assert Report(Results([1, 2])).successful == [1, 2]
