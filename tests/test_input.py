@@ -354,7 +354,7 @@ def test_an_error_within_iter_comes_as_it_is(function):
         function(double, Broken())
     with pytest.raises(TypeError, match=r"^of its own$"):
         function(double, [1], Broken())
-    with pytest.raises(TypeError, match="non-iterator"):
+    with pytest.raises(TypeError, match="iterator"):
         function(double, NoIterator())
 
 

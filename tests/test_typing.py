@@ -267,5 +267,5 @@ def test_an_item_of_the_wrong_type_is_told_in_a_line_or_two(tmp_path: Path, chec
 
 
 def test_every_public_type_is_known_to_pyright(tmp_path: Path) -> None:
-    out = _run("pyright", tmp_path, "--verifytypes", "inturn", "--ignoreexternal")
+    out = _run("pyright", tmp_path, "--pythonpath", sys.executable, "--verifytypes", "inturn", "--ignoreexternal")
     assert "Type completeness score: 100%" in out, out
