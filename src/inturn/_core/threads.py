@@ -38,6 +38,7 @@ class Bars(Protocol):
 
     def bars(self, job: Job) -> bool:
         """Whether whoever is within such a method must not wait for the threads of the job."""
+        ...
 
 
 F = TypeVar("F", bound=Callable[..., Any])
