@@ -729,6 +729,7 @@ def test_g13_closing_the_run_closes_the_generators_where_they_run(timeout, buffe
         partial(leaves_a_note, closed), count(), concurrency=3, timeout=timeout, buffer=buffer
     ) as run:
         list(itertools.islice(run, 200))
+        wait_until(lambda: run.stats.running == 3)
     assert sorted(closed.seen) == [(0, True), (1, True), (2, True)]
 
 

@@ -30,7 +30,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
 
     _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # it is made with one, and keeps it
 
-    def __init__(self, run: FlatRun, source: Any, *, indexed: bool, name: str) -> None:
+    def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         super().__init__(run, source, indexed=indexed, name=name)
         self._lane: Lane = NO_LANE  # the head's, while elements can be taken from it without further ado
 
