@@ -255,36 +255,98 @@ def test_g13_items_not_started_never_start(run):
 # ---- cancelling again, and what cleanup may do ---------------------------------------------------
 
 
-def test_g30_a_second_cancellation_is_passed_on_and_still_all_is_awaited(run):
+@pytest.mark.parametrize("how", ["anext", "aclose"])
+def test_g30_further_cancellations_leave_every_cleanup_to_its_end_and_are_raised_then(run, how):
     async def main():
-        calls = Calls(cleanup=1_000_000)
+        calls = Calls(cleanup=1000)
         results = ordered_amap(calls, range(10), concurrency=3)
         head = await begun(calls, results)
-        head.cancel()
+        waiting = head if how == "anext" else asyncio.create_task(results.aclose())
         await settled()
-        assert not head.done()
-        assert calls.ended == 0
-        head.cancel()
-        await asyncio.wait([head])
-        assert head.cancelled()
-        assert calls.ended == calls.cut_short == 3
+        for _ in range(3):
+            waiting.cancel()
+            await settled()
+            assert not waiting.done()
+            assert calls.ended == 0
+        await asyncio.wait([waiting, head])
+        assert waiting.cancelled()
+        assert calls.ended == 3
+        assert not calls.cut_short
+        if how == "aclose":
+            assert isinstance(head.exception(), StopAsyncIteration)
 
     run(main)
 
 
-def test_g30_a_cancelled_aclose_passes_it_on_and_still_awaits_all(run):
+@pytest.mark.parametrize("how", ["aclose twice", "error and aclose", "dropped"])
+def test_g30_calls_and_an_async_source_are_cancelled_once(run, how):
     async def main():
-        calls = Calls(cleanup=1_000_000)
-        results = ordered_amap(calls, range(10), concurrency=3)
-        head = await begun(calls, results)
-        closing = asyncio.create_task(results.aclose())
+        calls, ended, fail = Calls(cleanup=100), [], asyncio.Event()
+
+        async def items():
+            try:
+                yield 0
+                yield 1
+                yield 2
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                ended.append("source")
+
+        async def fn(x):
+            if x == 0:
+                await fail.wait()
+                raise Oops
+            await calls(x)
+
+        results = ordered_amap(fn, items(), concurrency=3)
+        head = await begun(calls, results, 2)
         await settled()
-        assert not closing.done()
-        closing.cancel()
-        await asyncio.wait([closing, head])
-        assert closing.cancelled()
-        assert isinstance(head.exception(), StopAsyncIteration)
-        assert calls.ended == calls.cut_short == 3
+        if how == "aclose twice":
+            await asyncio.gather(results.aclose(), results.aclose())
+        elif how == "error and aclose":
+            fail.set()
+            await settled()  # the cleanup has begun
+            await results.aclose()
+        else:
+            head.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await head
+            del results, head
+            gc.collect()
+        assert ended == ["source"]
+        assert not calls.cut_short
+        assert calls.ended == 2
+        if how != "dropped":
+            await asyncio.wait([head])
+            head.exception()
+
+    run(main)
+
+
+def test_g30_a_call_that_drops_its_own_run_is_cancelled_once(run):
+    async def main():
+        calls, runs = Calls(cleanup=100), []
+
+        async def fn(x):
+            if x == 2:
+                runs.clear()
+            return x if x == 0 else await calls(x)
+
+        async def source():
+            yield 0
+            yield 1
+            await calls.steps.wait(1)
+            yield 2
+
+        runs.append(ordered_amap(fn, source(), concurrency=3))
+        assert await anext(runs[0]) == 0
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            await calls.steps.wait(2)
+        await calls.steps.wait(4)
+        assert not calls.cut_short
+        await settled()
 
     run(main)
 
@@ -707,6 +769,35 @@ def test_g17_a_call_that_does_not_heed_its_cancellation_is_given_up_and_still_aw
             assert results.stats.failed == 1
         assert steps.seen == ["swallowed", "swallowed", "ended"]  # by the time limit, and by the end of the run
         assert loop.time() < 20
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_g17_g30_a_call_that_its_time_limit_has_cancelled_has_its_grace_period_when_the_run_ends(heeds):
+    async def main():
+        steps = Steps()
+
+        async def fn(x):
+            steps.add("began")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                steps.add("cancelled")
+                try:
+                    await asyncio.sleep(0.25 if heeds else 100)  # half a second is granted
+                except asyncio.CancelledError:
+                    steps.add("cut short")
+                    raise
+                steps.add("cleaned up")
+
+        results = ordered_amap(fn, [1], timeout=5)
+        head = asyncio.create_task(anext(results))
+        await steps.wait(2)
+        await results.aclose()
+        assert steps.seen == ["began", "cancelled", "cleaned up" if heeds else "cut short"]
+        await asyncio.wait([head])
+        assert isinstance(head.exception(), StopAsyncIteration)
 
     virtual(main)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from inturn._core.job import Job, inside
 
-from .events import Bell, all_done, in_thread
+from .events import LoopEvent, all_done, in_thread
 from .source import TaskFeeder
 from .tasks import TaskPool
 
@@ -22,16 +22,16 @@ __all__ = ["Leash"]
 class Leash:
     """What is ended with a run: its calls, and the feeder."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, feeder: TaskFeeder | None) -> None:
         self.job = job
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.feeder: TaskFeeder | None = None
+        self.feeder = feeder
         self._will: AsyncGenerator[None, None] | None = None
 
     def take(self, loop: asyncio.AbstractEventLoop) -> None:
         """The run is in the hands of this loop."""
         self.loop = loop
-        self.job.wake = Bell(loop)
+        self.job.wake = LoopEvent(loop)
         will = self._will = _last_will(self)
         try:
             will.asend(None).send(None)

@@ -35,7 +35,7 @@ from inturn._model.stats import Stats
 from inturn._pools.executors import Borrowed
 
 from .cleanup import Leash
-from .events import Bell, tell
+from .events import LoopEvent, tell
 from .source import TaskFeeder
 
 __all__ = ["OrderedAmap", "nothing_held"]
@@ -79,7 +79,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._run = run
         self._source = source if isinstance(source, Source) else None
         self._feeder = source if isinstance(source, TaskFeeder) else None
-        self._leash = Leash(run.job)
+        self._leash = Leash(run.job, self._feeder)
         self._bulk = self._feeder is None and not run.shows_progress
         self._pop: Callable[[], Any] = nothing_held
         self._breath = 0.0  # when others are to have a turn
@@ -150,7 +150,6 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._leash.take(loop)
         job.pool.open()
         if self._feeder is not None:
-            self._leash.feeder = self._feeder
             self._feeder.start()
 
     async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
@@ -240,7 +239,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         """Wait for the bell; False if that took too long."""
         job = self._run.job
         pool, bell = job.pool, job.wake
-        assert isinstance(bell, Bell)
+        assert isinstance(bell, LoopEvent)
         if pool.inline and job.window.available():
             pool.wait(0.0)
             await asyncio.sleep(0)
@@ -276,13 +275,13 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
     # ---- any task of the loop --------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End the run: what has not started never starts; every call that runs is cancelled and awaited, its cleanup
-        included.
+        """End the run: what has not started never starts; every call that runs is cancelled once and awaited, its
+        cleanup included.
 
         It may be called twice, from any task of the loop, and from ``fn`` itself (then it does not wait). An ``anext``
         that waits raises ``StopAsyncIteration``. Calls in threads cannot be cancelled and are waited for; worker
         processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped. A cancellation of
-        `aclose` itself is passed on to the calls, and raised when they have ended.
+        `aclose` itself is not passed on to the calls: it is raised when they have ended.
         """
         self._check()
         leash = self._leash

@@ -30,7 +30,7 @@ from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten
 
 from .eager import Carrier
-from .events import Bell
+from .events import LoopEvent
 from .tasks import Carried, TaskPlace, TaskPool
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ __all__ = ["LaneTaskPool", "new_bell"]
 _TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to itself
 
 
-def new_bell() -> Bell:
+def new_bell() -> LoopEvent:
     """The bell of a lane whose producer is a task of the running loop."""
-    return Bell(asyncio.get_running_loop())
+    return LoopEvent(asyncio.get_running_loop())
 
 
 class LaneTaskPool(TaskPool):
@@ -80,7 +80,7 @@ class LaneTaskPool(TaskPool):
         self._tasks[task] = place
         task.add_done_callback(partial(landed, place), context=self.job.context)
         if self.job.stopped:
-            task.cancel()
+            self.cancel_late(task)
 
     def _limit(self, place: TaskPlace) -> None:
         """Start the clock of the item, or go on with it."""

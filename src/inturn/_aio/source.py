@@ -26,7 +26,7 @@ from inturn._core.source import HANDFUL_S
 from inturn._engine.window import Window
 from inturn._model.outcome import Err, Kind
 
-from .events import Bell
+from .events import LoopEvent
 
 __all__ = ["TaskFeeder", "together"]
 
@@ -99,13 +99,13 @@ class TaskFeeder:
         self._source: AsyncIterator[Any] | None = source
         self._window = window
         self._job = job
-        self._bell: Bell | None = None
+        self._bell: LoopEvent | None = None
         self.pulling = False
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._bell = Bell(loop)
+        self._bell = LoopEvent(loop)
         self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
 
     def room(self) -> None:
@@ -114,7 +114,9 @@ class TaskFeeder:
             self._bell.put(None)
 
     def cancel(self) -> None:
-        if self.task is not None:
+        """Let go of the source, and cancel the pull that waits for it: once, so that its cleanup is left alone."""
+        source, self._source = self._source, None
+        if source is not None and self.task is not None:
             self.task.cancel()
 
     def tasks(self) -> list[asyncio.Task[None]]:

@@ -201,7 +201,7 @@ class TaskPool:
         self._tasks[task] = place
         task.add_done_callback(partial(self._landed, place), context=job.context)
         if job.stopped:
-            task.cancel()
+            self.cancel_late(task)
             return
         job.window.take_back(chunk)
         if chunk.out and job.sleeping:
@@ -303,6 +303,9 @@ class TaskPool:
         """The call does not heed its cancellation: its item fails now; the call no longer counts."""
         assert place.task is not None
         place.timer = None
+        if self.job.stopped:
+            place.task.cancel()
+            return
         self._tasks[place.task] = None
         self.job.abandoned += 1
         self._fail_late(place, None)
@@ -320,7 +323,10 @@ class TaskPool:
                 pass
 
     def cancel(self) -> None:
-        """Cancel every call that still runs, once: its cleanup is to be left alone (after `stop`; in the loop)."""
+        """Cancel every call that still runs, once: its cleanup is left alone (after `stop`; in the loop).
+
+        A call that its time limit has cancelled keeps its grace period, and is cancelled again only after that.
+        """
         if self._cancelled:
             return
         self._cancelled = True
@@ -328,9 +334,16 @@ class TaskPool:
         for turn in self._turns:
             turn.cancel()
         for task, place_or_none in list(self._tasks.items()):
+            if place_or_none is not None and place_or_none.late and place_or_none.timer is not None:
+                continue
             if place_or_none is not None and place_or_none.timer is not None:
                 place_or_none.timer.cancel()
                 place_or_none.timer = None
+            task.cancel()
+
+    def cancel_late(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task that has come after `stop`, unless `cancel`, which will, is still to come."""
+        if self._cancelled:
             task.cancel()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
