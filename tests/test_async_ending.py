@@ -1,8 +1,10 @@
 """How an `ordered_amap` ends: every call is cancelled and awaited, its cleanup included, and nothing is ever left or complained of."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -10,9 +12,12 @@ import sys
 
 import pytest
 
+import inturn
 from calls import Oops
-from inturn import Failure, ordered_amap, retry
+from inturn import Failure, ordered_aflat_map, ordered_amap, retry
 from loops import Steps, collect, run, settled, stream, virtual
+
+LIBRARY = os.path.dirname(inturn.__file__)
 
 
 class Calls:
@@ -675,6 +680,63 @@ def test_a_loop_closed_without_ado_does_not_make_dropping_the_run_fail():
     )
     assert out == ["0"]
     assert not err
+
+
+# ---- errors from outside -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raised_after(name, error):
+    """As a signal handler does, when the library has just called the C function of this name in the consumer's stead."""
+
+    def look(frame, event, arg):
+        if event == "c_return" and arg.__name__ == name and frame.f_code.co_filename.startswith(LIBRARY):
+            sys.setprofile(None)
+            raise error
+
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("error", [IndexError, Oops, KeyError])
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("name", ["amap", "aflat_map"])
+def test_g16_an_exception_from_outside_that_lands_where_a_held_result_is_taken_ends_the_run(run, name, indexed, error):
+    """Also one that says what the library says when nothing is held: no result is ever lost in silence."""
+
+    async def main():
+        calls = Calls()
+
+        async def fn(x):
+            return x if x < 50 else await calls(x)
+
+        async def produce(x):
+            for n in range(50):
+                yield n
+            await calls(x)
+
+        if name == "amap":
+            results = ordered_amap(fn, range(60), window=55, indexed=indexed)
+        else:
+            results = ordered_aflat_map(produce, range(2), window=2, indexed=indexed)
+        for _ in range(40):
+            await anext(results)
+            if results._ready:
+                break
+        else:
+            await results.aclose()
+            pytest.skip("calls of this loop return one by one, and none is held")
+        results._breath = math.inf  # the way of a consumer that never has to wait
+        with pytest.raises(error), raised_after("pop" if name == "amap" else "popleft", error):
+            await anext(results)
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+        assert calls.ended * 2 == len(calls.steps.seen)
+
+    run(main)
 
 
 # ---- time limits ---------------------------------------------------------------------------------

@@ -23,10 +23,10 @@ import asyncio
 import contextvars
 import os
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from time import perf_counter as clock
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from inturn._core.consumer import AGAIN, LEFT_OUT, Raised, Run
 from inturn._core.source import HANDFUL_S, Source
@@ -38,7 +38,7 @@ from .cleanup import Leash
 from .events import LoopEvent, tell
 from .source import TaskFeeder
 
-__all__ = ["OrderedAmap", "nothing_held"]
+__all__ = ["NOTHING_READY", "OrderedAmap"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -47,9 +47,14 @@ _PATIENCE_S: Final = 0.005  # how long the head of a nested run is left in the q
 _BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a turn this often
 
 
-def nothing_held() -> Any:
-    """What is taken from when nothing is held."""
-    raise IndexError
+class Ready(Protocol):
+    """What can be delivered at once. Only the consumer takes from it, so what it has seen there it will find."""
+
+    def __len__(self) -> int: ...
+    def pop(self) -> Any: ...
+
+
+NOTHING_READY: Final[Ready] = []
 
 
 class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
@@ -69,7 +74,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         "_name",
         "_over",
         "_pid",
-        "_pop",
+        "_ready",
         "_run",
         "_source",
         "indexed",
@@ -81,7 +86,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._feeder = source if isinstance(source, TaskFeeder) else None
         self._leash = Leash(run.job, self._feeder)
         self._bulk = self._feeder is None and not run.shows_progress
-        self._pop: Callable[[], Any] = nothing_held
+        self._ready: Ready = run.held  # what is taken from without further ado
         self._breath = 0.0  # when others are to have a turn
         self._consumer: dict[None, object] = {}
         self._pid = os.getpid()
@@ -93,11 +98,12 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         return self
 
     async def __anext__(self) -> R_co:
-        if clock() < self._breath:
-            try:
-                return self._pop()  # type: ignore[no-any-return]
-            except IndexError:
-                pass
+        try:
+            if self._ready and clock() < self._breath:
+                return self._ready.pop()  # type: ignore[no-any-return]
+        except BaseException:  # from outside, a signal handler's: nobody else pops. The result may be lost
+            await self._leave()
+            raise
         return await self._next()  # type: ignore[no-any-return]
 
     def _check(self) -> asyncio.AbstractEventLoop:
@@ -121,10 +127,9 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
                 self._finish()
                 await self._leash.gone(threads=outcome is _END and not closed)
             elif self._over:  # closed meanwhile: what is held is not delivered
-                self._pop = nothing_held
-        except BaseException:  # cancelled, or a policy of ours is broken
-            self._finish()
-            await self._leash.gone(threads=False)
+                self._ready = NOTHING_READY
+        except BaseException:  # cancelled, or from outside, or a policy of ours is broken
+            await self._leave()
             raise
         finally:
             del self._consumer[None]
@@ -162,10 +167,8 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             self._begin(loop)
         elif clock() >= self._breath:
             await self._breathe()
-            try:
-                return self._pop()
-            except IndexError:
-                pass
+            if self._ready:
+                return self._ready.pop()
         run.held = []
         run.enter()
         until = clock() + HANDFUL_S
@@ -255,7 +258,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         run = self._run
         outcome = run.deliver(bulk=self._bulk, indexed=self.indexed)
         if run.held:
-            self._pop = run.held.pop
+            self._ready = run.held
         if self._feeder is not None:
             self._feeder.room()
         return outcome
@@ -263,7 +266,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `aclose` if there is none now."""
         self._over = True
-        self._pop = nothing_held
+        self._ready = NOTHING_READY
         self._source = None
         try:
             self._run.end()
@@ -271,6 +274,11 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             self._leash.stop()
             self._run.job.pool.retire()
             self._run.job.crashed = None  # it is being raised: nothing of ours may refer to it
+
+    async def _leave(self) -> None:
+        """End the run because of an error, which is raised when every call has cleaned up."""
+        self._finish()
+        await self._leash.gone(threads=False)
 
     # ---- any task of the loop --------------------------------------------------------------------
 
@@ -286,7 +294,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._check()
         leash = self._leash
         self._over = True
-        self._pop = nothing_held
+        self._ready = NOTHING_READY
         me = object()
         if self._consumer.setdefault(None, me) is me:
             try:

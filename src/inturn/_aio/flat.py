@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun
 from inturn._engine.lanes import NO_LANE, Lane
 from inturn._pools.flat_serial import FlatSerial
 
-from .driver import OrderedAmap, nothing_held
+from .driver import NOTHING_READY, OrderedAmap
 
 __all__ = ["OrderedAflatMap"]
 
 R_co = TypeVar("R_co", covariant=True)
 
 
-def _take(lane: Lane) -> Any:
-    """The next element; IndexError if there is none."""
-    element = lane.pop()
-    if lane.resting:
-        lane.relieve()
-    return element
+class _Elements:
+    """What a lane holds, for the consumer to take."""
 
+    __slots__ = ("_buffer", "_indexed", "_lane")
 
-def _take_indexed(lane: Lane) -> Any:
-    return lane.index, _take(lane)
+    def __init__(self, lane: Lane, *, indexed: bool) -> None:
+        self._lane = lane
+        self._buffer = lane.buffer
+        self._indexed = indexed
+
+    def __len__(self) -> int:
+        return len(self._buffer)
+
+    def pop(self) -> Any:
+        lane = self._lane
+        element = lane.pop()
+        if lane.resting:
+            lane.relieve()
+        return (lane.index, element) if self._indexed else element
 
 
 class OrderedAflatMap(OrderedAmap[R_co]):
@@ -44,14 +52,14 @@ class OrderedAflatMap(OrderedAmap[R_co]):
 
     def _deliver(self) -> Any:
         run = self._run
-        run.lane = NO_LANE
+        run.lane, self._ready = NO_LANE, NOTHING_READY
         outcome = super()._deliver()
         if run.lane is not NO_LANE:
-            self._pop = partial(_take_indexed if self.indexed else _take, run.lane)
+            self._ready = _Elements(run.lane, indexed=self.indexed)
         return outcome
 
     async def _wait(self, seconds: float | None) -> bool:
-        self._pop = nothing_held  # one consumer at a time: a second one is to be told so
+        self._ready = NOTHING_READY  # one consumer at a time: a second one is to be told so
         return await super()._wait(seconds)
 
     async def _doze(self, seconds: float | None) -> bool:
