@@ -320,7 +320,10 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             return
         if not open_ or leash.loop is None or self._pid != os.getpid():
             return
-        self._run.job.stop()
+        job = self._run.job
+        job.dropped = True
+        job.stop()
+        self._run.window.clear()  # nobody is the consumer any more
         if leash.feeder is not None:
             tell(leash.loop, leash.feeder.cancel)
         leash.drop()
