@@ -15,7 +15,7 @@ import pytest
 import inturn
 from calls import Oops
 from inturn import Failure, ordered_aflat_map, ordered_amap, retry
-from loops import Steps, collect, run, settled, stream, virtual
+from loops import KINDS, Steps, collect, run, settled, stream, virtual
 
 LIBRARY = os.path.dirname(inturn.__file__)
 
@@ -737,6 +737,45 @@ def test_g16_an_exception_from_outside_that_lands_where_a_held_result_is_taken_e
         assert calls.ended * 2 == len(calls.steps.seen)
 
     run(main)
+
+
+@pytest.mark.parametrize(("error", "busy"), [(Oops, False), (KeyboardInterrupt, False), (KeyboardInterrupt, True)])
+@pytest.mark.parametrize("where", ["measured", "claim"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_g14_g16_an_exception_from_outside_in_a_callback_of_the_run_is_the_consumers(kind, where, error, busy):
+    """Ctrl-C does not wait until the consumer comes back: it stops the loop, as in any callback."""
+    calls, go = Calls(), []
+
+    async def fn(x):
+        if x == 9:
+            return x
+        if x:
+            await calls(x)
+        else:
+            go.append(asyncio.Event())
+            await go[0].wait()
+            sys.setprofile(look)
+        return x
+
+    def look(frame, event, arg):
+        """Raise when this call has ended and its place is about to be free, or is about to be given to another."""
+        if event == "call" and frame.f_code.co_name == where and frame.f_code.co_filename.startswith(LIBRARY):
+            sys.setprofile(None)
+            raise error
+
+    async def main():
+        async with ordered_amap(fn, iter([9, 0, 8, 7, 6]), concurrency=3, window=5, on_error="skip") as results:
+            assert await anext(results) == 9
+            head = asyncio.create_task(asyncio.Event().wait() if busy else anext(results))
+            await calls.steps.wait(2)
+            go[0].set()
+            await head
+            async for _ in results:
+                pass
+
+    with asyncio.Runner(loop_factory=KINDS[kind]) as runner, pytest.raises(error):
+        runner.run(main())
+    assert calls.ended * 2 == len(calls.steps.seen)
 
 
 # ---- time limits ---------------------------------------------------------------------------------

@@ -161,9 +161,9 @@ class TaskPool:
             self._scheduled = bool(self._turns)
             if more and job.window.available():
                 self.notify(1)
-        except BaseException as error:  # Ctrl-C, or a fault of ours: the consumer must not wait for ever
+        except BaseException as error:
             self._scheduled = bool(self._turns)
-            job.crash(error)
+            self._crash(error)
 
     def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
         """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
@@ -220,16 +220,28 @@ class TaskPool:
             place.timer.cancel()
             place.timer = None
         try:
-            if job.stopped:
-                _retrieve(task)
-            elif place.late:
-                self._overran(place, task)
-            else:
-                self._record(place, task)
-        except BaseException as error:  # a fault of ours: the consumer must not wait for ever
-            job.crash(error)
-        self.end(place)
-        self.notify(min(1, job.window.available()))
+            try:
+                if job.stopped:
+                    _retrieve(task)
+                elif place.late:
+                    self._overran(place, task)
+                else:
+                    self._record(place, task)
+            finally:
+                self.end(place)
+            self.notify(min(1, job.window.available()))
+        except BaseException as error:
+            self._crash(error)
+
+    def _crash(self, error: BaseException) -> None:
+        """A fault of ours, or what a signal handler has raised in a callback of ours: it ends the run in the consumer.
+
+        While the consumer is busy elsewhere, Ctrl-C stops the loop at once, as it does in any callback of a loop.
+        """
+        self.job.crash(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.job.sleeping:
+            assert self._loop is not None
+            self._loop.call_soon(_raise, error)
 
     def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
         chunk = place.chunk
@@ -355,6 +367,10 @@ class TaskPool:
 
     def join(self) -> None:
         pass
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
