@@ -14,16 +14,40 @@ carrier is looked at, and if it is not as it was before, it is used up.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from sys import getrefcount
 from time import perf_counter as clock
-from typing import Any
+from typing import Any, Protocol, TypeVar
 from weakref import getweakrefcount
 
+from inturn._core.job import Job, Place
 from inturn._engine.chunk import Chunk
 
 __all__ = ["Carrier"]
+
+
+class TaskOf(Place, Protocol):
+    """Where a call runs, as far as its carrier is concerned."""
+
+    item: Any
+    task: asyncio.Task[Any] | None
+    mark: float
+
+
+P_contra = TypeVar("P_contra", bound=TaskOf, contravariant=True)
+
+
+class Starts(Protocol[P_contra]):
+    """The pool of tasks, as far as a carrier is concerned, which it tells what has become of a call."""
+
+    @property
+    def job(self) -> Job: ...
+    @property
+    def call(self) -> Callable[[Any, Any], Coroutine[Any, Any, Any]]: ...
+    def waits(self, place: P_contra, /) -> None: ...
+    def end(self, place: P_contra, /) -> None: ...
+    def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, /) -> None: ...
 
 
 class _Rest:
@@ -65,7 +89,7 @@ class Carrier:
         self._task = task
         self.rest: _Rest | None = None
 
-    def run(self, pool: Any, place: Any, chunk: Chunk, until: float) -> bool:
+    def run(self, pool: Starts[P_contra], place: P_contra, chunk: Chunk, until: float) -> bool:
         """Run a chunk until one of its calls waits or the turn is over; False if the carrier is used up."""
         job, call = pool.job, pool.call
         task: Any = self._task  # also its private attributes, which are what they are in 3.11
