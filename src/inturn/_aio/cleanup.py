@@ -65,6 +65,8 @@ class Leash:
         job = self.job
         if inside(job):
             return  # a call of the run itself, or its source, would wait for itself
+        if asyncio.get_running_loop() is not self.loop:
+            return  # the run has begun nothing, or has ended with its loop
         await all_done(self.tasks)
         if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
             await in_thread(job.pool.join, job.warden.join)

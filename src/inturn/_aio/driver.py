@@ -106,17 +106,17 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             raise
         return await self._next()  # type: ignore[no-any-return]
 
-    def _check(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which must be that of the first ``anext``, in the same process."""
+    def _check(self, *, over: bool) -> asyncio.AbstractEventLoop:
+        """The running loop, which must be that of the first ``anext`` unless the run is over; in the same process."""
         if self._pid != os.getpid():
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         loop = asyncio.get_running_loop()
-        if self._leash.loop is not None and self._leash.loop is not loop:
+        if not over and self._leash.loop is not None and self._leash.loop is not loop:
             raise RuntimeError(f"this {self._name} belongs to another event loop: use it in the one in which it began")
         return loop
 
     async def _next(self) -> Any:
-        loop = self._check()
+        loop = self._check(over=self._over)
         me = object()
         if self._consumer.setdefault(None, me) is not me:
             raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
@@ -291,7 +291,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped. A cancellation of
         `aclose` itself is not passed on to the calls: it is raised when they have ended.
         """
-        self._check()
+        self._check(over=self._over or self._run.job.stopped)
         leash = self._leash
         self._over = True
         self._ready = NOTHING_READY
