@@ -1,14 +1,14 @@
 """The asynchronous driver: `OrderedAmap`, the object that `ordered_amap` returns.
 
 The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers.
-It waits in one place, `_wait`, for the run's bell. Who is the consumer is settled by the token in `_consumer`.
+It waits in one place, `_wait`, for the run's `LoopEvent`. Who is the consumer is settled by the token in `_consumer`.
 
-What has to end with a run (its `Leash`) does not refer to the handle, so the handle can be dropped while calls run.
+What has to end with a run (its `Cleanup`) does not refer to the handle, so the handle can be dropped while calls run.
 
 ========== ======================================== =====================================================
 a run is   how it is told                           left by
 ========== ======================================== =====================================================
-new        ``_leash.loop`` is None                  the first ``anext``; `aclose`
+new        ``_cleanup.loop`` is None                  the first ``anext``; `aclose`
 open       ``_over`` is False                       its end, an error, a cancellation, `aclose`, `__del__`
 over       ``_over`` is True                        (its tasks may still be cleaning up; whoever ended it awaits them)
 ========== ======================================== =====================================================
@@ -34,7 +34,7 @@ from inturn._engine.window import NEVER, Now
 from inturn._model.stats import Stats
 from inturn._pools.executors import Borrowed
 
-from .cleanup import Leash
+from .cleanup import Cleanup
 from .events import LoopEvent, tell
 from .source import TaskFeeder
 
@@ -68,9 +68,9 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         "__weakref__",
         "_breath",
         "_bulk",
+        "_cleanup",
         "_consumer",
         "_feeder",
-        "_leash",
         "_name",
         "_over",
         "_pid",
@@ -84,7 +84,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         self._run = run
         self._source = source if isinstance(source, Source) else None
         self._feeder = source if isinstance(source, TaskFeeder) else None
-        self._leash = Leash(run.job, self._feeder)
+        self._cleanup = Cleanup(run.job, self._feeder)
         self._bulk = self._feeder is None and not run.shows_progress
         self._ready: Ready = run.held  # what is taken from without further ado
         self._breath = 0.0  # when others are to have a turn
@@ -111,7 +111,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         if self._pid != os.getpid():
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         loop = asyncio.get_running_loop()
-        if not over and self._leash.loop is not None and self._leash.loop is not loop:
+        if not over and self._cleanup.loop is not None and self._cleanup.loop is not loop:
             raise RuntimeError(f"this {self._name} belongs to another event loop: use it in the one in which it began")
         return loop
 
@@ -125,7 +125,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             if outcome is _END or type(outcome) is Raised:
                 closed = self._over  # by another task, which waits for what runs in threads
                 self._finish()
-                await self._leash.gone(threads=outcome is _END and not closed)
+                await self._cleanup.gone(threads=outcome is _END and not closed)
             elif self._over:  # closed meanwhile: what is held is not delivered
                 self._ready = NOTHING_READY
         except BaseException:  # cancelled, or from outside, or a policy of ours is broken
@@ -152,7 +152,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         run, job = self._run, self._run.job
         run.clocks.started = job.begin(contextvars.copy_context(), run.deadline)
         run.begin()
-        self._leash.take(loop)
+        self._cleanup.take(loop)
         job.pool.open()
         if self._feeder is not None:
             self._feeder.start()
@@ -239,19 +239,19 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             job.sleeping.clear()
 
     async def _doze(self, seconds: float | None) -> bool:
-        """Wait for the bell; False if that took too long."""
+        """Wait to be woken; False if that took too long."""
         job = self._run.job
-        pool, bell = job.pool, job.wake
-        assert isinstance(bell, LoopEvent)
+        pool, event = job.pool, job.wake
+        assert isinstance(event, LoopEvent)
         if pool.inline and job.window.available():
             pool.wait(0.0)
             await asyncio.sleep(0)
             return True
         if isinstance(pool, Borrowed) and pool.attends():
-            if not await bell.wait(_PATIENCE_S if seconds is None else min(seconds, _PATIENCE_S)):
-                pool.wait(0.0)  # a bell never blocks: this only does what is to be done
+            if not await event.wait(_PATIENCE_S if seconds is None else min(seconds, _PATIENCE_S)):
+                pool.wait(0.0)  # it does not block here: this only does what is to be done
             return True
-        return await bell.wait(seconds)
+        return await event.wait(seconds)
 
     def _deliver(self) -> Any:
         """Take the head, and what is complete behind it in its chunk."""
@@ -271,14 +271,14 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         try:
             self._run.end()
         finally:
-            self._leash.stop()
+            self._cleanup.stop()
             self._run.job.pool.retire()
             self._run.job.crashed = None  # it is being raised: nothing of ours may refer to it
 
     async def _leave(self) -> None:
         """End the run because of an error, which is raised when every call has cleaned up."""
         self._finish()
-        await self._leash.gone(threads=False)
+        await self._cleanup.gone(threads=False)
 
     # ---- any task of the loop --------------------------------------------------------------------
 
@@ -292,7 +292,7 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
         `aclose` itself is not passed on to the calls: it is raised when they have ended.
         """
         self._check(over=self._over or self._run.job.stopped)
-        leash = self._leash
+        cleanup = self._cleanup
         self._over = True
         self._ready = NOTHING_READY
         me = object()
@@ -302,8 +302,8 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
             finally:
                 del self._consumer[None]
         else:
-            leash.stop()
-        await leash.gone(threads=True)
+            cleanup.stop()
+        await cleanup.gone(threads=True)
 
     async def __aenter__(self) -> OrderedAmap[R_co]:
         return self
@@ -315,18 +315,18 @@ class OrderedAmap(AsyncIterator[R_co], Generic[R_co]):
 
     def __del__(self) -> None:
         try:
-            leash, open_ = self._leash, not self._over
+            cleanup, open_ = self._cleanup, not self._over
         except AttributeError:  # it was never finished
             return
-        if not open_ or leash.loop is None or self._pid != os.getpid():
+        if not open_ or cleanup.loop is None or self._pid != os.getpid():
             return
         job = self._run.job
         job.dropped = True
         job.stop()
         self._run.window.clear()  # nobody is the consumer any more
-        if leash.feeder is not None:
-            tell(leash.loop, leash.feeder.cancel)
-        leash.drop()
+        if cleanup.feeder is not None:
+            tell(cleanup.loop, cleanup.feeder.cancel)
+        cleanup.drop()
         text = f"unclosed {self!r}: use async with, or await aclose()"
         warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 

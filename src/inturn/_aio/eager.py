@@ -8,7 +8,7 @@ once has cost no task. At the first call that waits, the turn is over and the ta
 
 So only calls that have returned at once share a task. One of them could still have left something on it: a request to
 cancel it, a reference by which somebody cancels it later, a callback for when it is done, a name. After each call the
-carrier is looked at, and if it is not as it was before, it is used up.
+task is looked at, and if it is not as it was before, it is used up.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from weakref import getweakrefcount
 from inturn._core.job import Job, Place
 from inturn._engine.chunk import Chunk
 
-__all__ = ["Carrier"]
+__all__ = ["EagerTask"]
 
 
 class TaskOf(Place, Protocol):
-    """Where a call runs, as far as its carrier is concerned."""
+    """Where a call runs, as far as its `EagerTask` is concerned."""
 
     item: Any
     task: asyncio.Task[Any] | None
@@ -39,7 +39,7 @@ P_contra = TypeVar("P_contra", bound=TaskOf, contravariant=True)
 
 
 class Starts(Protocol[P_contra]):
-    """The pool of tasks, as far as a carrier is concerned, which it tells what has become of a call."""
+    """The pool of tasks, as far as an `EagerTask` is concerned, which tells it what has become of a call."""
 
     @property
     def job(self) -> Job: ...
@@ -80,7 +80,7 @@ class _Rest:
                 del given  # an error's traceback holds this frame
 
 
-class Carrier:
+class EagerTask:
     """The task of one turn; `rest` is the call that it has come to belong to."""
 
     __slots__ = ("_task", "rest")
@@ -90,7 +90,7 @@ class Carrier:
         self.rest: _Rest | None = None
 
     def run(self, pool: Starts[P_contra], place: P_contra, chunk: Chunk, until: float) -> bool:
-        """Run a chunk until one of its calls waits or the turn is over; False if the carrier is used up."""
+        """Run a chunk until one of its calls waits or the turn is over; False if the task is used up."""
         job, call = pool.job, pool.call
         task: Any = self._task  # also its private attributes, which are what they are in 3.11
         fn, copy = job.fn, job.context.copy

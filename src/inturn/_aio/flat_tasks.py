@@ -7,7 +7,7 @@ which waits for the pause to be over or for the policy to decide.
 place     how it is told                               left by
 ========= ============================================ =======================================================
 producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `_tasks`)
-resting   besides, ``timer`` is None: the lane is full the lane's bell
+resting   besides, ``timer`` is None: the lane is full its lane's event
 holding   its task is `_hold`                          the pause's end or a decision: another attempt, or free
 given up  ``call`` is another's, or None               the task's end, which nobody sees
 ========= ============================================ =======================================================
@@ -29,7 +29,7 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten
 
-from .eager import Carrier
+from .eager import EagerTask
 from .events import LoopEvent
 from .tasks import Carried, TaskPlace, TaskPool
 
@@ -42,7 +42,7 @@ _TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to
 
 
 def new_bell() -> LoopEvent:
-    """The bell of a lane whose producer is a task of the running loop."""
+    """The wake-up of a lane whose producer is a task of the running loop."""
     return LoopEvent(asyncio.get_running_loop())
 
 
@@ -205,7 +205,7 @@ class LaneTaskPool(TaskPool):
         else:
             self._attempt(place)
 
-    def _pump(self, carrier: Carrier | None = None) -> None:
+    def _pump(self, turn: EagerTask | None = None) -> None:
         super()._pump(None)
 
 

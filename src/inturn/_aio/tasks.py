@@ -4,7 +4,7 @@ A task belongs to one call for all the call's life, so whatever hangs on a task 
 ``current_task()`` as a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes
 that cheap is that a call which returns at once costs no trip through the loop: its task is started eagerly by the
 *pump*, which takes the result and goes on to the next item of the chunk (on Python 3.11, where tasks cannot start
-eagerly, see `_carrier`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
+eagerly, see `eager`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
 of its end.
 
 ======== =================================================== ==============================================
@@ -35,7 +35,7 @@ from inturn._core.job import Call, Job, Place
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 
-from .eager import Carrier
+from .eager import EagerTask
 from .pauses import Pauses
 from .task_factory import Carried, Make, call, maker
 
@@ -84,7 +84,7 @@ class TaskPool:
         self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
         self._scheduled = False
         self._cancelled = False
-        self._turns: dict[asyncio.Task[Any], None] = {}  # the carriers that are to run the pump
+        self._turns: dict[asyncio.Task[Any], None] = {}  # the eager tasks of 3.11 that are to run the pump
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,12 +115,12 @@ class TaskPool:
         assert task is not None
         del self._turns[task]
         task.remove_done_callback(self._turned)
-        carrier = Carrier(task)
-        self._pump(carrier)
-        return None if carrier.rest is None else await carrier.rest
+        turn = EagerTask(task)
+        self._pump(turn)
+        return None if turn.rest is None else await turn.rest
 
     def _turned(self, task: asyncio.Task[Any]) -> None:
-        """The carrier was cancelled before its turn came."""
+        """The task was cancelled before its turn came."""
         self._turns.pop(task, None)
         self._scheduled = bool(self._turns)
         self.notify(1)
@@ -139,7 +139,7 @@ class TaskPool:
 
     # ---- the pump --------------------------------------------------------------------------------
 
-    def _pump(self, carrier: Carrier | None = None) -> None:
+    def _pump(self, turn: EagerTask | None = None) -> None:
         """Start what can be started, for a few milliseconds."""
         job = self.job
         try:
@@ -153,9 +153,9 @@ class TaskPool:
                 self._permits -= 1
                 self._busy[place] = None
                 job.begun(place, chunk)
-                if carrier is None:
+                if turn is None:
                     self._run(place, chunk, until)
-                elif not carrier.run(self, place, chunk, until):
+                elif not turn.run(self, place, chunk, until):
                     more = True
                 more = more or clock() >= until
             self._scheduled = bool(self._turns)
