@@ -29,6 +29,7 @@ from time import sleep
 from typing import Protocol
 
 from inturn._base.gil import fence
+from inturn._base.patching import not_since_import
 from inturn._core.job import Call, Job, Place
 from inturn._core.run_thread import NO_THREAD, CallThread, start
 from inturn._engine.chunk import Chunk
@@ -188,6 +189,7 @@ class ThreadPool:
     # ---- consumer, warden, workers ---------------------------------------------------------------
 
     def open(self) -> None:
+        not_since_import()
         if self.job.timeout is not None:
             self.job.warden.arm()  # before the places: if few threads can be had, one has to be this
 
