@@ -1,6 +1,7 @@
 """`ordered_amap`: order, laziness, the window, sources, errors, context; and what a task of its own means for each item."""
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import gc
@@ -951,6 +952,38 @@ def test_a_run_in_another_loop_than_its_first_is_an_error():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("how", ["at its end", "by aclose", "by an error", "with its loop"])
+@pytest.mark.parametrize("executor", [None, "thread"])
+def test_g9_g16_a_run_that_is_over_is_over_in_every_loop(how, executor):
+    def plain(x):
+        if x == 2 and how == "by an error":
+            raise Oops
+        return x
+
+    async def fn(x):
+        await asyncio.sleep(0)
+        return plain(x)
+
+    async def main():
+        if how == "with its loop":
+            await anext(results)
+            return
+        with contextlib.suppress(Oops):
+            async for _ in results:
+                if how == "by aclose":
+                    await results.aclose()
+
+    async def again():
+        await results.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+        await results.aclose()
+
+    results = ordered_amap(fn if executor is None else plain, range(4), executor=executor)
+    asyncio.run(main())
+    asyncio.run(again())
+
+
 def test_g23_in_a_forked_child_the_run_is_an_error():
     code = """if True:
         import asyncio, os, inturn

@@ -1,8 +1,10 @@
 """How an `ordered_amap` ends: every call is cancelled and awaited, its cleanup included, and nothing is ever left or complained of."""
 
 import asyncio
+import contextlib
 import gc
 import itertools
+import math
 import os
 import signal
 import subprocess
@@ -10,9 +12,12 @@ import sys
 
 import pytest
 
+import inturn
 from calls import Oops
-from inturn import Failure, ordered_amap, retry
-from loops import Steps, collect, run, settled, stream, virtual
+from inturn import Failure, ordered_aflat_map, ordered_amap, retry
+from loops import KINDS, Steps, collect, run, settled, stream, virtual
+
+LIBRARY = os.path.dirname(inturn.__file__)
 
 
 class Calls:
@@ -255,36 +260,98 @@ def test_g13_items_not_started_never_start(run):
 # ---- cancelling again, and what cleanup may do ---------------------------------------------------
 
 
-def test_g30_a_second_cancellation_is_passed_on_and_still_all_is_awaited(run):
+@pytest.mark.parametrize("how", ["anext", "aclose"])
+def test_g30_further_cancellations_leave_every_cleanup_to_its_end_and_are_raised_then(run, how):
     async def main():
-        calls = Calls(cleanup=1_000_000)
+        calls = Calls(cleanup=1000)
         results = ordered_amap(calls, range(10), concurrency=3)
         head = await begun(calls, results)
-        head.cancel()
+        waiting = head if how == "anext" else asyncio.create_task(results.aclose())
         await settled()
-        assert not head.done()
-        assert calls.ended == 0
-        head.cancel()
-        await asyncio.wait([head])
-        assert head.cancelled()
-        assert calls.ended == calls.cut_short == 3
+        for _ in range(3):
+            waiting.cancel()
+            await settled()
+            assert not waiting.done()
+            assert calls.ended == 0
+        await asyncio.wait([waiting, head])
+        assert waiting.cancelled()
+        assert calls.ended == 3
+        assert not calls.cut_short
+        if how == "aclose":
+            assert isinstance(head.exception(), StopAsyncIteration)
 
     run(main)
 
 
-def test_g30_a_cancelled_aclose_passes_it_on_and_still_awaits_all(run):
+@pytest.mark.parametrize("how", ["aclose twice", "error and aclose", "dropped"])
+def test_g30_calls_and_an_async_source_are_cancelled_once(run, how):
     async def main():
-        calls = Calls(cleanup=1_000_000)
-        results = ordered_amap(calls, range(10), concurrency=3)
-        head = await begun(calls, results)
-        closing = asyncio.create_task(results.aclose())
+        calls, ended, fail = Calls(cleanup=100), [], asyncio.Event()
+
+        async def items():
+            try:
+                yield 0
+                yield 1
+                yield 2
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(100):
+                    await asyncio.sleep(0)
+                ended.append("source")
+
+        async def fn(x):
+            if x == 0:
+                await fail.wait()
+                raise Oops
+            await calls(x)
+
+        results = ordered_amap(fn, items(), concurrency=3)
+        head = await begun(calls, results, 2)
         await settled()
-        assert not closing.done()
-        closing.cancel()
-        await asyncio.wait([closing, head])
-        assert closing.cancelled()
-        assert isinstance(head.exception(), StopAsyncIteration)
-        assert calls.ended == calls.cut_short == 3
+        if how == "aclose twice":
+            await asyncio.gather(results.aclose(), results.aclose())
+        elif how == "error and aclose":
+            fail.set()
+            await settled()  # the cleanup has begun
+            await results.aclose()
+        else:
+            head.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await head
+            del results, head
+            gc.collect()
+        assert ended == ["source"]
+        assert not calls.cut_short
+        assert calls.ended == 2
+        if how != "dropped":
+            await asyncio.wait([head])
+            head.exception()
+
+    run(main)
+
+
+def test_g30_a_call_that_drops_its_own_run_is_cancelled_once(run):
+    async def main():
+        calls, runs = Calls(cleanup=100), []
+
+        async def fn(x):
+            if x == 2:
+                runs.clear()
+            return x if x == 0 else await calls(x)
+
+        async def source():
+            yield 0
+            yield 1
+            await calls.steps.wait(1)
+            yield 2
+
+        runs.append(ordered_amap(fn, source(), concurrency=3))
+        assert await anext(runs[0]) == 0
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            await calls.steps.wait(2)
+        await calls.steps.wait(4)
+        assert not calls.cut_short
+        await settled()
 
     run(main)
 
@@ -615,6 +682,102 @@ def test_a_loop_closed_without_ado_does_not_make_dropping_the_run_fail():
     assert not err
 
 
+# ---- errors from outside -------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def raised_after(name, error):
+    """As a signal handler does, when the library has just called the C function of this name in the consumer's stead."""
+
+    def look(frame, event, arg):
+        if event == "c_return" and arg.__name__ == name and frame.f_code.co_filename.startswith(LIBRARY):
+            sys.setprofile(None)
+            raise error
+
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize("error", [IndexError, Oops, KeyError])
+@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("name", ["amap", "aflat_map"])
+def test_g16_an_exception_from_outside_that_lands_where_a_held_result_is_taken_ends_the_run(run, name, indexed, error):
+    """Also one that says what the library says when nothing is held: no result is ever lost in silence."""
+
+    async def main():
+        calls = Calls()
+
+        async def fn(x):
+            return x if x < 50 else await calls(x)
+
+        async def produce(x):
+            for n in range(50):
+                yield n
+            await calls(x)
+
+        if name == "amap":
+            results = ordered_amap(fn, range(60), window=55, indexed=indexed)
+        else:
+            results = ordered_aflat_map(produce, range(2), window=2, indexed=indexed)
+        for _ in range(40):
+            await anext(results)
+            if results._held or (name == "aflat_map" and results._lane.buffer):
+                break
+        else:
+            await results.aclose()
+            pytest.skip("calls of this loop return one by one, and none is held")
+        results._breath = math.inf  # the way of a consumer that never has to wait
+        with pytest.raises(error), raised_after("pop" if name == "amap" else "popleft", error):
+            await anext(results)
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+        assert calls.ended * 2 == len(calls.steps.seen)
+
+    run(main)
+
+
+@pytest.mark.parametrize(("error", "busy"), [(Oops, False), (KeyboardInterrupt, False), (KeyboardInterrupt, True)])
+@pytest.mark.parametrize("where", ["measured", "claim"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_g14_g16_an_exception_from_outside_in_a_callback_of_the_run_is_the_consumers(kind, where, error, busy):
+    """Ctrl-C does not wait until the consumer comes back: it stops the loop, as in any callback."""
+    calls, go = Calls(), []
+
+    async def fn(x):
+        if x == 9:
+            return x
+        if x:
+            await calls(x)
+        else:
+            go.append(asyncio.Event())
+            await go[0].wait()
+            sys.setprofile(look)
+        return x
+
+    def look(frame, event, arg):
+        """Raise when this call has ended and its place is about to be free, or is about to be given to another."""
+        if event == "call" and frame.f_code.co_name == where and frame.f_code.co_filename.startswith(LIBRARY):
+            sys.setprofile(None)
+            raise error
+
+    async def main():
+        async with ordered_amap(fn, iter([9, 0, 8, 7, 6]), concurrency=3, window=5, on_error="skip") as results:
+            assert await anext(results) == 9
+            head = asyncio.create_task(asyncio.Event().wait() if busy else anext(results))
+            await calls.steps.wait(2)
+            go[0].set()
+            await head
+            async for _ in results:
+                pass
+
+    with asyncio.Runner(loop_factory=KINDS[kind]) as runner, pytest.raises(error):
+        runner.run(main())
+    assert calls.ended * 2 == len(calls.steps.seen)
+
+
 # ---- time limits ---------------------------------------------------------------------------------
 
 
@@ -707,6 +870,35 @@ def test_g17_a_call_that_does_not_heed_its_cancellation_is_given_up_and_still_aw
             assert results.stats.failed == 1
         assert steps.seen == ["swallowed", "swallowed", "ended"]  # by the time limit, and by the end of the run
         assert loop.time() < 20
+
+    virtual(main)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_g17_g30_a_call_that_its_time_limit_has_cancelled_has_its_grace_period_when_the_run_ends(heeds):
+    async def main():
+        steps = Steps()
+
+        async def fn(x):
+            steps.add("began")
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                steps.add("cancelled")
+                try:
+                    await asyncio.sleep(0.25 if heeds else 100)  # half a second is granted
+                except asyncio.CancelledError:
+                    steps.add("cut short")
+                    raise
+                steps.add("cleaned up")
+
+        results = ordered_amap(fn, [1], timeout=5)
+        head = asyncio.create_task(anext(results))
+        await steps.wait(2)
+        await results.aclose()
+        assert steps.seen == ["began", "cancelled", "cleaned up" if heeds else "cut short"]
+        await asyncio.wait([head])
+        assert isinstance(head.exception(), StopAsyncIteration)
 
     virtual(main)
 

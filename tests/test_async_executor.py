@@ -9,12 +9,13 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 import inturn
 from calls import Oops, double
-from helpers import SHORT, Gate, Tally
+from helpers import SHORT, Gate, Tally, Thing, farewell
 from inturn import Failure, Threads, ordered_amap, retry
 from loops import Steps, collect, run, run_in, settled, stream
 
@@ -242,6 +243,65 @@ def test_g13_dropped_unclosed_it_stops_and_says_so(run):
         with pytest.warns(ResourceWarning, match="unclosed"):
             del results
             gc.collect()
+        gate.open()
+
+    run(main)
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_g13_g19_dropped_unclosed_it_shuts_down_the_executor_that_it_has_made(run, idle):
+    async def main():
+        gate, made, begun, shut = Gate(), [], Tally(), Gate()
+
+        class Mine(ThreadPoolExecutor):
+            def shutdown(self, *args, **settings):
+                super().shutdown(*args, **settings)
+                shut.open()
+
+        def make(workers):
+            made.append(Mine(workers))
+            return made[-1]
+
+        def fn(x):
+            if x and not idle:
+                begun.add(x)
+                gate.wait()
+
+        results = ordered_amap(fn, range(4), executor=make, concurrency=2, window=4)
+        await anext(results)
+        if not idle:
+            await asyncio.to_thread(begun.wait, 2)
+        while idle and results.stats.waiting < 3:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0)
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del results
+            gc.collect()
+        gate.open()
+        await asyncio.to_thread(shut.wait)
+
+    run(main)
+
+
+def test_g12_g13_dropped_unclosed_it_lets_go_of_what_it_held_though_calls_go_on(run):
+    async def main():
+        gate, begun = Gate(), Tally()
+
+        def fn(x):
+            if x == 0:
+                return x
+            if x == 3:
+                begun.add(x)
+                gate.wait()
+            things.append(farewell(thing := Thing(x)))
+            return thing
+
+        things = []
+        results = ordered_amap(fn, range(4), executor="thread", concurrency=1, window=4)
+        await anext(results)
+        await asyncio.to_thread(begun.wait, 1)
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            del results
+        await asyncio.to_thread(things[0].wait)
         gate.open()
 
     run(main)

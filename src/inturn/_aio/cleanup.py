@@ -1,7 +1,8 @@
 """What is ended with an asynchronous run: its calls, its feeder, and what its loop knows of it.
 
-A `Leash` does not refer to the run's handle. The one async generator of the library, `_last_will`, is there because
-asyncio remembers open async generators and closes them when the loop shuts down: with it, the open run is closed.
+A `Cleanup` does not refer to the run's handle. The one async generator of the library, `_shutdown_hook`, is there
+because asyncio remembers open async generators and closes them when the loop shuts down: with it, the open run is
+closed.
 """
 
 from __future__ import annotations
@@ -12,29 +13,29 @@ from typing import Any
 
 from inturn._core.job import CLOSED, DROPPED, End, Job, inside
 
-from .events import Bell, all_done, in_thread
+from .events import LoopEvent, all_done, in_thread
 from .source import TaskFeeder
 from .tasks import TaskPool
 
-__all__ = ["Leash"]
+__all__ = ["Cleanup"]
 
 
-class Leash:
+class Cleanup:
     """What is ended with a run: its calls, and the feeder."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, feeder: TaskFeeder | None) -> None:
         self.job = job
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.feeder: TaskFeeder | None = None
-        self._will: AsyncGenerator[None, None] | None = None
+        self.feeder = feeder
+        self._hook: AsyncGenerator[None, None] | None = None
 
     def take(self, loop: asyncio.AbstractEventLoop) -> None:
         """The run is in the hands of this loop."""
         self.loop = loop
-        self.job.wake = Bell(loop)
-        will = self._will = _last_will(self)
+        self.job.wake = LoopEvent(loop)
+        hook = self._hook = _shutdown_hook(self)
         try:
-            will.asend(None).send(None)
+            hook.asend(None).send(None)
         except StopIteration:  # it has come to its yield
             pass
 
@@ -49,10 +50,10 @@ class Leash:
 
     def drop(self) -> None:
         """The run is over: the loop need not care for it."""
-        will, self._will = self._will, None
-        if will is not None:
+        hook, self._hook = self._hook, None
+        if hook is not None:
             try:
-                will.aclose().send(None)
+                hook.aclose().send(None)
             except (StopIteration, RuntimeError):  # RuntimeError: it is what has called us
                 pass
 
@@ -65,17 +66,19 @@ class Leash:
         job = self.job
         if inside(job):
             return  # a call of the run itself, or its source, would wait for itself
+        if asyncio.get_running_loop() is not self.loop:
+            return  # the run has begun nothing, or has ended with its loop
         await all_done(self.tasks)
         if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
             await in_thread(job.supervisor.join, job.pool.join)
 
 
-async def _last_will(leash: Leash) -> AsyncGenerator[None, None]:
+async def _shutdown_hook(cleanup: Cleanup) -> AsyncGenerator[None, None]:
     """Closed by the loop when it shuts down with the run still open, so that no task is left pending then."""
     try:
         yield
     finally:
-        if leash._will is not None:
-            leash.stop(DROPPED)
-            leash.job.pool.retire()
-            await leash.gone(threads=True)
+        if cleanup._hook is not None:
+            cleanup.stop(DROPPED)
+            cleanup.job.pool.retire()
+            await cleanup.gone(threads=True)

@@ -1,14 +1,14 @@
 """The asynchronous driver: `OrderedAmap`, the object that `ordered_amap` returns.
 
 The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers.
-It waits in one place, `_wait`, for the run's bell. Who is the consumer is settled by the token in `_consumer`.
+It waits in one place, `_wait`, for the run's `LoopEvent`. Who is the consumer is settled by the token in `_consumer`.
 
-What has to end with a run (its `Leash`) does not refer to the handle, so the handle can be dropped while calls run.
+What has to end with a run (its `Cleanup`) does not refer to the handle, so the handle can be dropped while calls run.
 
 ========== ======================================== =====================================================
 a run is   how it is told                           left by
 ========== ======================================== =====================================================
-new        ``_leash.loop`` is None                  the first ``anext``; `aclose`
+new        ``_cleanup.loop`` is None                  the first ``anext``; `aclose`
 open       ``_over`` is False                       its end, an error, a cancellation, `aclose`, `__del__`
 over       ``_over`` is True                        (its tasks may still be cleaning up; whoever ended it awaits them)
 ========== ======================================== =====================================================
@@ -33,8 +33,8 @@ from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
 from inturn._model.stats import Stats
 
-from .cleanup import Leash
-from .events import Bell, tell
+from .cleanup import Cleanup
+from .events import LoopEvent, tell
 from .source import TaskFeeder
 
 __all__ = ["OrderedAmap"]
@@ -53,7 +53,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_breath", "_consumer", "_feeder", "_held", "_leash", "_name", "_pid", "_run")
+    __slots__ = ("__weakref__", "_breath", "_cleanup", "_consumer", "_feeder", "_held", "_name", "_pid", "_run")
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         self._run: Run = run
@@ -65,7 +65,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         self.indexed: bool = indexed
         run.indexed = indexed
         run.bulk = self._feeder is None and not run.shows_progress
-        self._leash = Leash(run.job)
+        self._cleanup = Cleanup(run.job, self._feeder)
         self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
         self._breath = 0.0  # when others are to have a turn
         self._consumer: dict[None, object] = {}
@@ -81,21 +81,21 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             try:
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException:  # it comes from outside, and the result is lost
-                await self._abandon()
+                await self._leave()
                 raise
         return await self._next()  # type: ignore[no-any-return]
 
-    def _check(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which must be that of the first ``anext``, in the same process."""
+    def _check(self, *, over: bool) -> asyncio.AbstractEventLoop:
+        """The running loop, which must be that of the first ``anext`` unless the run is over; in the same process."""
         if self._pid != os.getpid():
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         loop = asyncio.get_running_loop()
-        if self._leash.loop is not None and self._leash.loop is not loop:
+        if not over and self._cleanup.loop is not None and self._cleanup.loop is not loop:
             raise RuntimeError(f"this {self._name} belongs to another event loop: use it in the one in which it began")
         return loop
 
     async def _next(self) -> Any:
-        loop = self._check()
+        loop = self._check(over=self._run.job.end is End.CLOSED)
         me = object()
         if self._consumer.setdefault(None, me) is not me:
             raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
@@ -104,11 +104,11 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             step = await self._step(loop)
             if step is DONE or step is CLOSED or type(step) is Raised:
                 self._finish()
-                await self._leash.gone(threads=step is DONE)
+                await self._cleanup.gone(threads=step is DONE)
             elif self._run.job.stopped:  # closed meanwhile: what is held is not delivered
                 self._held = _NOTHING
         except BaseException:  # cancelled, or an exception from outside
-            await self._abandon()
+            await self._leave()
             raise
         finally:
             self._consumer.pop(None, None)
@@ -124,10 +124,9 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     # ---- the consumer ----------------------------------------------------------------------------
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._leash.take(loop)
+        self._cleanup.take(loop)
         self._run.begin()
         if self._feeder is not None:
-            self._leash.feeder = self._feeder
             self._feeder.start()
 
     async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
@@ -168,7 +167,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             if begun is not None:
                 seconds = sooner(run.job.pool.work(block=False), seconds)
                 event = run.job.wake
-                assert isinstance(event, Bell)
+                assert isinstance(event, LoopEvent)
                 if seconds == 0.0:
                     await asyncio.sleep(0)
                 else:
@@ -177,10 +176,10 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         finally:
             run.after_wait(begun)
 
-    async def _abandon(self) -> None:
+    async def _leave(self) -> None:
         """The run ends with an exception from outside: its tasks are awaited, but no thread."""
         self._finish()
-        await self._leash.gone(threads=False)
+        await self._cleanup.gone(threads=False)
 
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `aclose` if there is none now."""
@@ -188,22 +187,22 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         try:
             self._run.end()
         finally:
-            self._leash.stop()
+            self._cleanup.stop()
             self._run.job.pool.retire()
 
     # ---- any task of the loop --------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End the run: what has not started never starts; every call that runs is cancelled and awaited, its cleanup
-        included.
+        """End the run: what has not started never starts; every call that runs is cancelled once and awaited, its
+        cleanup included.
 
         It may be called twice, from any task of the loop, and from ``fn`` itself (then it does not wait). An ``anext``
         that waits raises ``StopAsyncIteration``. Calls in threads cannot be cancelled and are waited for; worker
         processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped. A cancellation of
-        `aclose` itself is passed on to the calls, and raised when they have ended.
+        `aclose` itself is not passed on to the calls: it is raised when they have ended.
         """
-        self._check()
-        leash = self._leash
+        self._check(over=self._run.job.end is End.CLOSED)
+        cleanup = self._cleanup
         self._held = _NOTHING
         me = object()
         if self._consumer.setdefault(None, me) is me:
@@ -212,8 +211,8 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             finally:
                 del self._consumer[None]
         else:
-            leash.stop()
-        await leash.gone(threads=True)
+            cleanup.stop()
+        await cleanup.gone(threads=True)
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,20 +224,20 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     def __del__(self) -> None:
         try:
-            leash, open_ = self._leash, self._run.job.end is not End.CLOSED
+            cleanup, open_ = self._cleanup, self._run.job.end is not End.CLOSED
         except AttributeError:  # it was never finished
             return
-        if not open_ or leash.loop is None or self._pid != os.getpid():
+        if not open_ or cleanup.loop is None or self._pid != os.getpid():
             return
         job = self._run.job
         farewell, job.farewell = job.farewell, None
         job.stop(DROPPED)
         self._run.window.clear()  # nobody is the consumer any more
         if farewell is not None:
-            tell(leash.loop, farewell)
-        if leash.feeder is not None:
-            tell(leash.loop, leash.feeder.cancel)
-        leash.drop()
+            tell(cleanup.loop, farewell)
+        if cleanup.feeder is not None:
+            tell(cleanup.loop, cleanup.feeder.cancel)
+        cleanup.drop()
         text = f"unclosed {self!r}: use async with, or await aclose()"
         warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
 

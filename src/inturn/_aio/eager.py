@@ -8,7 +8,7 @@ once has cost no task. At the first call that waits, the turn is over and the ta
 
 So only calls that have returned at once share a task. One of them could still have left something on it: a request to
 cancel it, a reference by which somebody cancels it later, a callback for when it is done, a name. After each call the
-carrier is looked at, and if it is not as it was before, it is used up.
+task is looked at, and if it is not as it was before, it is used up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from weakref import getweakrefcount
 
 from inturn._engine.chunk import Chunk
 
-__all__ = ["Carrier"]
+from .slot import Starts, TaskSlot
+
+__all__ = ["EagerTask"]
 
 
 class _Rest:
@@ -56,7 +58,7 @@ class _Rest:
                 del given  # an error's traceback holds this frame
 
 
-class Carrier:
+class EagerTask:
     """The task of one turn; `rest` is the call that it has come to belong to."""
 
     __slots__ = ("_task", "rest")
@@ -65,15 +67,15 @@ class Carrier:
         self._task = task
         self.rest: _Rest | None = None
 
-    def run(self, pool: Any, place: Any, chunk: Chunk, until: float) -> bool:
-        """Run a chunk until one of its calls waits or the turn is over; False if the carrier is used up."""
+    def run(self, pool: Starts, slot: TaskSlot, chunk: Chunk, until: float) -> bool:
+        """Run a chunk until one of its calls waits or the turn is over; False if the task is used up."""
         job, call = pool.job, pool.call
         task: Any = self._task  # also its private attributes, which are what they are in 3.11
         fn, copy = job.fn, job.context.copy
         append: Any = chunk.out.append
         name, weak, refs = task.get_name(), getweakrefcount(task), 0
         refs = getrefcount(task)
-        mark = place.since
+        mark = slot.since
         unused = False
         item: Any = None
         context: Any = None
@@ -90,9 +92,9 @@ class Carrier:
             except BaseException as error:  # it travels to the consumer
                 pool.failed(chunk, item, error, clock() - mark)
             else:
-                place.item, place.task, place.mark = item, task, mark
+                slot.item, slot.task, slot.mark = item, task, mark
                 self.rest = _Rest(context, coro, waits_for)
-                pool.waits(place)
+                pool.waits(slot)
                 break
             mark = clock()
             if (
@@ -103,12 +105,12 @@ class Carrier:
                 or task.get_name() is not name
             ):
                 job.window.take_back(chunk)
-                pool.end(place)
+                pool.end(slot)
                 break
             if mark >= until:
                 job.window.take_back(chunk)
         else:
-            pool.end(place)
+            pool.end(slot)
             unused = True
         item = append = context = coro = None  # an error's traceback leads to this frame
         del chunk

@@ -1,9 +1,5 @@
-"""What a coroutine waits with: for a run's workers (`Bell`), for tasks to end (`all_done`), for threads to end
+"""What a coroutine waits with: for news of a run (`LoopEvent`), for tasks to end (`all_done`), for threads to end
 (`in_thread`).
-
-A bell is rung from anywhere: in the loop's thread that sets a future, from any other thread the loop is woken first.
-A ring that comes while nobody waits is remembered, and answers the next wait at once; so it may be heard for nothing,
-and never missed.
 """
 
 from __future__ import annotations
@@ -16,50 +12,79 @@ from typing import Any
 
 from inturn._base.events import LONG_S
 
-__all__ = ["Bell", "all_done", "in_thread", "tell"]
+__all__ = ["LoopEvent", "all_done", "in_thread", "tell"]
 
 
-class Bell:
-    """Takes the place of the queue in `Job.wake`."""
+class LoopEvent:
+    """A wake-up for one coroutine: `set` it from anywhere, `wait` for it in its loop.
 
-    __slots__ = ("_future", "_loop", "_rung")
+    A `set` while nobody waits is remembered and ends the next `wait` at once. So a `wait` may end without a reason,
+    but no wake-up is ever missed.
+    """
+
+    __slots__ = ("_future", "_loop", "_set")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
-        self._rung = False
+        self._set = False
 
     def set(self) -> None:
-        """Ring; from anywhere."""
+        """Wake who waits; from anywhere. In the loop's thread this sets a future; elsewhere the loop is woken first."""
         if _get_running_loop() is self._loop:
-            self._ring()
+            self._wake()
         else:
-            tell(self._loop, self._ring)
+            tell(self._loop, self._wake)
 
-    def _ring(self) -> None:
-        self._rung = True
+    def _wake(self) -> None:
+        self._set = True
         future = self._future
-        if future is not None and not future.done():
-            future.set_result(None)
+        if future is not None:
+            _resolve(future)
 
-    async def wait(self, seconds: float | None) -> bool:
-        """Until it rings; False if that took too long."""
-        if not self._rung:
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - every wake-up of the library has it
+        """Wait until it is set, at most so many seconds; returns whether it was set."""
+        if not self._set:
             future = self._future = self._loop.create_future()
             timer = None
-            if seconds is not None:
-                timer = self._loop.call_later(min(seconds, LONG_S), _set, future)
+            if timeout is not None:
+                timer = self._loop.call_later(min(timeout, LONG_S), _resolve, future)
             try:
                 await future
             finally:
                 self._future = None
                 if timer is not None:
                     timer.cancel()
-        rung, self._rung = self._rung, False
-        return rung
+        was_set, self._set = self._set, False
+        return was_set
+
+    # The names that `_core` still calls.
 
 
-def _set(future: asyncio.Future[None]) -> None:
+class _Landing(asyncio.Future[None]):
+    """A future that cannot be cancelled: it is done when the last of some tasks is.
+
+    The task that awaits it sleeps until then, however often it is cancelled meanwhile: asyncio keeps the request and
+    raises ``CancelledError`` from the ``await``, once, when the future is done. To catch each ``CancelledError`` and
+    wait again instead would wake the task at every turn of the loop: a cancel scope of anyio cancels so often.
+    """
+
+    def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._left = len(tasks)
+        for task in tasks:
+            task.add_done_callback(self._landed)
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+    def _landed(self, task: asyncio.Task[Any]) -> None:
+        self._left -= 1
+        if not self._left:
+            self.set_result(None)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
@@ -73,20 +98,17 @@ def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
 
 
 async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
-    """Wait for tasks that have been cancelled, and for what else there is by then, its cleanup included.
+    """Wait for tasks that have been cancelled, and for what else there is by then, their cleanup included.
 
-    A cancellation that arrives meanwhile is passed on to them, so that a cleanup that waits can be cut short; it is
-    raised in the end.
+    As with ``asyncio.TaskGroup``, a cancellation of who waits is not passed on to them: it is raised in the end.
     """
     cancelled: asyncio.CancelledError | None = None
-    me = asyncio.current_task()
+    me, loop = asyncio.current_task(), asyncio.get_running_loop()
     while waiting := [task for task in pending() if not task.done() and task is not me]:
         try:
-            await asyncio.wait(waiting)
+            await _Landing(waiting, loop)
         except asyncio.CancelledError as error:
             cancelled = error
-            for task in waiting:
-                task.cancel()
     if cancelled is not None:
         try:
             raise cancelled
@@ -107,7 +129,7 @@ async def in_thread(*calls: Callable[[], object]) -> None:
             for call in calls:
                 call()
         finally:
-            tell(loop, lambda: _set(done))
+            tell(loop, lambda: _resolve(done))
 
     thread = threading.Thread(target=work, name="inturn-closer", daemon=True)
     thread.start()

@@ -39,7 +39,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
             try:
                 return self._take()  # type: ignore[no-any-return]
             except BaseException:  # it comes from outside, and the element is lost
-                await self._abandon()
+                await self._leave()
                 raise
         return await self._next()  # type: ignore[no-any-return]
 

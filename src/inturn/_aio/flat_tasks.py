@@ -1,13 +1,13 @@
 """The pool behind `ordered_aflat_map`: each attempt at an item is an asyncio task that produces into the item's lane.
 
-A place is kept from an item's first attempt to its end, as `_lanes` wants it: between two attempts a task *holds* it,
+A slot is kept from an item's first attempt to its end, as `_lanes` wants it: between two attempts a task *holds* it,
 which waits for the pause to be over or for the policy to decide.
 
 ========= ============================================ =======================================================
-place     how it is told                               left by
+slot     how it is told                               left by
 ========= ============================================ =======================================================
 producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `_tasks`)
-resting   besides, ``timer`` is None: the lane is full the lane's bell
+resting   besides, ``timer`` is None: the lane is full its lane's event
 holding   its task is `_hold`                          the pause's end or a decision: another attempt, or free
 given up  ``call`` is another's, or None               the task's end, which nobody sees
 ========= ============================================ =======================================================
@@ -29,9 +29,10 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten
 
-from .eager import Carrier
-from .events import Bell
-from .tasks import Carried, TaskPlace, TaskPool
+from .eager import EagerTask
+from .events import LoopEvent
+from .slot import TaskSlot
+from .tasks import Carried, TaskPool
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -41,9 +42,9 @@ __all__ = ["LaneTaskPool", "new_bell"]
 _TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to itself
 
 
-def new_bell() -> Bell:
-    """The bell of a lane whose producer is a task of the running loop."""
-    return Bell(asyncio.get_running_loop())
+def new_bell() -> LoopEvent:
+    """The wake-up of a lane whose producer is a task of the running loop."""
+    return LoopEvent(asyncio.get_running_loop())
 
 
 class LaneTaskPool(TaskPool):
@@ -56,43 +57,43 @@ class LaneTaskPool(TaskPool):
         self._scheduled = True
         self._loop.call_soon(self._pump, context=self.job.context)
 
-    def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
-        self._attempt(place)
+    def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> None:
+        self._attempt(slot)
 
-    def _attempt(self, place: TaskPlace) -> None:
-        """Run the item of the place."""
-        job, chunk = self.job, place.chunk
+    def _attempt(self, slot: TaskSlot) -> None:
+        """Run the item of the slot."""
+        job, chunk = self.job, slot.chunk
         assert chunk is not None
         item = next(chunk.todo, NOTHING)
         if item is NOTHING:  # drained: it never starts
-            super().end(place)
+            super().end(slot)
             return
         lane: Lane = chunk.out[0]
-        place.item, place.mark, place.late = item, clock(), False
-        place.call = call = Call(None, place.mark)
-        self._limit(place)
-        self._start(place, self._produce(place, call, lane, item), job.context.copy(), self._landed)
+        slot.item, slot.mark, slot.late = item, clock(), False
+        slot.call = call = Call(None, slot.mark)
+        self._limit(slot)
+        self._start(slot, self._produce(slot, call, lane, item), job.context.copy(), self._landed)
 
-    def _start(self, place: TaskPlace, coro: Coroutine[Any, Any, None], context: Context, landed: Any) -> None:
+    def _start(self, slot: TaskSlot, coro: Coroutine[Any, Any, None], context: Context, landed: Any) -> None:
         assert self._loop is not None
         make = self._make or self._loop.create_task
-        place.task = task = make(coro, context=context)  # type: ignore[call-arg]
-        self._tasks[task] = place
-        task.add_done_callback(partial(landed, place), context=self.job.context)
+        slot.task = task = make(coro, context=context)  # type: ignore[call-arg]
+        self._tasks[task] = slot
+        task.add_done_callback(partial(landed, slot), context=self.job.context)
         if self.job.stopped:
-            task.cancel()
+            self.cancel_late(task)
 
-    def _limit(self, place: TaskPlace) -> None:
+    def _limit(self, slot: TaskSlot) -> None:
         """Start the clock of the item, or go on with it."""
         timeout = self.job.timeout
         if timeout is not None:
             assert self._loop is not None
-            left = max(0.0, timeout - (clock() - place.mark))
-            place.timer = self._loop.call_later(min(left, LONG_S), self._expire, place, context=self.job.context)
+            left = max(0.0, timeout - (clock() - slot.mark))
+            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=self.job.context)
 
     # ---- in the task -----------------------------------------------------------------------------
 
-    async def _produce(self, place: TaskPlace, call: Call, lane: Lane, item: Any) -> None:
+    async def _produce(self, slot: TaskSlot, call: Call, lane: Lane, item: Any) -> None:
         """Run the item once, into its lane."""
         job = self.job
         iterator: Any = None
@@ -102,13 +103,13 @@ class LaneTaskPool(TaskPool):
             breath = clock() + _TURN_S
             while True:
                 if lane.full():
-                    await self._rest(place, call, lane)
+                    await self._rest(slot, call, lane)
                 try:
                     element = await take()
                 except StopAsyncIteration:
                     iterator = None
                     return
-                if place.call is not call or place.late:
+                if slot.call is not call or slot.late:
                     return  # too late
                 lane.made += 1
                 lane.append(element)
@@ -125,11 +126,11 @@ class LaneTaskPool(TaskPool):
                 await _close(iterator)
         raise Carried(caught, Kind.PASSING)
 
-    async def _rest(self, place: TaskPlace, call: Call, lane: Lane) -> None:
+    async def _rest(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
         """Wait for room in the lane; the item's clock stands still."""
-        if place.timer is not None:
-            place.timer.cancel()
-            place.timer = None
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
         begun = clock()
         while lane.full():
             lane.resting.append(None)
@@ -137,9 +138,9 @@ class LaneTaskPool(TaskPool):
                 await lane.bell.wait(None)  # type: ignore[attr-defined]
             finally:
                 lane.resting.clear()
-        if place.call is call:
-            place.mark += clock() - begun
-            self._limit(place)
+        if slot.call is call:
+            slot.mark += clock() - begun
+            self._limit(slot)
 
     async def _elements_of(self, fn: Any, item: Any) -> AsyncIterator[Any]:
         """An iterator over what ``fn`` returns, or what that is when it has been awaited."""
@@ -159,7 +160,7 @@ class LaneTaskPool(TaskPool):
         raise Carried(TypeError(text), Kind.FAILED if self._proven else Kind.FATAL)
 
     async def _hold(self, lane: Lane) -> None:
-        """Keep the place until the item runs again, or does not."""
+        """Keep the slot until the item runs again, or does not."""
         while True:
             left = None
             if lane.phase is Phase.PAUSING:
@@ -172,40 +173,40 @@ class LaneTaskPool(TaskPool):
 
     # ---- afterwards ------------------------------------------------------------------------------
 
-    def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
-        chunk = place.chunk
+    def _record(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
+        chunk = slot.chunk
         assert chunk is not None
         lane: Lane = chunk.out[0]
         try:
             task.result()
         except BaseException as error:  # it travels to the consumer
-            self.failed(chunk, place.item, error, clock() - place.mark)
+            self.failed(chunk, slot.item, error, clock() - slot.mark)
         else:
             lane.finish()
             self.job.rouse(lane.index)
 
-    def end(self, place: TaskPlace) -> None:
-        """An attempt is over: the place is free, unless there may be another one."""
-        assert place.chunk is not None
-        lane: Lane = place.chunk.out[0]
-        place.call = place.item = place.task = None
+    def end(self, slot: TaskSlot) -> None:
+        """An attempt is over: the slot is free, unless there may be another one."""
+        assert slot.chunk is not None
+        lane: Lane = slot.chunk.out[0]
+        slot.call = slot.item = slot.task = None
         if self.job.stopped or lane.phase is Phase.ENDED:
-            super().end(place)
+            super().end(slot)
         else:
-            self._start(place, self._hold(lane), self.job.context.copy(), self._held)
+            self._start(slot, self._hold(lane), self.job.context.copy(), self._held)
 
-    def _held(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+    def _held(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         del self._tasks[task]
-        assert place.chunk is not None
+        assert slot.chunk is not None
         if not task.cancelled():
             task.result()  # it raises nothing but faults of ours
-        if self.job.stopped or place.chunk.out[0].phase is Phase.ENDED:
-            super().end(place)
+        if self.job.stopped or slot.chunk.out[0].phase is Phase.ENDED:
+            super().end(slot)
             self.notify(min(1, self.job.window.available()))
         else:
-            self._attempt(place)
+            self._attempt(slot)
 
-    def _pump(self, carrier: Carrier | None = None) -> None:
+    def _pump(self, turn: EagerTask | None = None) -> None:
         super()._pump(None)
 
 

@@ -6,7 +6,7 @@ The feeder is a task that pulls within the window: the slot is there before the 
 state    how it is told                                 left by
 ======== ============================================== ============================================
 pulling  ``pulling``                                    the source's answer; `cancel`
-resting  its bell is waited for                         `room`; `cancel`
+resting  its event is waited for                        `room`; `cancel`
 done     its task is done                               (the source has ended, or failed, or the run is over)
 ======== ============================================== ============================================
 
@@ -27,7 +27,7 @@ from inturn._core.source import HANDFUL_S
 from inturn._engine.window import Window
 from inturn._model.outcome import Err, Kind
 
-from .events import Bell
+from .events import LoopEvent
 
 __all__ = ["TaskFeeder", "together"]
 
@@ -95,22 +95,24 @@ class TaskFeeder:
         self._source: AsyncIterator[Any] | None = source
         self._window = window
         self._job = job
-        self._bell: Bell | None = None
+        self._event: LoopEvent | None = None
         self.pulling = False
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._bell = Bell(loop)
+        self._event = LoopEvent(loop)
         self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
 
     def room(self) -> None:
         """The consumer has taken something (consumer only)."""
-        if self._bell is not None:
-            self._bell.set()
+        if self._event is not None:
+            self._event.set()
 
     def cancel(self) -> None:
-        if self.task is not None:
+        """Let go of the source, and cancel the pull that waits for it: once, so that its cleanup is left alone."""
+        source, self._source = self._source, None
+        if source is not None and self.task is not None:
             self.task.cancel()
 
     def tasks(self) -> list[asyncio.Task[None]]:
@@ -132,12 +134,12 @@ class TaskFeeder:
 
     async def _pull(self, take: Any) -> None:
         window, job = self._window, self._job
-        pool, bell = job.pool, self._bell
-        assert bell is not None
+        pool, event = job.pool, self._event
+        assert event is not None
         until = clock() + HANDFUL_S
         while True:
             while window.room() < 1:
-                await bell.wait(None)
+                await event.wait(None)
                 until = clock() + HANDFUL_S
             if not job.may_start() or window.halt < window.pulled:
                 return

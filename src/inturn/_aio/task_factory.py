@@ -33,7 +33,10 @@ async def call(fn: Callable[[Any], Any], item: Any) -> Any:
 
 
 def maker(loop: asyncio.AbstractEventLoop) -> Make | None:
-    """How a task is made in this loop, if possible running its first step; None if calls are to be carried."""
+    """How a task is made in this loop, if possible running its first step at once.
+
+    None on Python 3.11 without a factory of the user's: there `eager` runs first steps.
+    """
     factory = loop.get_task_factory()
     if sys.version_info >= (3, 12):
         if factory is None or factory is asyncio.eager_task_factory:

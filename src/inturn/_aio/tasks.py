@@ -4,17 +4,17 @@ A task belongs to one call for all the call's life, so whatever hangs on a task 
 ``current_task()`` as a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes
 that cheap is that a call which returns at once costs no trip through the loop: its task is started eagerly by the
 *pump*, which takes the result and goes on to the next item of the chunk (on Python 3.11, where tasks cannot start
-eagerly, see `_carrier`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
+eagerly, see `eager`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
 of its end.
 
 ======== =================================================== ==============================================
-place    how it is told                                      left by
+slot    how it is told                                      left by
 ======== =================================================== ==============================================
 free     counted in ``_permits``                             the pump, which claims a chunk for it
 begun    ``chunk`` is set, inside the pump                   its chunk's end; its first call that waits
-waiting  its task is in ``_tasks``, and maps to the place    the call's end: `_landed`
+waiting  its task is in ``_tasks``, and maps to the slot    the call's end: `_landed`
 late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
-given up its task maps to None; the place is free            the call's end, which nobody sees
+given up its task maps to None; the slot is free            the call's end, which nobody sees
 ======== =================================================== ==============================================
 
 Everything here runs in the loop's thread, except `stop`, which is for anyone at any moment. The pump is a callback of
@@ -35,32 +35,15 @@ from inturn._core.job import BasePool, Job, Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 
-from .eager import Carrier
+from .eager import EagerTask
 from .pauses import Pauses
+from .slot import TaskSlot
 from .task_factory import Carried, Make, call, maker
 
-__all__ = ["Carried", "TaskPlace", "TaskPool"]
+__all__ = ["Carried", "TaskPool"]
 
 _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
-
-
-class TaskPlace(Slot):
-    """Where one call at a time runs."""
-
-    __slots__ = ("item", "late", "mark", "pool", "task", "timer")
-
-    def __init__(self, pool: TaskPool) -> None:
-        super().__init__()
-        self.pool = pool
-        self.item: Any = None
-        self.task: asyncio.Task[Any] | None = None
-        self.mark = 0.0  # when the call began
-        self.timer: asyncio.TimerHandle | None = None
-        self.late = False
-
-    def give_up(self) -> None:
-        self.pool.give_up(self)
 
 
 class TaskPool(BasePool):
@@ -74,12 +57,12 @@ class TaskPool(BasePool):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._make: Make | None = None
         self._permits = job.concurrency
-        self._busy: dict[TaskPlace, None] = {}
-        self._free: list[TaskPlace] = []
-        self._tasks: dict[asyncio.Task[Any], TaskPlace | None] = {}
+        self._busy: dict[TaskSlot, None] = {}
+        self._free: list[TaskSlot] = []
+        self._tasks: dict[asyncio.Task[Any], TaskSlot | None] = {}
         self._scheduled = False
         self._cancelled = False
-        self._turns: dict[asyncio.Task[Any], None] = {}  # the carriers that are to run the pump
+        self._turns: dict[asyncio.Task[Any], None] = {}  # the eager tasks of 3.11 that are to run the pump
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -110,12 +93,12 @@ class TaskPool(BasePool):
         assert task is not None
         del self._turns[task]
         task.remove_done_callback(self._turned)
-        carrier = Carrier(task)
-        self._pump(carrier)
-        return None if carrier.rest is None else await carrier.rest
+        turn = EagerTask(task)
+        self._pump(turn)
+        return None if turn.rest is None else await turn.rest
 
     def _turned(self, task: asyncio.Task[Any]) -> None:
-        """The carrier was cancelled before its turn came."""
+        """The task was cancelled before its turn came."""
         self._turns.pop(task, None)
         self._scheduled = bool(self._turns)
         self.notify(1)
@@ -128,7 +111,7 @@ class TaskPool(BasePool):
 
     # ---- the pump --------------------------------------------------------------------------------
 
-    def _pump(self, carrier: Carrier | None = None) -> None:
+    def _pump(self, turn: EagerTask | None = None) -> None:
         """Start what can be started, for a few milliseconds."""
         job = self.job
         try:
@@ -138,36 +121,36 @@ class TaskPool(BasePool):
                 chunk = job.window.claim()
                 if chunk is None:
                     break
-                place = self._free.pop() if self._free else TaskPlace(self)
+                slot = self._free.pop() if self._free else TaskSlot(self)
                 self._permits -= 1
-                self._busy[place] = None
-                job.begun(place, chunk)
-                if carrier is None:
-                    self._run(place, chunk, until)
-                elif not carrier.run(self, place, chunk, until):
+                self._busy[slot] = None
+                job.begun(slot, chunk)
+                if turn is None:
+                    self._run(slot, chunk, until)
+                elif not turn.run(self, slot, chunk, until):
                     more = True
                 more = more or clock() >= until
             self._scheduled = bool(self._turns)
             if more and job.window.available():
                 self.notify(1)
-        except BaseException as error:  # Ctrl-C, or a fault of ours: the consumer must not wait for ever
+        except BaseException as error:
             self._scheduled = bool(self._turns)
-            job.crash(error)
+            self._crash(error)
 
-    def _run(self, place: TaskPlace, chunk: Chunk, until: float) -> None:
+    def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> None:
         """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
         job, make, call = self.job, self._make, self.call
         fn, copy = job.fn, job.context.copy
         append: Any = chunk.out.append
         assert make is not None
-        mark = place.since
+        mark = slot.since
         item: Any = None
         task: Any = None
         for item in chunk.todo:
             task = make(call(fn, item), copy())
             if not task.done():
-                place.item, place.task, place.mark = item, task, mark
-                self.waits(place)
+                slot.item, slot.task, slot.mark = item, task, mark
+                self.waits(slot)
                 break
             try:
                 append(task.result())
@@ -177,57 +160,69 @@ class TaskPool(BasePool):
             if mark >= until:
                 job.window.take_back(chunk)
         else:
-            self.end(place)
+            self.end(slot)
         item = task = append = None  # an error's traceback leads to this frame
         del chunk
 
-    def waits(self, place: TaskPlace) -> None:
-        """The call has not ended in its first step: it keeps the place, and its batch-mates go elsewhere."""
-        job, task, chunk = self.job, place.task, place.chunk
+    def waits(self, slot: TaskSlot) -> None:
+        """The call has not ended in its first step: it keeps the slot, and its batch-mates go elsewhere."""
+        job, task, chunk = self.job, slot.task, slot.chunk
         assert task is not None
         assert chunk is not None
         assert self._loop is not None
-        self._tasks[task] = place
-        task.add_done_callback(partial(self._landed, place), context=job.context)
+        self._tasks[task] = slot
+        task.add_done_callback(partial(self._landed, slot), context=job.context)
         if job.stopped:
-            task.cancel()
+            self.cancel_late(task)
             return
         job.window.take_back(chunk)
         if chunk.out and job.sleeping:
             job.notify()  # what came before it in the batch may be delivered
         if job.timeout is not None:
-            left = max(0.0, job.timeout - (clock() - place.mark))
-            place.timer = self._loop.call_later(min(left, LONG_S), self._expire, place, context=job.context)
+            left = max(0.0, job.timeout - (clock() - slot.mark))
+            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=job.context)
 
-    def _landed(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+    def _landed(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         """The task of a call that has waited is done."""
         job = self.job
         if self._tasks.pop(task) is None:
             _retrieve(task)  # it was given up
             return
-        if place.timer is not None:
-            place.timer.cancel()
-            place.timer = None
+        if slot.timer is not None:
+            slot.timer.cancel()
+            slot.timer = None
         try:
-            if job.stopped:
-                _retrieve(task)
-            elif place.late:
-                self._overran(place, task)
-            else:
-                self._record(place, task)
-        except BaseException as error:  # a fault of ours: the consumer must not wait for ever
-            job.crash(error)
-        self.end(place)
-        self.notify(min(1, job.window.available()))
+            try:
+                if job.stopped:
+                    _retrieve(task)
+                elif slot.late:
+                    self._overran(slot, task)
+                else:
+                    self._record(slot, task)
+            finally:
+                self.end(slot)
+            self.notify(min(1, job.window.available()))
+        except BaseException as error:
+            self._crash(error)
 
-    def _record(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
-        chunk = place.chunk
+    def _crash(self, error: BaseException) -> None:
+        """A fault of ours, or what a signal handler has raised in a callback of ours: it ends the run in the consumer.
+
+        While the consumer is busy elsewhere, Ctrl-C stops the loop at once, as it does in any callback of a loop.
+        """
+        self.job.crash(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.job.sleeping:
+            assert self._loop is not None
+            self._loop.call_soon(_raise, error)
+
+    def _record(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
+        chunk = slot.chunk
         assert chunk is not None
         try:
             chunk.out.append(task.result())
         except BaseException as error:  # it travels to the consumer
-            self.failed(chunk, place.item, error, clock() - place.mark)
-        place.item = place.task = None
+            self.failed(chunk, slot.item, error, clock() - slot.mark)
+        slot.item = slot.task = None
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is Carried:
@@ -235,15 +230,15 @@ class TaskPool(BasePool):
         else:
             self.job.failed(chunk, item, error, elapsed)
 
-    def end(self, place: TaskPlace) -> None:
-        """The place is free."""
-        chunk = place.chunk
+    def end(self, slot: TaskSlot) -> None:
+        """The slot is free."""
+        chunk = slot.chunk
         assert chunk is not None
-        self.job.ended(place, chunk)
-        place.item = place.task = None
-        place.late = False
-        del self._busy[place]
-        self._free.append(place)
+        self.job.ended(slot, chunk)
+        slot.item = slot.task = None
+        slot.late = False
+        del self._busy[slot]
+        self._free.append(slot)
         self._permits += 1
 
     async def _call_checked(self, fn: Callable[[Any], Any], item: Any) -> Any:
@@ -264,38 +259,41 @@ class TaskPool(BasePool):
 
     # ---- time limits -----------------------------------------------------------------------------
 
-    def _expire(self, place: TaskPlace) -> None:
+    def _expire(self, slot: TaskSlot) -> None:
         """The call has taken too long: it is cancelled."""
-        assert place.task is not None
+        assert slot.task is not None
         assert self._loop is not None
-        place.timer = None
-        if not place.task.done():
-            place.late = True
-            place.task.cancel()
-            place.timer = self._loop.call_later(_GRACE_S, place.give_up, context=self.job.context)
+        slot.timer = None
+        if not slot.task.done():
+            slot.late = True
+            slot.task.cancel()
+            slot.timer = self._loop.call_later(_GRACE_S, slot.give_up, context=self.job.context)
 
-    def _overran(self, place: TaskPlace, task: asyncio.Task[Any]) -> None:
+    def _overran(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         cause: BaseException | None = None
         try:
             task.result()  # a call that swallows the cancellation has failed all the same
         except BaseException as error:  # it shows where the call was
             cause = detach(error.error if type(error) is Carried else error)
-        self._fail_late(place, cause)
+        self._fail_late(slot, cause)
 
-    def _fail_late(self, place: TaskPlace, cause: BaseException | None) -> None:
-        assert place.chunk is not None
+    def _fail_late(self, slot: TaskSlot, cause: BaseException | None) -> None:
+        assert slot.chunk is not None
         error = TimeoutError(f"the call took longer than timeout={self.job.timeout:g} s")
         error.__cause__ = cause
-        self.job.failed(place.chunk, place.item, error, clock() - place.mark, Kind.FAILED)
+        self.job.failed(slot.chunk, slot.item, error, clock() - slot.mark, Kind.FAILED)
 
-    def give_up(self, place: TaskPlace) -> None:
+    def give_up(self, slot: TaskSlot) -> None:
         """The call does not heed its cancellation: its item fails now; the call no longer counts."""
-        assert place.task is not None
-        place.timer = None
-        self._tasks[place.task] = None
+        assert slot.task is not None
+        slot.timer = None
+        if self.job.stopped:
+            slot.task.cancel()
+            return
+        self._tasks[slot.task] = None
         self.job.abandoned += 1
-        self._fail_late(place, None)
-        self.end(place)
+        self._fail_late(slot, None)
+        self.end(slot)
         self.notify(min(1, self.job.window.available()))
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -309,22 +307,36 @@ class TaskPool(BasePool):
                 pass
 
     def cancel(self) -> None:
-        """Cancel every call that still runs, once: its cleanup is to be left alone (after `stop`; in the loop)."""
+        """Cancel every call that still runs, once: its cleanup is left alone (after `stop`; in the loop).
+
+        A call that its time limit has cancelled keeps its grace period, and is cancelled again only after that.
+        """
         if self._cancelled:
             return
         self._cancelled = True
         self.pauses.cancel()
         for turn in self._turns:
             turn.cancel()
-        for task, place_or_none in list(self._tasks.items()):
-            if place_or_none is not None and place_or_none.timer is not None:
-                place_or_none.timer.cancel()
-                place_or_none.timer = None
+        for task, slot_or_none in list(self._tasks.items()):
+            if slot_or_none is not None and slot_or_none.late and slot_or_none.timer is not None:
+                continue
+            if slot_or_none is not None and slot_or_none.timer is not None:
+                slot_or_none.timer.cancel()
+                slot_or_none.timer = None
+            task.cancel()
+
+    def cancel_late(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a task that has come after `stop`, unless `cancel`, which will, is still to come."""
+        if self._cancelled:
             task.cancel()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
         """What is to be awaited after `cancel`."""
         return [*self._tasks, *self._turns]
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:

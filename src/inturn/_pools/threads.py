@@ -27,6 +27,7 @@ from typing import Protocol
 
 from inturn._base.atomic import fence
 from inturn._base.events import ThreadEvent
+from inturn._base.patching import not_since_import
 from inturn._core.job import BasePool, Job, Slot
 from inturn._core.threads import NO_THREAD, CallThread
 from inturn._engine.chunk import Chunk
@@ -180,6 +181,10 @@ class ThreadPool(BasePool):
         return cls(job, lambda: _InThread(job, settings), name=settings.name, boxes=boxes)
 
     # ---- consumer, supervisor, workers -----------------------------------------------------------
+
+    def open(self) -> None:
+        not_since_import()
+        super().open()
 
     def hungry(self) -> bool:
         return bool(self._idle or self._permits)

@@ -28,6 +28,7 @@ from queue import SimpleQueue
 from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.patching import no_processes
 from inturn._core.job import Job
 from inturn._core.threads import at_exit
 from inturn._engine.chunk import Chunk
@@ -78,6 +79,7 @@ class ProcessPool(ThreadPool):
     # ---- consumer --------------------------------------------------------------------------------
 
     def open(self) -> None:
+        no_processes()
         end_runs_at_exit()
         self.method = choose_method(self.settings.start_method)
         self.bell = Bell()

@@ -1,0 +1,35 @@
+"""gevent and eventlet put their own in the place of `threading` and others ("monkey patching"); what works then.
+
+Patched before this library is imported, threads are green ones, and all that waits lets other ones run. Patched after,
+this library would mix both kinds and wait for ever.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+__all__ = ["no_processes", "not_since_import"]
+
+_LOCK: Final[object] = threading.Lock
+
+
+def not_since_import() -> None:
+    """Refuse threads that were patched after the import."""
+    if threading.Lock is not _LOCK:
+        raise RuntimeError(
+            f"{_patcher()} has patched threading after inturn was imported: patch first, and import inturn then"
+        )
+
+
+def no_processes() -> None:
+    """Refuse worker processes of the library's own: pipes and `select` of patched modules are not the system's."""
+    if threading.Lock.__module__ != "_thread":
+        raise RuntimeError(
+            f'executor="process" does not work with threads that {_patcher()} has patched: '
+            "use executor=concurrent.futures.ProcessPoolExecutor"
+        )
+
+
+def _patcher() -> str:
+    return threading.Lock.__module__.partition(".")[0]
