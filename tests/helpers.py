@@ -284,10 +284,12 @@ def primed(runner: Any, call: Callable[[int], Any], window: int = 10, **settings
     return run, source
 
 
-PRELUDE = f'''
+PRELUDE = (
+    f"""
 HANG_S = {HANG_S}
 HOUR = {HOUR}
-''' + '''
+"""
+    + '''
 import gc, itertools, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from inturn import SKIP, Retry, Threads, ordered_map, retry, sentinel
@@ -303,6 +305,7 @@ def counting():
             pulled.set()
         yield i
 '''
+)
 
 
 class Script:

@@ -115,9 +115,7 @@ def test_g17_the_time_of_the_consumer_does_not_count(kinds):
 def test_g17_the_clock_of_an_item_is_its_own_and_not_its_chunk_mates(apart):
     for settings in ({}, {"chunksize": HANDFUL}):
         items = range(2 * HANDFUL)
-        run = apart.map(
-            lambda i: spend(SIXTH) or i, items, concurrency=2, window=len(items), timeout=SHORT, **settings
-        )
+        run = apart.map(lambda i: spend(SIXTH) or i, items, concurrency=2, window=len(items), timeout=SHORT, **settings)
         with Watch() as watch:
             assert list(run) == list(items)
         assert watch.seconds > SHORT
@@ -402,7 +400,9 @@ def test_g18_timeout_and_deadline_go_together(refilling):
 # 27, on threads: waiting costs no CPU
 
 
-@pytest.mark.parametrize("settings", [{}, {"timeout": HOUR}, {"deadline": HOUR}, {"timeout": HOUR, "deadline": HOUR}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"timeout": HOUR}, {"deadline": HOUR}, {"timeout": HOUR, "deadline": HOUR}], ids=str
+)
 def test_g27_a_run_that_waits_for_slow_items_costs_no_cpu(apart, settings):
     stuck = Gate()
     run = apart.map(lambda i: stuck.wait(), itertools.count(), window=8, **settings)
