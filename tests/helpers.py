@@ -284,12 +284,8 @@ def primed(runner: Any, call: Callable[[int], Any], window: int = 10, **settings
     return run, source
 
 
-PRELUDE = (
-    f"""
-HANG_S = {HANG_S}
-HOUR = {HOUR}
-"""
-    + '''
+PRELUDE = f'''
+HANG_S, HOUR = {HANG_S}, {HOUR}
 import gc, itertools, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from inturn import SKIP, Retry, Threads, ordered_map, retry, sentinel
@@ -305,7 +301,6 @@ def counting():
             pulled.set()
         yield i
 '''
-)
 
 
 class Script:
