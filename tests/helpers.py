@@ -378,3 +378,41 @@ class Script:
     def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+def run_example(
+    name: str, *arguments: str, cwd: Path, pace: float = 1.0, settings: dict[str, object] | None = None
+) -> str:
+    """What a program of `docs/examples` prints, if every sleep takes `pace` times as long, with other constants.
+
+    With other constants it is imported, and its `demonstrate` is run.
+    """
+    directory = Path(__file__).parents[1] / "docs" / "examples"
+    code = f"""
+import asyncio, importlib, runpy, sys, time
+sleep, later = time.sleep, asyncio.sleep
+time.sleep = lambda seconds: sleep(seconds * {pace})
+asyncio.sleep = lambda seconds, *result: later(seconds * {pace}, *result)
+sys.argv = {[name, *arguments]}
+if __name__ == "__main__":
+    if {settings}:
+        example = importlib.import_module({name!r})
+        vars(example).update({settings})
+        asyncio.run(example.demonstrate())
+    else:
+        runpy.run_path({str(directory / name)!r} + ".py", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S * max(1.0, pace),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(inturn.__file__).parents[1]), str(directory)])},
+    )
+    said = [
+        line for line in done.stderr.splitlines() if not line.startswith("Executing ")
+    ]  # in debug mode: it is loaded
+    assert not said, done.stderr
+    assert done.returncode == 0
+    return done.stdout
