@@ -585,14 +585,18 @@ def stamped(directory, i):
 
 
 def test_g13_dropping_a_run_ends_its_processes():
-    run = ordered_map(first_returns, itertools.count(), executor=FORK, concurrency=2)
-    assert next(run) == 0
-    with Watch() as watch:
+    """It does not wait for them: they are still there, within their grace, unless the machine stood still as long."""
+
+    def left_by_a_drop():
+        run = ordered_map(first_returns, itertools.count(), executor=FORK, concurrency=2)
+        assert next(run) == 0
         del run
         gc.collect()
-    left = multiprocessing.active_children()
-    assert left or watch.seconds >= GRACE_S  # on a machine that stood still: it has not waited for them
-    wait_until(lambda: not multiprocessing.active_children())
+        left = multiprocessing.active_children()
+        wait_until(lambda: not multiprocessing.active_children())
+        return left
+
+    assert any(left_by_a_drop() for _ in range(5))
 
 
 def first_returns(i):
