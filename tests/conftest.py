@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 from drivers import DRIVERS, Driver, Runner
-from helpers import Gate
+from helpers import HANG_S, Gate
 
 hypothesis.settings.register_profile(
     "default",
@@ -39,8 +39,6 @@ with contextlib.suppress(ImportError):
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-GRACE = 5.0  # seconds that a thread or a descriptor may take to go
 
 
 def _fixture(name: str, **wanted: bool):
@@ -184,11 +182,11 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     left = _left(before)
     if left:
         gc.collect()
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + HANG_S
         for thread in threading.enumerate():
             if thread in left:
                 thread.join(max(0.0, deadline - time.monotonic()))
-        looks = round(GRACE / 0.005)  # counted, since a machine that stands still for seconds gives nobody time to go
+        looks = round(HANG_S / 0.005)  # counted, since a machine that stands still for seconds gives nobody time to go
         while (left := _left(before)) and looks > 0:
             time.sleep(0.005)  # what ends outside of Python announces nothing to wait for
             looks -= 1

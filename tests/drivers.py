@@ -48,8 +48,6 @@ class Driver:
     """Its pool shares little with those of the others: enough for tests that take time."""
     live: bool = False
     """A feeder pulls the source, not the consumer."""
-    start_cost: float = 0.0
-    """Seconds until a worker is up."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Further arguments of each run."""
     most: int = 4
@@ -178,7 +176,7 @@ DRIVERS = [
     Driver("duck", DuckExecutor, owned=False),
     Driver("callable", lambda stack, workers: ThreadPoolExecutor),
     Driver("serial", lambda stack, workers: "serial", concurrent=False, apart=True),
-    Driver("process", lambda stack, workers: "process", in_process=False, start_cost=0.5),
+    Driver("process", lambda stack, workers: "process", in_process=False),
     Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
     in_loop_driver("tasks", None, concurrent=False, apart=True),
     *(

@@ -8,10 +8,10 @@ __all__ = ["announced", "announced_briefly", "crash", "hold"]
 
 
 def announced(directory: str) -> None:
-    """Say who runs, by the name of a file, and take a minute."""
+    """Say who runs, by the name of a file, and take an hour."""
     with open(f"{directory}/{os.getpid()}", "w"):
         pass
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def announced_briefly(directory: str) -> None:

@@ -72,7 +72,7 @@ def stuck_after(n: int, bad: int, x: int) -> Iterator[tuple[int, int]]:
     for k in range(n):
         yield x, k
     if x == bad:
-        time.sleep(1000)
+        time.sleep(3600)
 
 
 def notes(directory: str, x: Any) -> Iterator[int]:
@@ -91,12 +91,12 @@ def never_closes(x: Any) -> Iterator[int]:
     try:
         yield from count()
     finally:
-        time.sleep(1000)
+        time.sleep(3600)
 
 
 def busy(x: Any) -> Iterator[int]:
     yield 0
-    time.sleep(1000)
+    time.sleep(3600)
 
 
 def flaky(directory: str, fails: int, x: Any) -> Iterator[Any]:
@@ -128,7 +128,7 @@ def stuck_at_first(directory: str, x: int) -> Iterator[int]:
     attempt = len(list(Path(directory).iterdir()))
     if x == 0 and attempt < 2:
         (Path(directory) / str(attempt)).touch()
-        time.sleep(1000)
+        time.sleep(3600)
     for _ in range(20):
         yield x
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import inturn
 from calls import Oops
+from helpers import HANG_S
 from inturn import SKIP, Failure, Report, Retry, Stats, ordered_amap, ordered_map, retry, sentinel
 from loops import Steps, collect, run, settled, stream, virtual
 
@@ -1005,7 +1006,7 @@ def test_g23_in_a_forked_child_the_run_is_an_error():
                 assert [x async for x in results] == [*range(1, 10)]
         asyncio.run(main())
     """
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=HANG_S)
 
 
 def test_g22_runs_nest(run):
@@ -1065,7 +1066,7 @@ def test_a_run_does_not_pickle_nor_copy():
 
 def test_importing_the_library_does_not_import_asyncio():
     code = "import sys, inturn; inturn.ordered_amap; inturn.ordered_gather; sys.exit('asyncio' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=HANG_S)
 
 
 def test_the_public_names_are_there():

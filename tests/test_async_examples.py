@@ -1,22 +1,14 @@
 """The async examples of the documentation run, and say what they should."""
 
-import subprocess
-import sys
-from pathlib import Path
+import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
+from helpers import run_example
 
 
-def test_g32_an_http_server_streams_results_of_processes_and_goes_on_answering():
-    """The example itself checks the order, that lines come one by one, and that other requests are answered."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / "http_stream.py"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
-    said = done.stderr.splitlines()
-    assert not [line for line in said if not line.startswith("Executing ")]  # in debug mode: the machine is loaded
-    assert "40 results in order" in done.stdout
-    assert "other requests answered meanwhile" in done.stdout
+@pytest.mark.parametrize("pace", [0.1, 1, 10])
+def test_g32_an_http_server_streams_results_of_processes_and_goes_on_answering(pace, tmp_path):
+    """The example itself checks the order, and that others are answered between two lines of a stream without end."""
+    first = round(10**11 * pace**2) + 1  # trial division takes as long as its square root says
+    out = run_example("http_stream", cwd=tmp_path, settings={"FIRST": first})
+    assert "40 results in order" in out
+    assert "40 other requests answered meanwhile" in out

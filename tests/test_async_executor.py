@@ -15,7 +15,7 @@ import pytest
 
 import inturn
 from calls import Oops, double
-from helpers import SHORT, Gate, Tally, Thing, farewell
+from helpers import HOUR, SHORT, Gate, Tally, Thing, farewell
 from inturn import Failure, Threads, ordered_amap, retry
 from loops import Steps, collect, run, run_in, settled, stream
 
@@ -218,7 +218,7 @@ def test_g30_a_loop_that_shuts_down_waits_for_the_calls_of_an_open_run():
 
     def fn(x):
         if x:
-            time.sleep(0.05)  # a call in a thread cannot be cancelled
+            time.sleep(0.2)  # a call in a thread cannot be cancelled
         tally.add(x)
         return x
 
@@ -383,11 +383,9 @@ def test_g32_processes_stream_into_the_loop():
 
 def test_g30_processes_are_killed_when_the_run_is_closed():
     async def main():
-        results = ordered_amap(time.sleep, [0, 1000, 1000], executor=processes(), concurrency=2)
+        results = ordered_amap(time.sleep, [0, HOUR, HOUR], executor=processes(), concurrency=2)
         await anext(results)
-        begun = time.monotonic()
-        await results.aclose()
-        assert time.monotonic() - begun < 10
+        await results.aclose()  # does not wait for the calls
 
     run_in(asyncio.new_event_loop, main)
 

@@ -20,19 +20,20 @@ import pytest
 import inturn
 from calls import Oops, double, fail_at, same
 from helpers import (
-    LIMIT,
+    HANG_S,
+    HOUR,
     SHORT,
     Background,
     Gate,
     Script,
     Source,
     Tally,
+    Watch,
     absence,
     farewell,
     handling,
     primed,
     spend,
-    takes,
     wait_until,
 )
 from inturn import Retry, ordered_map, retry
@@ -443,30 +444,31 @@ def test_g13_close_does_not_wait_for_a_live_source_inside_its_pull(overlapping):
 
 @pytest.mark.parametrize("how", ["close", "drop", "with"])
 def test_g13_a_pausing_item_keeps_nothing_alive(inside, how):
-    """Not even a timer: the pause would last for a minute."""
+    """Not even a timer: the pause would last for an hour."""
     run = inside.map(
-        partial(fail_at, frozenset({1})), range(3), window=3, on_error=retry(backoff=60, max_backoff=60, jitter=False)
+        partial(fail_at, frozenset({1})),
+        range(3),
+        window=3,
+        on_error=retry(backoff=HOUR, max_backoff=HOUR, jitter=False),
     )
     assert next(run) == 0
     if inside.driver.concurrent:
         wait_until(lambda: run.stats.running == 0)
-    with takes(less_than=5):
-        if how == "close":
-            run.close()
-        elif how == "drop":
-            del run
-        else:
-            with run:
-                pass
+    if how == "close":
+        run.close()
+    elif how == "drop":
+        del run
+    else:
+        with run:
+            pass
 
 
 def test_g13_close_interrupts_a_pause(inside):
-    run = inside.map(partial(fail_at, frozenset({0})), [0], on_error=lambda failure: Retry(after=60))
+    run = inside.map(partial(fail_at, frozenset({0})), [0], on_error=lambda failure: Retry(after=HOUR))
     consumer = Background(next, run, "over")
     wait_until(lambda: run.stats.retried == 1)
-    with takes(less_than=5):
-        run.close()
-        assert consumer.result() == "over"
+    run.close()
+    assert consumer.result() == "over"
 
 
 def test_g13_a_paused_run_that_ends_with_the_function_ends_with_it(overlapping):
@@ -489,7 +491,7 @@ def test_g13_a_paused_run_that_ends_with_the_function_ends_with_it(overlapping):
 
 EXECUTORS = {
     "thread": "executor='thread'",
-    "timeout": "executor='thread', timeout=60",
+    "timeout": "executor='thread', timeout=HOUR",
     "live": "executor='thread', live=True",
     "borrowed": "executor=ThreadPoolExecutor(2)",
     "callable": "executor=ThreadPoolExecutor",
@@ -514,7 +516,6 @@ def _interrupt(body):
         script.interrupt()
         script.wait_for("caught")
         script.end()
-        assert script.seconds < 5
         assert script.code == -signal.SIGINT
         assert script.err.count("Traceback") == 1, script.err
         assert "\nKeyboardInterrupt" in script.err
@@ -532,7 +533,7 @@ def call(i):
         while threading.current_thread() is not threading.main_thread() and not run._run.job.sleeping:
             time.sleep(0.001)
         say("ready")
-    stop.wait(20)
+    stop.wait()
 run = ordered_map(call, range(8), concurrency=2, {executor})
 for _ in run:
     pass
@@ -550,7 +551,7 @@ def test_g14_ctrl_c_inside_a_pull_is_raised_at_once_with_one_traceback(executor)
 def source():
     yield 0
     say("ready")
-    time.sleep(20)  # the pull takes long
+    time.sleep(HOUR)  # the pull takes long
 for _ in ordered_map(int, source(), concurrency=2, {executor}):
     pass
 """
@@ -562,10 +563,10 @@ for _ in ordered_map(int, source(), concurrency=2, {executor}):
 def test_g14_ctrl_c_in_the_body_of_the_loop_ends_the_program_at_once(executor):
     _interrupt(
         f"""
-run = ordered_map(lambda i: i and stop.wait(20), itertools.count(), concurrency=2, {executor})
+run = ordered_map(lambda i: i and stop.wait(), itertools.count(), concurrency=2, {executor})
 for _ in run:
     say("ready")
-    time.sleep(20)  # the body takes long
+    time.sleep(HOUR)  # the body takes long
 """
     )
 
@@ -577,7 +578,7 @@ def test_g14_ctrl_c_while_a_live_source_blocks_is_raised_at_once():
 def source():
     yield 0
     say("ready")
-    threading.Event().wait(20)
+    threading.Event().wait()
 for _ in ordered_map(int, source(), live=True):
     pass
 """
@@ -591,7 +592,7 @@ def test_g14_ctrl_c_in_a_pause_is_raised_at_once():
             f"""
 def policy(failure):
     say("ready")
-    return Retry(after=20)
+    return Retry(after=HOUR)
 for _ in ordered_map(int, ["x"], executor="{executor}", on_error=policy):
     pass
 """
@@ -607,7 +608,7 @@ stop = threading.Event()
 def call(i):
     if i == 0:
         say("ready")
-    stop.wait(20)
+    stop.wait()
 run = ordered_map(call, range(8), concurrency=2, {executor})
 try:
     next(run)
@@ -629,24 +630,36 @@ except KeyboardInterrupt:
 # 15: the end of the interpreter
 
 
+# A call that lasts longer than the main thread: it goes on until the interpreter ends, and then for as long as it may take
+# the library to notice. What is registered last is called first.
+OUTLIVES = """
+exiting = threading.Event()
+threading._register_atexit(exiting.set)
+def outlive():
+    assert exiting.wait(HANG_S)
+    time.sleep(0.5)
+"""
+
+
 @every_executor
 @pytest.mark.parametrize("dropped", [False, True], ids=["held", "dropped"])
 def test_g15_running_calls_are_waited_for_at_exit_and_the_queue_is_not_run(executor, dropped):
     with Script(
-        f"""
+        OUTLIVES
+        + f"""
 running = threading.Semaphore(0)
 def call(i):
     if i:
         say("start")
         running.release()
-        time.sleep(0.4)  # the call lasts longer than the main thread
+        outlive()
         say("end")
     elif "serial" not in "{executor}":
-        pulled.wait(10)
+        pulled.wait(HANG_S)
 run = ordered_map(call, counting(), window=20, concurrency=2, {executor})
 next(run)
 if "serial" not in "{executor}":
-    assert running.acquire(timeout=10) and running.acquire(timeout=10)
+    assert running.acquire(timeout=HANG_S) and running.acquire(timeout=HANG_S)
 {"del run" if dropped else ""}
 """
     ) as script:
@@ -660,19 +673,20 @@ if "serial" not in "{executor}":
 @every_executor
 def test_g15_running_calls_are_waited_for_when_the_body_raises(executor):
     with Script(
-        f"""
+        OUTLIVES
+        + f"""
 begun = threading.Event()
 def call(i):
     if i:
         say("start")
         begun.set()
-        time.sleep(0.3)  # the call lasts longer than the main thread
+        outlive()
         say("end")
     elif "serial" not in "{executor}":
-        pulled.wait(10)
+        pulled.wait(HANG_S)
 def main():
     for _ in ordered_map(call, counting(), window=20, concurrency=2, {executor}):
-        begun.wait(1)
+        assert "serial" in "{executor}" or begun.wait(HANG_S)
         raise SystemExit(7)
 main()
 """
@@ -696,10 +710,11 @@ say([type(r).__name__ for r in run])
         assert script.err == ""
         assert script.lines == ["['int', 'Failure', 'int', 'int', 'int']"]
         assert script.code == 0
-        assert script.seconds < 5
 
 
-LATER = """
+LATER = (
+    OUTLIVES
+    + """
 running = threading.Event()
 def call(i):
     if i:
@@ -707,15 +722,16 @@ def call(i):
         {later}
         say("end")
     else:
-        pulled.wait(10)
+        pulled.wait(HANG_S)
 run = ordered_map(call, counting(), timeout={timeout}, concurrency=1, window=3)
 next(run)
-assert running.wait(10)
+assert running.wait(HANG_S)
 """
+)
 
 
 def test_g15_a_call_that_may_be_given_up_but_was_not_is_waited_for_at_exit():
-    with Script(LATER.format(later="time.sleep(0.5)  # longer than the main thread", timeout=10)) as script:
+    with Script(LATER.format(later="outlive()", timeout=HOUR)) as script:
         script.end()
         assert script.err == ""
         assert script.lines == ["end"]
@@ -744,7 +760,6 @@ say(next(run))
         assert script.err == ""
         assert script.lines == ["1"]
         assert script.code == 0
-        assert script.seconds < 5
 
 
 @every_executor
@@ -770,12 +785,11 @@ def consume():
     for _ in ordered_map(int, itertools.count(), {executor}):
         begun.set()
 threading.Thread(target=consume, daemon=True).start()
-begun.wait(5)
+begun.wait(HANG_S)
 """
     ) as script:
         script.end()
         assert script.code == 0
-        assert script.seconds < 5
 
 
 # 16: close from anywhere
@@ -981,7 +995,7 @@ def signal_when(came, condition):
     within = Came()
 
     def send():
-        within.wait(LIMIT)
+        within.wait(HANG_S)
         condition()
         while not came.is_set:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
@@ -1064,12 +1078,14 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
     lost = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: lost.append(args.exc_type))
     executor = inside.executor(2)
+    with Watch() as undisturbed:
+        list(inside.map(double, range(20_000), window=window, concurrency=2, executor=executor))
     for _ in range(60):
         # The source has an end: what lands in a callback of a weak reference or of the garbage collector is lost.
         run = inside.map(double, range(20_000), window=window, concurrency=2, executor=executor)
         results = []
         within = False
-        pause = dice.random() / 500
+        pause = dice.random() * undisturbed.seconds / 10
         with on_signal(handler, spared=spared) as came:
             try:
                 with signal_when(came, lambda pause=pause: spend(pause)):
@@ -1083,8 +1099,7 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
         landed += within and following == "over"
         allowed = ("over", 2 * len(results))
         assert following in (allowed if within else (*allowed, 2 * len(results) + 2)), frames
-        with takes(less_than=5):
-            run.close()
+        run.close()
         assert next(run, "over") == "over"
     assert landed > 10
     assert set(lost) <= {SoftLimit}
@@ -1111,8 +1126,7 @@ def test_g16_an_interrupt_while_the_feeder_is_woken_does_not_leave_it_asleep():
     with pytest.raises(SoftLimit):
         next(run)
     assert next(run, "over") == "over"
-    with takes(less_than=5):
-        run.close()
+    run.close()
 
 
 class Signalling:
@@ -1146,7 +1160,7 @@ def test_g16_a_signal_may_come_in_the_midst_of_a_submit(moment, answer):
             raise answer
 
     source = Source(itertools.count(), lambda k: absence(0.002))  # so that each item is submitted by the consumer
-    with ThreadPoolExecutor(4) as executor, on_signal(handler) as came, takes(less_than=5):
+    with ThreadPoolExecutor(4) as executor, on_signal(handler) as came:
         run = ordered_map(double, source, executor=Signalling(executor, moment), concurrency=4, window=8, chunksize=1)
         results = []
         try:

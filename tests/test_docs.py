@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import inturn
+from helpers import HANG_S
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -34,7 +35,7 @@ def test_every_block_of_python_in_the_documentation_runs(page, line, code, tmp_p
     if "process" in code.lower():  # its workers import the program
         (tmp_path / "block.py").write_text(code)
         monkeypatch.setenv("PYTHONPATH", str(Path(inturn.__file__).parents[1]))
-        subprocess.run([sys.executable, "-W", "error", "block.py"], check=True, timeout=60)
+        subprocess.run([sys.executable, "-W", "error", "block.py"], check=True, timeout=HANG_S)
     else:
         exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
 

@@ -17,6 +17,7 @@ import pytest
 from calls import Oops, double, fail_at, same
 from drivers import DRIVERS, DuckExecutor, Runner
 from helpers import (
+    HANG_S,
     SHORT,
     Background,
     Gate,
@@ -29,7 +30,6 @@ from helpers import (
     primed,
     shown,
     spend,
-    takes,
     wait_until,
 )
 from inturn import Retry, Threads, ordered_map, retry
@@ -123,12 +123,12 @@ def test_g06_a_slot_that_was_woken_for_one_item_and_took_another_leaves_nobody_s
     def source():
         yield 0
         for item, gate in enumerate(gates, 1):
-            gate.wait(20)
+            gate.wait(HANG_S)
             yield item
 
     def call(i):
         if i > 0:
-            both.wait(20)
+            both.wait(HANG_S)
         return i
 
     run = ordered_map(call, source(), concurrency=2, live=True)
@@ -968,7 +968,7 @@ signal.alarm(20)
 
 def call(i):
     if i == 0 and not "{executor}".endswith("'serial'"):
-        full.wait(10)
+        full.wait(HANG_S)
     return 2 * i
 
 full = threading.Event()

@@ -15,7 +15,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from helpers import SHORT, Background, Gate, Meter, Source, Tally, Thing, absence, takes, wait_until
+from helpers import HANG_S, HOUR, SHORT, Background, Gate, Meter, Source, Tally, Thing, absence, spend, wait_until
 from inturn import SKIP, Failure, Report, Retry, Threads, ordered_flat_map, ordered_map, retry, sentinel
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -131,17 +131,17 @@ def test_the_heads_elements_are_delivered_as_they_are_produced():
 
 
 def test_the_first_element_arrives_after_the_time_of_one_element():
-    with takes(less_than=5), ordered_flat_map(patient, [5.0], concurrency=1) as run:
+    gate = Gate()
+
+    def produce(x):
+        yield "first"
+        gate.wait()
+        yield "last"
+
+    with ordered_flat_map(produce, [0], concurrency=1) as run:
         assert next(run) == "first"
-        run.close
-        patient.gate.open()
-
-
-def patient(seconds):
-    patient.gate = Gate()
-    yield "first"
-    patient.gate.wait()
-    yield "last"
+        gate.open()
+        assert next(run) == "last"
 
 
 def test_up_to_concurrency_items_produce_at_once():
@@ -149,7 +149,7 @@ def test_up_to_concurrency_items_produce_at_once():
 
     def produce(x):
         with meter:
-            four.wait(10)
+            four.wait(HANG_S)
             yield x
             yield x
 
@@ -661,12 +661,12 @@ def test_g17_time_spent_waiting_for_room_does_not_count():
 def test_g17_the_time_of_all_elements_of_an_item_counts_together():
     def produce(x):
         for n in count():
-            time.sleep(0.1)  # its duration is the point
+            spend(SHORT / 8)
             yield n
 
     run = ordered_flat_map(produce, [0], timeout=SHORT, on_error="return", buffer=3)
     *elements, failure = run
-    assert 1 <= len(elements) <= SHORT / 0.1
+    assert 1 <= len(elements) <= 8
     assert isinstance(failure.error, TimeoutError)
     run.close()
 
@@ -777,8 +777,8 @@ def test_g13_close_wakes_items_that_wait_for_room_that_pause_and_that_nobody_has
             return leaves_a_note(closed, x)
         raise Oops if x == 1 else KeyError
 
-    policy = retry(on=KeyError, backoff=50.0, then=lambda failure: Retry())
-    with takes(less_than=5), ordered_flat_map(produce, range(3), concurrency=3, on_error=policy, buffer=1) as run:
+    policy = retry(on=KeyError, backoff=HOUR, max_backoff=HOUR, then=lambda failure: Retry())
+    with ordered_flat_map(produce, range(3), concurrency=3, on_error=policy, buffer=1) as run:
         next(run)
         started.wait(3)
         absence(0.05)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from exit_calls import crash
-from helpers import Script, takes, wait_until
+from helpers import HANG_S, Script, wait_until
 from inturn import Processes, WorkerDied, ordered_map
 
 pytestmark = [
@@ -53,10 +53,8 @@ def lives(pid):
         return False
 
 
-def wait_for_the_end_of(workers, limit):
-    begin = time.monotonic()
+def wait_for_the_end_of(workers):
     wait_until(lambda: not any(map(lives, workers)), "workers live on")
-    assert time.monotonic() - begin < limit
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -65,7 +63,7 @@ def test_g14_ctrl_c_gives_one_traceback_and_leaves_no_worker(tmp_path, method, w
     """Sent to the whole process group, as a terminal does."""
     body = {
         "next": "for _ in ordered_map(announced, ['TMP'] * 4, executor=settings, concurrency=2): pass",
-        "body": "for _ in ordered_map(announced_briefly, ['TMP'] * 4, executor=settings, concurrency=2): say('up'); time.sleep(60)",
+        "body": "for _ in ordered_map(announced_briefly, ['TMP'] * 4, executor=settings, concurrency=2): say('up'); time.sleep(HOUR)",
     }[where].replace("'TMP'", "TMP")
     with program(method, body, tmp_path) as script:
         wait_until(lambda: len(pids(tmp_path)) == 2)
@@ -77,8 +75,8 @@ def test_g14_ctrl_c_gives_one_traceback_and_leaves_no_worker(tmp_path, method, w
         assert script.err.count("Traceback") == 1, script.err
         assert script.err.rstrip().endswith("KeyboardInterrupt")
         assert script.code == -signal.SIGINT
-        assert script.seconds < 3  # it is under a second on an idle machine
-        wait_for_the_end_of(workers, 1)
+        wait_for_the_end_of(workers)
+        assert time.monotonic() - script.begin < script.soon_s
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -98,8 +96,8 @@ def test_g15_at_exit_workers_are_killed_after_their_grace(tmp_path, method):
         workers = pids(tmp_path)
         script.end()
         assert (script.err, script.code) == ("", 0)
-        assert script.seconds < 4
-        wait_for_the_end_of(workers, 1)
+        wait_for_the_end_of(workers)
+        assert time.monotonic() - script.begin < script.soon_s
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -107,14 +105,19 @@ def test_g27_workers_of_a_killed_parent_are_gone_within_seconds(tmp_path, method
     """Also while another child of the parent's keeps all of its pipes open."""
     body = """
     if settings.start_method == "fork":
-        if not os.fork(): time.sleep(4); os._exit(0)
+        if not os.fork():
+            while not os.path.exists(TMP + "/over"): time.sleep(0.01)
+            os._exit(0)
     for _ in ordered_map(announced, [TMP] * 4, executor=settings, concurrency=2): pass
     """.strip()
     with program(method, body, tmp_path) as script:
         wait_until(lambda: len(pids(tmp_path)) == 2)
         workers = pids(tmp_path)
-        os.kill(script.process.pid, signal.SIGKILL)
-        wait_for_the_end_of(workers, 3)
+        try:
+            os.kill(script.process.pid, signal.SIGKILL)
+            wait_for_the_end_of(workers)
+        finally:
+            (tmp_path / "over").touch()  # the child ends
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
@@ -132,7 +135,7 @@ def test_g25_a_main_module_without_guard_is_told_so(tmp_path, method):
         [sys.executable, str(path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         env={**os.environ, "PYTHONPATH": str(Path(inturn.__file__).parents[1])},
         check=False,
     )
@@ -255,13 +258,12 @@ def test_g13_a_thousand_short_runs_leave_nothing():
     executor = Processes(start_method="fork")
     list(ordered_map(abs, range(4), executor=executor, concurrency=2))
     before = belongings()
-    with takes(less_than=60):
-        for i in range(200 if LONG else 60):
-            run = ordered_map(abs, range(10), executor=executor, concurrency=2)
-            for each in run:
-                if each == i % 10:
-                    break
-            if i % 2:
-                run.close()
-            del run
+    for i in range(200 if LONG else 60):
+        run = ordered_map(abs, range(10), executor=executor, concurrency=2)
+        for each in run:
+            if each == i % 10:
+                break
+        if i % 2:
+            run.close()
+        del run
     wait_until(lambda: belongings() == before)
