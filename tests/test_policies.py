@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from calls import Oops, double, fail_at, pair, same
-from helpers import HOUR, SHORT, Background, Gate, Source, Tally, Watch, absence, shown, spend, takes, wait_until
+from helpers import HOUR, SHORT, Background, Gate, Source, Tally, Watch, absence, shown, spend, wait_until
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 
 ITEMS = 12

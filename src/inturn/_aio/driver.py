@@ -201,7 +201,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped. A cancellation of
         `aclose` itself is not passed on to the calls: it is raised when they have ended.
         """
-        self._check(over=self._run.job.end is End.CLOSED)
+        self._check(over=self._run.job.stopped)
         cleanup = self._cleanup
         self._held = _NOTHING
         me = object()
