@@ -96,7 +96,7 @@ def initialized(i):
 
 
 def test_g24_the_initializer_runs_in_each_worker(processes):
-    settings = Processes(initialize, (7,), processes.start_method)
+    settings = Processes(initialize, (7,), start_method=processes.start_method)
     assert set(ordered_map(initialized, range(20), executor=settings, concurrency=2)) == {7}
     assert state["initialized"] == 0
 
@@ -452,7 +452,7 @@ def late(seconds):
 
 
 def test_g17_the_start_of_a_worker_does_not_count(processes):
-    settings = Processes(late, (1.5 * SHORT,), processes.start_method)
+    settings = Processes(late, (1.5 * SHORT,), start_method=processes.start_method)
     assert list(ordered_map(double, range(4), executor=settings, concurrency=2, timeout=SHORT)) == [0, 2, 4, 6]
 
 
@@ -572,7 +572,7 @@ def test_g13_dropping_a_run_ends_its_processes():
 
 
 def test_g13_close_in_the_midst_of_starting(processes):
-    settings = Processes(late, (0.3,), processes.start_method)
+    settings = Processes(late, (0.3,), start_method=processes.start_method)
     run = ordered_map(double, range(4), executor=settings, concurrency=2)
     consumer = Background(next, run, "over")
     wait_until(multiprocessing.active_children)

@@ -18,6 +18,7 @@ given up     its `Call` is settled by the warden   its thread comes back, closes
 
 from __future__ import annotations
 
+from contextvars import Context
 from queue import Empty
 from time import perf_counter as clock
 from typing import Any, Final
@@ -92,13 +93,13 @@ class FlatJob(Job):
         except IndexError:
             pass
 
-    def run(self, chunk: Chunk, place: Place) -> bool:
+    def run(self, chunk: Chunk, place: Place, context: Context | None = None) -> bool:
         lane = chunk.out[0]
         while self.cleared(lane):
             item = next(chunk.todo, NOTHING)
             if item is NOTHING:  # drained: it never starts
                 break
-            if not self.context.copy().run(produce, chunk, lane, item, self, place):
+            if not (self.context if context is None else context).copy().run(produce, chunk, lane, item, self, place):
                 return False
         return True
 

@@ -48,6 +48,9 @@ class Star:
     def __reduce__(self) -> tuple[Any, ...]:
         return Star, (self.fn,)
 
+    def __repr__(self) -> str:
+        return repr(self.fn)
+
 
 class Call:
     """One call under a time limit: whoever settles it first, the worker or the warden, decides its outcome."""
@@ -229,11 +232,14 @@ class Job:
             if place.chunk is not None and place.chunk.index > index:
                 drain(place.chunk)
 
-    def run(self, chunk: Chunk, place: Place) -> bool:
-        """Run a claimed chunk in this thread; False if its worker has to leave."""
+    def run(self, chunk: Chunk, place: Place, context: contextvars.Context | None = None) -> bool:
+        """Run a claimed chunk in this thread; False if its worker has to leave.
+
+        Each call has a copy of `context`, or of the consumer's.
+        """
         if self.timeout is not None:
-            return run_watched(chunk, self, place)
-        run_chunk(chunk, self)
+            return run_watched(chunk, self, place, context)
+        run_chunk(chunk, self, context)
         return True
 
     def begun(self, place: Place, chunk: Chunk) -> None:
@@ -301,9 +307,9 @@ class Job:
         self.notify()
 
 
-def run_chunk(chunk: Chunk, job: Job) -> None:
+def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None) -> None:
     """Run the items of a chunk, each in a context of its own."""
-    fn, copy, append = job.fn, job.context.copy, chunk.out.append
+    fn, copy, append = job.fn, (job.context if context is None else context).copy, chunk.out.append
     mark = clock()
     item = None
     try:
@@ -319,9 +325,9 @@ def run_chunk(chunk: Chunk, job: Job) -> None:
         del fn, append, item, chunk, job
 
 
-def run_watched(chunk: Chunk, job: Job, place: Place) -> bool:
+def run_watched(chunk: Chunk, job: Job, place: Place, context: contextvars.Context | None = None) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
-    fn, copy = job.fn, job.context.copy
+    fn, copy = job.fn, (job.context if context is None else context).copy
     item = call = error = result = None
     try:
         for item in chunk.todo:

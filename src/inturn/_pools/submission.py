@@ -5,18 +5,30 @@ from __future__ import annotations
 import threading
 from collections import deque
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from inturn._base.gil import fence
-from inturn._core.job import Call, run_chunk, run_watched
+from inturn._core.job import Call, Job, run_chunk, run_watched
 from inturn._core.run_thread import CallThread, start
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
-from inturn._transport.pickling import dumps_fn
-from inturn._transport.remote import pack_item, run_travelled
+from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
+from inturn._transport.remote import ANY, main_file, pack_item, run_travelled
 
 __all__ = ["Flight", "Rescuer"]
+
+
+class Pool(Protocol):
+    """What a flight needs to know of its pool."""
+
+    job: Job
+    boxes: bool
+    main: Main
+    fn_blobs: dict[Main, bytes]
+
+    def take_back(self, chunk: Chunk) -> bool | None: ...
+    def land(self, flight: Flight) -> None: ...
 
 
 class Flight:
@@ -37,13 +49,15 @@ class Flight:
         "hooked",
         "left",
         "load",
+        "main",
         "pool",
         "rescued",
         "since",
         "thread",
+        "unfit",
     )
 
-    def __init__(self, pool: Any, load: Chunk) -> None:
+    def __init__(self, pool: Pool, load: Chunk) -> None:
         self.pool = pool
         self.load = load
         self.rescued = False
@@ -53,6 +67,8 @@ class Flight:
         self.call: Call | None = None
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
+        self.main = Main.SAME  # how they were sent
+        self.unfit: BaseException | None = None  # why fn cannot be sent
         self.given_up = False
         self.left = threading.Lock()
         self.left.acquire()
@@ -120,8 +136,13 @@ class Flight:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load travels."""
-        job, chunk = self.pool.job, self.load
-        fn = dumps_fn(job.fn)
+        pool, job, chunk = self.pool, self.pool.job, self.load
+        main = self.main = pool.main
+        try:
+            fn = pool.fn_blobs.get(main) or pool.fn_blobs.setdefault(main, dumps_fn(job.fn, main))
+        except Exception as error:
+            self.unfit = error.with_traceback(None)
+            raise
         self.ended = True  # here, where there is no call
         self.board()
         items = list(chunk.todo) if self.away is None else self.away
@@ -131,7 +152,9 @@ class Flight:
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
                 job.warden.arm()
-        return partial, (run_travelled, fn, [pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+        packed = [pack_item(item, main) for item in items]
+        file = main_file() if main is Main.SAME and has_cloudpickle() else ANY
+        return partial, (run_travelled, fn, packed, file, BOX_S if pool.boxes else None)
 
     def give_up(self) -> None:
         """Its time is over; the place stays taken until the call ends (warden only)."""

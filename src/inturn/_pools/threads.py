@@ -23,6 +23,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from itertools import repeat
 from queue import Empty, SimpleQueue
 from time import sleep
@@ -33,7 +34,7 @@ from inturn._core.job import Call, Job, Place
 from inturn._core.run_thread import NO_THREAD, CallThread, start
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach, from_handler
-from inturn._model.threads import Threads
+from inturn._model.threads import Threads, finalize
 
 __all__ = ["Station", "ThreadPlace", "ThreadPool"]
 
@@ -66,17 +67,22 @@ class Station(Protocol):
 class _InThread:
     """A station that is the thread itself."""
 
-    __slots__ = ("_job", "_settings")
+    __slots__ = ("_context", "_job", "_settings")
 
     watched = True
 
     def __init__(self, job: Job, settings: Threads) -> None:
         self._job = job
         self._settings = settings
+        self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
 
     def open(self) -> None:
-        if self._settings.initializer is not None:
-            self._job.context.copy().run(self._settings.initializer, *self._settings.initargs)
+        settings = self._settings
+        if settings.initializer is not None or settings.finalizer is not None:
+            context = self._job.context.copy()
+            if settings.initializer is not None:
+                context.run(settings.initializer, *settings.initargs)
+            self._context = context
 
     def ready(self) -> bool:
         return True
@@ -85,10 +91,12 @@ class _InThread:
         pass
 
     def run(self, chunk: Chunk, place: ThreadPlace) -> bool:
-        return self._job.run(chunk, place)
+        return self._job.run(chunk, place, self._context)
 
     def close(self) -> None:
-        pass
+        context, self._context = self._context, None  # it holds the job, which holds the thread
+        if context is not None:
+            context.run(finalize, self._settings.finalizer)
 
 
 class ThreadPlace(CallThread):
