@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signal
 
 METHODS = ["fork", "forkserver", "spawn"]
 
-PROGRAM = '''
+PROGRAM = """
 import enum, multiprocessing, sys
 from concurrent.futures import ProcessPoolExecutor
 from inturn import Processes, ordered_map, retry
@@ -79,7 +79,7 @@ def main(method, whose):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
-'''
+"""
 
 
 def environment():

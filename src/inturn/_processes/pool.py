@@ -98,8 +98,12 @@ class ProcessPool(ThreadPool):
         if bell is None:
             return None
         self._processes += 1
-        handle = Handle(self.method, f"inturn-{self._processes}", bell, Setup(self.settings, self.main))
-        del bell  # the same goes for errors from here on
+        try:
+            handle = Handle(self.method, f"inturn-{self._processes}", bell, Setup(self.settings, self.main))
+        except Exception as error:  # its frames have the bell, too
+            raise error.with_traceback(None) from error.__cause__
+        finally:
+            del bell  # the same goes for errors from here on
         try:
             handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` will tell
         except BaseException:  # out of memory

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import cloudpickle
 
-from .pickling import PROTOCOL, Main, registered
+from .by_name import PROTOCOL, Main, registered
 
 __all__ = ["dumps"]
 

@@ -17,8 +17,6 @@ A buffer is ``(writable, data or place)``.
 
 from __future__ import annotations
 
-import copyreg
-import enum
 import io
 import pickle
 import traceback
@@ -26,12 +24,15 @@ from collections.abc import Callable, Iterator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
+from .by_name import PROTOCOL, Main, Pickler, registered
+
 if TYPE_CHECKING:
     from .shared_memory import Memory, Where
 
 __all__ = [
     "ATOMS",
     "LARGE",
+    "PROTOCOL",
     "Main",
     "RemoteTraceback",
     "dumps",
@@ -44,12 +45,10 @@ __all__ = [
     "noted",
     "pack",
     "pack_error",
-    "registered",
     "unpack",
     "unpack_error",
 ]
 
-PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 Packed = tuple[str, str, tuple[bytes, ...]]  # what it was, its traceback in words, itself and its causes if they pickle
 _MOST_CAUSES: Final = 8
 
@@ -67,14 +66,6 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
-
-
-class Main(enum.Enum):
-    """What the receiver knows of this process's module ``__main__``, and so how what it defines travels."""
-
-    SAME = "it has the module: everything that can be found there goes by name"
-    OWN_WORKER = "a worker of ours without it: by value, and its functions share one namespace there, as they do here"
-    LACKING = "a worker of somebody's without it: by value, each pickle with a namespace of its own"
 
 
 HINT: Final = "pip install 'inturn[pickle]'"
@@ -99,34 +90,6 @@ def has_cloudpickle() -> bool:
     return bool(cloudpickle)
 
 
-class _Pickler(pickle.Pickler):
-    """Has the reducers that are `registered`."""
-
-
-_registries: Any = None  # of `multiprocessing` and of `copyreg`
-_count = -1
-
-
-def registered() -> dict[type, Callable[[Any], Any]]:
-    """The reducers of `multiprocessing`, for sockets and the like, besides those of `copyreg`.
-
-    `ForkingPickler` copies both for each object that it pickles.
-    """
-    global _registries, _count
-    if _registries is None:
-        from multiprocessing import connection, reduction
-
-        del connection  # it was imported for the reducers that it registers
-
-        _registries = reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table  # type: ignore[attr-defined]
-    count = sum(map(len, _registries))
-    if count != _count:
-        extra, usual = _registries
-        _Pickler.dispatch_table = {**usual, **extra}
-        _count = count
-    return _Pickler.dispatch_table  # type: ignore[return-value]
-
-
 def dumps(
     thing: Any,
     main: Main = Main.SAME,
@@ -143,20 +106,17 @@ def dumps(
     """
     registered()
     file = io.BytesIO()
-    refused: Exception | None = None
     try:
-        _Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
-        blob = file.getvalue()
-        if main is Main.SAME or _MAIN not in blob:
-            return blob
+        Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
     except Exception as error:  # any object may refuse in any way
-        blob, refused = b"", error
-    if not has_cloudpickle():
-        if refused is None:
-            return blob  # perhaps it only mentions the main module; if not, the receiver tells the cure
-        if isinstance(refused, (pickle.PicklingError, AttributeError)):
-            noted(refused, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
-        raise refused
+        if not has_cloudpickle():
+            if isinstance(error, (pickle.PicklingError, AttributeError)):
+                noted(error, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
+            raise
+    else:
+        blob = file.getvalue()
+        if main is Main.SAME or _MAIN not in blob or not has_cloudpickle():
+            return blob  # without cloudpickle the receiver tells the cure, if something is missing there
     from . import by_value
 
     if starts_over is not None:
