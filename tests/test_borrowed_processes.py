@@ -235,6 +235,31 @@ def test_g25_an_executor_that_was_shut_down_ends_the_run_past_every_policy(forke
     assert "shutdown" in str(error)
 
 
+@MAPS
+@POLICIES
+def test_g25_an_executor_that_is_shut_down_and_cancels_its_calls_ends_the_run_past_every_policy(make, policy):
+    """Also when everything was in flight, so that nothing is left to be submitted."""
+    began, go = threading.Event(), threading.Event()
+
+    def call(i):
+        began.set()
+        go.wait(30)
+        return i
+
+    def shut_down():
+        began.wait(30)
+        executor.shutdown(wait=False, cancel_futures=True)
+        go.set()
+
+    with ThreadPoolExecutor(1) as executor:
+        closer = threading.Thread(target=shut_down)
+        closer.start()
+        error = consume(make(call, range(3), executor=executor, concurrency=3, on_error=policy))
+        closer.join()
+    assert type(error) is RuntimeError
+    assert str(error) in {"the executor cancelled the call", "cannot schedule new futures after shutdown"}
+
+
 class Full(ThreadPoolExecutor):
     """Takes two calls and no more."""
 

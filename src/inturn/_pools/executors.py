@@ -169,7 +169,7 @@ class Borrowed:
         kind = Kind.FAILED
         try:
             if future.cancelled():
-                error = RuntimeError("the executor cancelled the call")
+                error, kind = RuntimeError("the executor cancelled the call"), Kind.FATAL
             elif (error := future.exception()) is not None:
                 if tells_of_the_end(error):
                     self.broken, kind = True, Kind.FATAL
@@ -186,7 +186,8 @@ class Borrowed:
         flight.done = True
         if flight.away is None and flight.board():
             flight.ended = True
-            error = RuntimeError("the executor has not made the call") if error is None else error
+            if error is None:
+                error, kind = RuntimeError("the executor has not made the call"), Kind.FATAL
         if not flight.lands():
             return  # the future has ended before the call, which lands it
         try:

@@ -205,7 +205,7 @@ def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
     for blob in blobs:
         try:
             error = pickle.loads(blob)  # from a worker of the same run
-        except Exception:
+        except BaseException:  # many errors pickle and do not unpickle
             return
         if not isinstance(error, BaseException):
             return
