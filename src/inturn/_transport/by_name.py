@@ -25,7 +25,8 @@ class Pickler(pickle.Pickler):
     """Has the reducers that are `registered`."""
 
 
-_registries: Any = None  # of `multiprocessing` and of `copyreg`
+_usual: Final = copyreg.dispatch_table
+_extra: Any = None  # those of `multiprocessing`, which is imported when first needed
 _count = -1
 
 
@@ -34,16 +35,14 @@ def registered() -> dict[type, Callable[[Any], Any]]:
 
     `ForkingPickler` copies both for each object that it pickles.
     """
-    global _registries, _count
-    if _registries is None:
+    global _extra, _count
+    if _extra is None:
         from multiprocessing import connection, reduction
 
         del connection  # it was imported for the reducers that it registers
-
-        _registries = reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table  # type: ignore[attr-defined]
-    count = sum(map(len, _registries))
+        _extra = reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+    count = len(_extra) + len(_usual)
     if count != _count:
-        extra, usual = _registries
-        Pickler.dispatch_table = {**usual, **extra}
+        Pickler.dispatch_table = {**_usual, **_extra}
         _count = count
     return Pickler.dispatch_table  # type: ignore[return-value]
