@@ -186,8 +186,7 @@ class Borrowed:
         flight.done = True
         if flight.away is None and flight.board():
             flight.ended = True
-            if error is None:
-                error, kind = RuntimeError("the executor has not made the call"), Kind.FATAL
+            error = RuntimeError("the executor has not made the call") if error is None else error
         if not flight.lands():
             return  # the future has ended before the call, which lands it
         try:
