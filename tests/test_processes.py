@@ -268,9 +268,17 @@ def test_g14_workers_do_not_see_an_interrupt(processes, capfd):
     assert capfd.readouterr().err == ""
 
 
+RESTING = """
+import signal, time
+print(signal.getsignal(signal.SIGINT), flush=True)
+while True:
+    time.sleep(0.01)  # a single wait would miss a signal that comes just before it
+"""
+
+
 def interrupts_a_program(i):
     program = subprocess.Popen(
-        [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT), flush=True); signal.pause()"],
+        [sys.executable, "-c", RESTING],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
