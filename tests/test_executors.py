@@ -32,7 +32,7 @@ from helpers import (
     spend,
     wait_until,
 )
-from inturn import Retry, Threads, ordered_map, retry
+from inturn import Retry, Threads, ordered_flat_map, ordered_map, retry
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 
@@ -178,6 +178,80 @@ def test_g19_threads_may_serve_several_runs():
     one = ordered_map(double, range(30), executor=threads)
     two = ordered_map(double, range(30), executor=threads)
     assert list(zip(one, two, strict=True)) == [(2 * i, 2 * i) for i in range(30)]
+
+
+RUNS = [ordered_map, lambda fn, items, **settings: ordered_flat_map(lambda item: [fn(item)], items, **settings)]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["map", "flat"])
+@pytest.mark.parametrize("timeout", [None, 100])
+def test_g21_what_an_initializer_sets_is_seen_by_the_calls_of_its_thread(run, timeout):
+    names = itertools.count()
+    number = contextvars.ContextVar("number")
+    callers = contextvars.ContextVar("callers")
+
+    def initialize():
+        assert callers.get() == "mine"
+        number.set((threading.get_ident(), next(names)))
+
+    def call(item):
+        thread, name = number.get()
+        assert thread == threading.get_ident()
+        assert callers.get() == "mine"
+        number.set((thread, None))  # which no other call sees
+        return name
+
+    callers.set("mine")
+    settings = {"executor": Threads(initialize), "concurrency": 3, "timeout": timeout}
+    assert set(run(call, range(100), **settings)) <= {0, 1, 2}
+    assert number.get(None) is None
+
+
+@pytest.mark.parametrize("run", RUNS, ids=["map", "flat"])
+def test_g19_each_thread_calls_its_finalizer_when_it_leaves(run):
+    local = threading.local()
+    number = contextvars.ContextVar("number")
+    opened, closed = Tally(), Tally()
+
+    def connect():
+        local.connection = threading.get_ident()
+        number.set(local.connection)
+        opened.add(local.connection)
+
+    def disconnect():
+        assert number.get() == local.connection == threading.get_ident()
+        closed.add(local.connection)
+
+    settings = {"executor": Threads(connect, finalizer=disconnect), "concurrency": 3}
+    with run(lambda item: item, itertools.count(), **settings) as endless:
+        assert [next(endless) for _ in range(50)] == [*range(50)]
+    assert sorted(closed.seen) == sorted(opened.seen)
+    assert list(run(lambda item: item, range(50), **settings)) == [*range(50)]
+    assert sorted(closed.seen) == sorted(opened.seen)
+
+
+def test_g19_no_finalizer_is_called_after_an_initializer_that_failed():
+    closed = Tally()
+    settings = Threads(int, ("nonsense",), finalizer=lambda: closed.add(1))
+    with pytest.raises(ValueError, match="nonsense"):
+        list(ordered_map(same, range(3), executor=settings, concurrency=1))
+    assert not closed.seen
+
+
+def test_g19_an_error_of_a_finalizer_is_shown_and_costs_nothing(monkeypatch):
+    shown = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: shown.append(args.exc_type))
+    settings = Threads(finalizer=lambda: 1 / 0)
+    assert list(ordered_map(same, range(5), executor=settings, concurrency=1)) == [0, 1, 2, 3, 4]
+    assert shown == [ZeroDivisionError]
+
+
+def test_settings_of_threads_are_checked_when_they_are_made():
+    with pytest.raises(TypeError, match="initializer must be callable, got int: 3"):
+        Threads(3)
+    with pytest.raises(TypeError, match="finalizer must be callable, got int: 3"):
+        Threads(finalizer=3)
+    assert "finalizer=None, name='inturn'" in repr(Threads())
 
 
 def test_g19_an_initializer_that_fails_ends_the_run():

@@ -1,6 +1,6 @@
 """The engine of `ordered_flat_map` under every interleaving; the model is ``chain.from_iterable(map(fn, xs))``.
 
-No thread and no clock: a rule of the machine is a step that a worker, the warden or the consumer may take at any moment.
+No thread and no clock: a rule of the machine is a step that a worker, the supervisor or the consumer may take at any moment.
 """
 
 from itertools import chain

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -123,7 +124,7 @@ def initialized(i):
 
 
 def test_g24_the_initializer_runs_in_each_worker(processes):
-    settings = Processes(initialize, (7,), processes.start_method)
+    settings = Processes(initialize, (7,), start_method=processes.start_method)
     assert set(ordered_map(initialized, range(20), executor=settings, concurrency=2)) == {7}
     assert state["initialized"] == 0
 
@@ -133,6 +134,178 @@ def test_g24_a_worker_makes_room_after_its_tasks(processes):
     items = 20 if processes.start_method == "fork" else 7
     pids = list(ordered_map(pid_of, range(items), executor=settings, concurrency=1))
     assert [len(list(group)) for _, group in itertools.groupby(pids)] == [3] * (items // 3) + [items % 3]
+
+
+# 25: what `multiprocessing` hands on when it starts a process
+
+
+shared = {}
+heap = multiprocessing.Value("i", 0)  # the memory that it is taken from stays to the end of the program
+
+
+def share(lock, value, queue, event):
+    shared.update(lock=lock, value=value, queue=queue, event=event)
+
+
+def count_up(i):
+    with shared["lock"]:
+        shared["value"].value += 1
+    shared["queue"].put(i)
+    return shared["event"].is_set()
+
+
+def test_g25_locks_values_queues_and_events_are_handed_on_by_initargs(processes):
+    context = multiprocessing.get_context(processes.start_method)
+    lock, value, queue, event = context.Lock(), context.Value("i", 0, lock=False), context.Queue(), context.Event()
+    event.set()
+    settings = Processes(share, (lock, value, queue, event), start_method=processes.start_method)
+    assert list(ordered_map(count_up, range(20), executor=settings, concurrency=2, chunksize=1)) == [True] * 20
+    assert value.value == 20
+    assert sorted(queue.get(timeout=30) for _ in range(20)) == [*range(20)]
+    queue.close()
+    queue.join_thread()
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_g25_an_initializer_that_cannot_be_pickled_ends_the_run(method):
+    settings = Processes(share, (threading.Lock(),), start_method=method)
+    with pytest.raises(TypeError, match="cannot pickle '_thread.lock' object"):
+        list(ordered_map(double, range(3), executor=settings, on_error="skip"))
+
+
+def test_g25_under_fork_nothing_of_the_initializer_is_pickled():
+    settings = Processes(lambda lock: state.update(initialized=lock.locked()), (threading.Lock(),), start_method="fork")
+    assert list(ordered_map(initialized, [1], executor=settings)) == [False]
+
+
+class NotRead:
+    def __reduce__(self):
+        return int, ("nonsense",)
+
+
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_g25_initargs_that_cannot_be_unpickled_end_the_run(method):
+    settings = Processes(initialize, (NotRead(),), start_method=method)
+    with pytest.raises(ValueError, match="nonsense") as caught:
+        list(ordered_map(double, range(3), executor=settings, on_error="skip"))
+    assert "the initializer could not be unpickled in a worker process" in caught.value.__notes__
+
+
+# 24: finalizers
+
+
+def write(path, text):
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def remember(path):
+    state["path"] = path
+
+
+def leave():
+    write(state["path"], f"{os.getpid()}\n")
+
+
+def left(path):
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def test_g24_the_finalizer_is_called_in_each_worker_that_leaves(processes, tmp_path):
+    settings = Processes(remember, (str(tmp_path / "left"),), leave, processes.start_method, max_tasks_per_worker=3)
+    pids = list(ordered_map(pid_of, range(8), executor=settings, concurrency=1))
+    assert left(tmp_path / "left") == list(dict.fromkeys(pids))
+
+
+def test_g24_the_finalizer_is_called_when_a_run_is_closed(tmp_path):
+    settings = Processes(remember, (str(tmp_path / "left"),), leave, "fork")
+    with ordered_map(pid_of, itertools.count(), executor=settings, concurrency=1) as run:
+        pid = next(run)
+    assert left(tmp_path / "left") == [pid]
+
+
+def tells_and_ends(path, seconds, i):
+    write(path, f"{os.getpid()}\n")
+    time.sleep(seconds)
+    os._exit(3)
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_g24_the_finalizer_is_not_called_in_a_worker_that_dies_or_is_killed(tmp_path, seconds):
+    settings = Processes(remember, (str(tmp_path / "left"),), leave, "fork")
+    fn = partial(tells_and_ends, str(tmp_path / "ended"), seconds)
+    assert [*ordered_map(fn, [1], executor=settings, timeout=SHORT if seconds else None, on_error="skip")] == []
+    (ended,) = left(tmp_path / "ended")
+    assert ended not in left(tmp_path / "left")  # one that has taken its place may be
+
+
+def test_g24_an_error_of_a_finalizer_is_shown_and_costs_nothing():
+    body = """
+def fail():
+    raise LookupError("in the finalizer")
+
+from inturn import Processes
+say(*ordered_map(abs, range(5), executor=Processes(finalizer=fail, start_method="fork"), concurrency=1))
+"""
+    with Script(body) as script:
+        script.end()
+    assert script.lines == ["0 1 2 3 4"]
+    assert "LookupError: in the finalizer" in script.err
+
+
+# 14: Ctrl-C
+
+
+def sends_itself_an_interrupt(i):
+    os.kill(os.getpid(), signal.SIGINT)
+    begin = time.monotonic()
+    time.sleep(0.05)
+    return time.monotonic() - begin >= 0.05
+
+
+def test_g14_workers_do_not_see_an_interrupt(processes, capfd):
+    assert list(ordered_map(sends_itself_an_interrupt, range(3), executor=processes, concurrency=1)) == [True] * 3
+    assert capfd.readouterr().err == ""
+
+
+RESTING = """
+import signal, time
+print(signal.getsignal(signal.SIGINT), flush=True)
+while True:
+    time.sleep(0.01)  # a single wait would miss a signal that comes just before it
+"""
+
+
+def interrupts_a_program(i):
+    program = subprocess.Popen(
+        [sys.executable, "-c", RESTING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with program:
+        handler = program.stdout.readline()
+        program.send_signal(signal.SIGINT)
+        return handler.split()[:3], program.wait(30)
+
+
+def test_g14_a_program_that_a_worker_starts_can_be_interrupted(processes):
+    ((handler, code),) = ordered_map(interrupts_a_program, [0], executor=processes)
+    assert handler == ["<built-in", "function", "default_int_handler>"]
+    assert code == -signal.SIGINT
+
+
+# 17, 18: any finite number of seconds
+
+
+LONG = [2.2e6, 1e10, sys.float_info.max]
+
+
+@pytest.mark.parametrize("seconds", LONG)
+def test_g17_any_time_limit_works_with_processes(seconds):
+    for option in ("timeout", "deadline"):
+        run = ordered_map(partial(sleeping, SHORT), range(2), executor=FORK, concurrency=2, **{option: seconds})
+        assert list(run) == [0, 1]
 
 
 def pid_now_and_then_slow(i):
@@ -168,6 +341,8 @@ def test_g25_fn_travels_once_per_worker_and_its_state_persists():
 def test_settings_are_checked_when_they_are_made():
     with pytest.raises(TypeError, match="initializer must be callable, got int: 3"):
         Processes(3)
+    with pytest.raises(TypeError, match="finalizer must be callable, got int: 3"):
+        Processes(finalizer=3)
     with pytest.raises(ValueError, match="max_tasks_per_worker must be at least 1, got 0"):
         Processes(max_tasks_per_worker=0)
     with pytest.raises(TypeError, match="start_method must be a str or None"):
@@ -480,7 +655,7 @@ def late(seconds):
 
 
 def test_g17_the_start_of_a_worker_does_not_count(processes):
-    settings = Processes(late, (1.5 * SHORT,), processes.start_method)
+    settings = Processes(late, (1.5 * SHORT,), start_method=processes.start_method)
     assert list(ordered_map(double, range(4), executor=settings, concurrency=2, timeout=SHORT)) == [0, 2, 4, 6]
 
 
@@ -606,7 +781,7 @@ def first_returns(i):
 
 
 def test_g13_close_in_the_midst_of_starting(processes):
-    settings = Processes(late, (0.3,), processes.start_method)
+    settings = Processes(late, (0.3,), start_method=processes.start_method)
     run = ordered_map(double, range(4), executor=settings, concurrency=2)
     consumer = Background(next, run, "over")
     wait_until(multiprocessing.active_children)

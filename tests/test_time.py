@@ -1,6 +1,7 @@
 """Guarantees 17, 18 and the half of 27 that concerns threads: timeouts, deadlines, and what waiting costs."""
 
 import itertools
+import sys
 import threading
 from functools import partial
 
@@ -456,3 +457,23 @@ def test_g27_a_run_behind_a_stuck_head_costs_no_cpu(apart):
     head.open()
     consumer.result()
     run.close()
+
+
+# 17, 18: any finite number of seconds
+
+
+@pytest.mark.drivers("no timeout in turn", concurrent=True)
+@pytest.mark.parametrize("seconds", [2.2e6, 1e10, sys.float_info.max])
+@pytest.mark.parametrize("option", ["timeout", "deadline"])
+def test_g17_any_finite_number_of_seconds_is_a_limit(driver, option, seconds):
+    run = driver.map(double, range(9), window=3, **{option: seconds})
+    assert list(run) == [*range(0, 18, 2)]
+
+
+@pytest.mark.parametrize("seconds", [2.2e6, 1e10, sys.float_info.max])
+def test_g17_any_finite_number_of_seconds_is_a_pause(driver, seconds):
+    policy = retry(2, backoff=seconds, max_backoff=seconds, jitter=False)
+    fn = partial(fail_at, frozenset({2}))
+    run = driver.map(fn, range(9), window=3, deadline=SHORT + driver.driver.start_cost, on_error=policy)
+    with pytest.raises(TimeoutError):
+        list(run)

@@ -16,7 +16,7 @@ ITEMS = 60
 
 
 class Model(RuleBasedStateMachine):
-    """Workers, the warden and the consumer take turns at random; what is delivered is what `map` delivers."""
+    """Workers, the supervisor and the consumer take turns at random; what is delivered is what `map` delivers."""
 
     @initialize(
         concurrency=st.integers(1, 4),

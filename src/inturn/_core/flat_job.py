@@ -18,6 +18,7 @@ given up     its `Call` is settled by the supervisor   its thread comes back, cl
 
 from __future__ import annotations
 
+from contextvars import Context
 from time import perf_counter as clock
 from typing import Any, Final
 
@@ -91,13 +92,13 @@ class FlatJob(Job):
         except IndexError:
             pass
 
-    def run(self, chunk: Chunk, slot: Slot) -> bool:
+    def run(self, chunk: Chunk, slot: Slot, context: Context | None = None) -> bool:
         lane = chunk.out[0]
         while self.cleared(lane):
             item = next(chunk.todo, NOTHING)
             if item is NOTHING:  # drained: it never starts
                 break
-            if not self.context.copy().run(produce, chunk, lane, item, self, slot):
+            if not (self.context if context is None else context).copy().run(produce, chunk, lane, item, self, slot):
                 return False
         return True
 

@@ -75,6 +75,9 @@ class Star:
     def __reduce__(self) -> tuple[Any, ...]:
         return Star, (self.fn,)
 
+    def __repr__(self) -> str:
+        return repr(self.fn)
+
 
 class Call:
     """One call under a time limit: the first to settle it, the worker or the supervisor, decides its outcome."""
@@ -305,11 +308,14 @@ class Job:
             if slot.chunk is not None and slot.chunk.index > index:
                 drain(slot.chunk)
 
-    def run(self, chunk: Chunk, slot: Slot) -> bool:
-        """Run a claimed chunk in this thread; False if its worker has to leave."""
+    def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
+        """Run a claimed chunk in this thread; False if its worker has to leave.
+
+        Each call has a copy of `context`, or of the consumer's.
+        """
         if self.timeout is not None:
-            return run_watched(chunk, self, slot)
-        run_chunk(chunk, self)
+            return run_watched(chunk, self, slot, context)
+        run_chunk(chunk, self, context)
         return True
 
     def begun(self, slot: Slot, chunk: Chunk) -> None:
@@ -387,9 +393,9 @@ class Job:
         self.notify()
 
 
-def run_chunk(chunk: Chunk, job: Job) -> None:
+def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None) -> None:
     """Run the items of a chunk, each in a context of its own."""
-    fn, copy, append = job.fn, job.context.copy, chunk.out.append
+    fn, copy, append = job.fn, (job.context if context is None else context).copy, chunk.out.append
     mark = clock()
     item = None
     try:
@@ -405,9 +411,9 @@ def run_chunk(chunk: Chunk, job: Job) -> None:
         del fn, append, item, chunk, job
 
 
-def run_watched(chunk: Chunk, job: Job, slot: Slot) -> bool:
+def run_watched(chunk: Chunk, job: Job, slot: Slot, context: contextvars.Context | None = None) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
-    fn, copy = job.fn, job.context.copy
+    fn, copy = job.fn, (job.context if context is None else context).copy
     item = call = error = result = None
     try:
         for item in chunk.todo:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .threads import callable_or_none
+
 __all__ = ["Processes", "WorkerDied"]
 
 
@@ -55,7 +57,12 @@ class Processes:
         initializer: Called once in each worker process before its first item, where it may keep what items share (a
             model, a connection) in a module's global variable. If it fails three times in a row, the run ends with its
             error.
-        initargs: Its arguments.
+        initargs: Its arguments. What `multiprocessing` hands on when it starts a process (a lock, a queue, a shared
+            value of the same start method) may be among them.
+        finalizer: Called without arguments in each worker process when it leaves in good order: at the end of the run,
+            or when it has run `max_tasks_per_worker` items. It has the half second that running items have. It is not
+            called in a worker that is killed, that dies, or whose initializer failed. If it raises,
+            `threading.excepthook` shows the error, and nothing else comes of it.
         start_method: ``"fork"``, ``"forkserver"`` or ``"spawn"``. None: what ``multiprocessing`` would use, but
             ``"forkserver"`` in place of ``"fork"`` where the process has other threads.
         max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in
@@ -66,28 +73,30 @@ class Processes:
     [1, 2, 3]
     """
 
-    __slots__ = ("initargs", "initializer", "max_tasks_per_worker", "start_method")
+    __slots__ = ("finalizer", "initargs", "initializer", "max_tasks_per_worker", "start_method")
 
     def __init__(
         self,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        finalizer: Callable[[], object] | None = None,
         start_method: str | None = None,
         max_tasks_per_worker: int | None = None,
     ) -> None:
         from inturn._base.checks import at_least_one
 
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, got {type(initializer).__name__}: {initializer!r}")
+        callable_or_none("initializer", initializer)
+        callable_or_none("finalizer", finalizer)
         if start_method is not None and not isinstance(start_method, str):
             raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")
         self.initializer: Callable[..., object] | None = initializer
         self.initargs: tuple[Any, ...] = tuple(initargs)
+        self.finalizer: Callable[[], object] | None = finalizer
         self.start_method: str | None = start_method
         self.max_tasks_per_worker: int | None = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
 
     def __repr__(self) -> str:
         return (
-            f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, "
+            f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, finalizer={self.finalizer!r}, "
             f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r})"
         )

@@ -42,7 +42,8 @@ from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
-from inturn._transport.remote import unpack_outcome
+from inturn._transport.pickling import Main, has_cloudpickle
+from inturn._transport.remote import Outcome, unpack_outcome
 
 from .futures import check_future, copy_of, drives, tells_of_the_end
 from .submission import Flight
@@ -69,6 +70,8 @@ class Borrowed(BasePool):
         self._head_since: float | None = None  # when the supervisor has first seen the head in the queue
         self._retired = False
         self._nested = False
+        self.main = Main.SAME  # what is assumed of its workers, until one of them knows better
+        self.fn_blobs: dict[Main, bytes] = {}
         self.broken = False  # a future has said so, and nothing has been submitted since
 
     def bars(self, job: Job) -> bool:
@@ -164,16 +167,20 @@ class Borrowed(BasePool):
         if flight.rescued:
             return  # the rescuer lands it
         error: BaseException | None = None
+        kind = Kind.FAILED
         try:
             if future.cancelled():
-                error = RuntimeError("the executor cancelled the call")
+                error, kind = RuntimeError("the executor cancelled the call"), Kind.FATAL
             elif (error := future.exception()) is not None:
-                self.broken = self.broken or tells_of_the_end(error)
+                if tells_of_the_end(error):
+                    self.broken, kind = True, Kind.FATAL
+                elif flight.unfit is not None:
+                    error, kind = flight.unfit, Kind.FATAL
             elif flight.away is not None and not flight.given_up:
                 self._unpack(flight, future.result())
         except BaseException as fault:  # of ours
             self.job.crash(fault)
-        self._over(flight, error, Kind.FAILED)
+        self._over(flight, error, kind)
 
     def _over(self, flight: Flight, error: BaseException | None, kind: Kind) -> None:
         """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
@@ -212,18 +219,29 @@ class Borrowed(BasePool):
         if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
             return
         for item in list(chunk.todo) if flight.away is None else flight.away:
-            job.failed(chunk, item, copy_of(error), 0.0, kind)
+            job.failed(chunk, item, copy_of(error) if kind is Kind.FAILED else error, 0.0, kind)
         self._end(flight)
 
-    def _unpack(self, flight: Flight, outcomes: list[tuple[bool, Any, float]]) -> None:
+    def _unpack(self, flight: Flight, outcomes: list[tuple[Outcome, Any, float]]) -> None:
         job, chunk = self.job, flight.load
         if flight.call is not None and not flight.call.settle():
             return
         items = flight.away or []
         seconds = 0.0
-        for item, (good, packed, elapsed) in zip(items, outcomes, strict=False):
-            came, outcome = unpack_outcome(good, packed)
+        if outcomes and outcomes[0][0] in {Outcome.UNREAD_FN, Outcome.FN_LACKS}:
+            kind, packed, _ = outcomes[0]
+            outcomes = []
+            if kind is Outcome.UNREAD_FN or not self._goes_by_value(flight):
+                _, error = unpack_outcome(kind, packed)
+                for item in items:
+                    job.failed(chunk, item, error, 0.0, Kind.FATAL)
+                items = []
+        for item, (kind, packed, elapsed) in zip(items, outcomes, strict=False):
             seconds += elapsed
+            if kind is Outcome.LACKS and self._goes_by_value(flight):
+                self._again(chunk, item)
+                continue
+            came, outcome = unpack_outcome(kind, packed)
             if came:
                 chunk.out.append(outcome)
             else:
@@ -234,6 +252,20 @@ class Borrowed(BasePool):
             chunk.todo = iter(rest)
             self.take_back(chunk)
         self._end(flight)
+
+    def _goes_by_value(self, flight: Flight) -> bool:
+        """What the main module defines, and the worker of this flight lacks, may be sent again by value."""
+        if flight.main is not Main.SAME or not has_cloudpickle():
+            return False
+        self.main = Main.LACKING
+        return True
+
+    def _again(self, chunk: Chunk, item: Any) -> None:
+        """The item has not begun: it runs again in its place."""
+        fresh = Chunk.again(chunk.index + len(chunk.out), item, chunk.attempt)
+        chunk.plain = False
+        chunk.out.append(fresh)
+        self.job.window.again(fresh)
 
     def _end(self, flight: Flight) -> None:
         if flight.chunk is None:

@@ -32,10 +32,17 @@ def drives(future: Any) -> bool:
 
 
 def copy_of(error: BaseException) -> BaseException:
-    """A copy for each item, so that the notes of one are not those of all."""
+    """A copy for each item, so that the notes of one are not those of all.
+
+    No code of the error's class runs: its constructor may want other arguments, or do something.
+    """
+    kind = type(error)
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
     try:
-        twin = type(error)(*error.args)
-    except Exception:  # its class wants other arguments
+        twin: BaseException = base.__new__(kind, *error.args)
+        base.__init__(twin, *error.args)
+        vars(twin).update({name: value for name, value in vars(error).items() if name != "__notes__"})
+    except Exception:  # a layout of its own
         return error
     twin.__cause__ = error.__cause__
     return twin

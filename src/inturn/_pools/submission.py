@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
@@ -12,10 +12,22 @@ from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
-from inturn._transport.pickling import dumps_fn
-from inturn._transport.remote import pack_item, run_travelled
+from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
+from inturn._transport.remote import ANY, main_file, pack_item, run_travelled
 
 __all__ = ["Flight"]
+
+
+class Pool(Protocol):
+    """What a flight needs to know of its pool."""
+
+    job: Job
+    boxes: bool
+    main: Main
+    fn_blobs: dict[Main, bytes]
+
+    def take_back(self, chunk: Chunk) -> bool | None: ...
+    def land(self, flight: Flight) -> None: ...
 
 
 class Flight(Slot):
@@ -32,17 +44,21 @@ class Flight(Slot):
         "hooked",
         "left",
         "load",
+        "main",
         "pool",
         "rescued",
+        "unfit",
     )
 
-    def __init__(self, pool: Any, load: Chunk) -> None:
+    def __init__(self, pool: Pool, load: Chunk) -> None:
         super().__init__()
         self.pool = pool
         self.load = load
         self.rescued = False
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
+        self.main = Main.SAME  # how they were sent
+        self.unfit: BaseException | None = None  # why fn cannot be sent
         self.given_up = False
         self.left = Latch()  # nobody has to wait for the call any more: it has ended, or was given up
         self.hooked = False  # whether the future will call back
@@ -100,8 +116,13 @@ class Flight(Slot):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load travels."""
-        job, chunk = self.pool.job, self.load
-        fn = dumps_fn(job.fn)
+        pool, job, chunk = self.pool, self.pool.job, self.load
+        main = self.main = pool.main
+        try:
+            fn = pool.fn_blobs.get(main) or pool.fn_blobs.setdefault(main, dumps_fn(job.fn, main))
+        except Exception as error:
+            self.unfit = error.with_traceback(None)
+            raise
         self.ended = True  # here, where there is no call
         self.board()
         items = list(chunk.todo) if self.away is None else self.away
@@ -111,7 +132,9 @@ class Flight(Slot):
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
                 job.supervisor.watch()
-        return partial, (run_travelled, fn, [pack_item(item) for item in items], BOX_S if self.pool.boxes else None)
+        packed = [pack_item(item, main) for item in items]
+        file = main_file() if main is Main.SAME and has_cloudpickle() else ANY
+        return partial, (run_travelled, fn, packed, file, BOX_S if pool.boxes else None)
 
     def give_up(self) -> None:
         """Its time is over; the place stays taken until the call ends (supervisor only)."""

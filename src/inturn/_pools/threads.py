@@ -22,6 +22,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextvars import Context
 from itertools import repeat
 from typing import Protocol
 
@@ -32,7 +33,7 @@ from inturn._core.job import BasePool, Job, Slot
 from inturn._core.threads import NO_THREAD, CallThread
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
-from inturn._model.threads import Threads
+from inturn._model.threads import Threads, finalize
 
 __all__ = ["Backend", "ThreadPool", "ThreadSlot"]
 
@@ -65,17 +66,22 @@ class Backend(Protocol):
 class _InThread:
     """A backend that is the thread itself."""
 
-    __slots__ = ("_job", "_settings")
+    __slots__ = ("_context", "_job", "_settings")
 
     watched = True
 
     def __init__(self, job: Job, settings: Threads) -> None:
         self._job = job
         self._settings = settings
+        self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
 
     def open(self) -> None:
-        if self._settings.initializer is not None:
-            self._job.context.copy().run(self._settings.initializer, *self._settings.initargs)
+        settings = self._settings
+        if settings.initializer is not None or settings.finalizer is not None:
+            context = self._job.context.copy()
+            if settings.initializer is not None:
+                context.run(settings.initializer, *settings.initargs)
+            self._context = context
 
     def ready(self) -> bool:
         return True
@@ -84,10 +90,12 @@ class _InThread:
         pass
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
-        return self._job.run(chunk, slot)
+        return self._job.run(chunk, slot, self._context)
 
     def close(self) -> None:
-        pass
+        context, self._context = self._context, None  # it holds the job, which holds the thread
+        if context is not None:
+            context.run(finalize, self._settings.finalizer)
 
 
 class ThreadSlot(Slot):

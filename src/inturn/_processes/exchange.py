@@ -21,16 +21,17 @@ The worker reports so that what runs again has taken less than a time box, and n
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Lock
 from time import perf_counter as clock
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base.atomic import fence
-from inturn._core.job import Slot
+from inturn._core.job import Job, Slot
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
-from inturn._transport.pickling import ATOMS, LARGE, is_atom, pack, unpack, unpack_error
+from inturn._transport.pickling import ATOMS, LARGE, Main, is_atom, noted, pack, unpack, unpack_error
 
 from .handle import GRACE_S, Event, Handle
 from .worker import ALONE, EACH, PACED
@@ -57,13 +58,24 @@ class Away:
         raise StopIteration
 
 
+class Pool(Protocol):
+    """What a flight needs to know of its pool."""
+
+    job: Job
+    boxes: bool
+    lock: Lock
+    main: Main
+
+    def notify(self, chunks: int) -> None: ...
+
+
 class Flight:
     """Carries the items of a chunk to a worker that is up, and their outcomes back."""
 
-    def __init__(self, pool: Any, place: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
+    def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
         self._pool = pool
         self._job = pool.job
-        self._place = place
+        self._slot = slot
         self._chunk = chunk
         self._items = items
         self._worker = worker
@@ -152,9 +164,9 @@ class Flight:
 
     def _pack(self, position: int, item: Any) -> tuple[Any, ...]:
         try:
-            return pack(item, self._worker.down)
+            return pack(item, self._worker.down, self._pool.main)
         except BaseException as error:  # it costs this item only
-            _note(error, "the item could not be pickled for a worker process")
+            noted(error, "the item could not be pickled for a worker process")
             self._bad[position] = error
             return ()
 
@@ -179,7 +191,7 @@ class Flight:
             self.size -= rest
             self._give_back(self._items[self.size :])
         if done:
-            self._place.since = clock() - seconds  # the way there and back does not count: it would keep chunks small
+            self._slot.since = clock() - seconds  # the way there and back does not count: it would keep chunks small
             return True
         for position in range(self._taken - len(batch), self._taken):
             self._items[position] = None  # it may be delivered now, and nothing of it is kept
@@ -208,7 +220,7 @@ class Flight:
                 chunk.out.append(result)
                 return
             except BaseException as caught:  # a result that pickles and does not unpickle
-                _note(caught, "the result could not be unpickled")
+                noted(caught, "the result could not be unpickled")
                 error = caught
         job.failed(chunk, self._items[position], error, elapsed)
 
@@ -252,10 +264,3 @@ class Flight:
             said = worker.wait()
         self._died(None, TimeoutError(f"the call took longer than timeout={job.timeout:g} s; its process was killed"))
         return True
-
-
-def _note(error: BaseException, text: str) -> None:
-    try:
-        error.add_note(text)
-    except Exception:  # some refuse notes
-        pass

@@ -25,7 +25,7 @@ from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import Processes, WorkerDied
 from inturn._pools.threads import ThreadSlot
-from inturn._transport.pickling import is_atom, pack, unpack, unpack_error
+from inturn._transport.pickling import Main, is_atom, noted, pack, unpack, unpack_error
 
 from .exchange import Away
 from .handle import GRACE_S, Event, Handle
@@ -69,7 +69,7 @@ class FlatStation(Station):
                 break  # else the run is over
             worker.tasks += 1
             assert self._awake is not None
-            stream = _Stream(job, chunk, lane, item, worker, self._awake)
+            stream = _Stream(job, chunk, lane, item, worker, self._awake, pool.main)
             del item
             stream.flow()
             self._grace_until = stream.grace_until
@@ -81,13 +81,16 @@ class FlatStation(Station):
 class _Stream:
     """Carries one item to a worker that is up, and its elements back."""
 
-    def __init__(self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, awake: Any) -> None:
+    def __init__(
+        self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, awake: Any, main: Main
+    ) -> None:
         self._job = job
         self._chunk = chunk
         self._lane = lane
         self._item = item
         self._worker = worker
         self._awake = awake
+        self._main = main
         self._serial = worker.next_serial()
         self._granted = lane.size
         self._received = 0
@@ -101,9 +104,9 @@ class _Stream:
         try:
             with self._awake:
                 worker.down.clear()
-                load = self._item if is_atom(self._item) else pack(self._item, worker.down)
+                load = self._item if is_atom(self._item) else pack(self._item, worker.down, self._main)
         except BaseException as error:  # it costs this item only
-            _note(error, "the item could not be pickled for a worker process")
+            noted(error, "the item could not be pickled for a worker process")
             job.failed(chunk, self._item, error, 0.0)
             return
         worker.up.numbers[0] = -1
@@ -209,7 +212,7 @@ class _Stream:
                     with self._awake:
                         outcome = unpack(outcome, worker.up)
                 except BaseException as error:  # an element that pickles and does not unpickle
-                    _note(error, "an element could not be unpickled")
+                    noted(error, "an element could not be unpickled")
                     self._bad = error
                     worker.recall(self._serial)
                     break
@@ -233,10 +236,3 @@ class _Stream:
         elif stowed or (room and unused <= lane.size // 2):
             self._granted += room
             self._tell(CREDIT, (room, self._received))
-
-
-def _note(error: BaseException, text: str) -> None:
-    try:
-        error.add_note(text)
-    except Exception:  # some refuse notes
-        pass

@@ -25,22 +25,35 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from time import perf_counter as clock
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from inturn._core.elements import close, elements_of
 from inturn._model.outcome import detach
 from inturn._transport import wire
 from inturn._transport.pickling import PROTOCOL, is_atom, pack_error
+from inturn._transport.shared_memory import Memory
 
 __all__ = ["Streams"]
 
 _MOMENT_S: Final = 0.001
 
 
+class Worker(Protocol):
+    """What a stream needs of the worker that it runs in."""
+
+    _link: int
+    _lock: threading.Lock
+    _recalled: int
+    _up: Memory
+
+    def _unpack(self, packed: tuple[Any, ...]) -> Any: ...
+    def _pack(self, result: Any) -> tuple[Any, ...]: ...
+
+
 class Streams:
     """The streams of a worker process, one after the other."""
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._serial = 0
         self._credit = 0

@@ -32,10 +32,12 @@ from multiprocessing.connection import wait as wait_for_sentinel
 from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.events import LONG_S
 from inturn._transport.shared_memory import Memory
 from inturn._transport.wire import LENGTH, Bell, End, Recall, frame
 
 from . import worker as _process_main
+from .setup import Setup
 from .start import new_process, owned, starting
 
 __all__ = ["GRACE_S", "Event", "Handle"]
@@ -65,12 +67,13 @@ class Handle:
         method: How, as `multiprocessing` names it.
         name: The process's.
         bell: What rings when the run is over.
+        setup: What it does first and last.
 
     Raises:
         OSError: No further process, descriptor or memory can be had.
     """
 
-    def __init__(self, method: str, name: str, bell: Bell) -> None:
+    def __init__(self, method: str, name: str, bell: Bell, setup: Setup) -> None:
         self._method = method
         self._bell: Bell | None = bell
         self.deaf = False  # the bell has been heard, or need not be
@@ -99,7 +102,7 @@ class Handle:
             childs = [Connection(theirs.detach()), childs_control, *map(_lent, (self.down.fd, self.up.fd))]
             for each in childs:
                 undo.callback(each.close)
-            self._process = new_process(method, name, _process_main.main, (*childs, os.getpid()))
+            self._process = new_process(method, name, _process_main.main, (*childs, os.getpid(), setup))
             undo.callback(self._abort)
             self._pidfd = _pidfd(self._process.pid)
             for each in childs:
@@ -201,7 +204,7 @@ class Handle:
     def _poll(self, until: float | None) -> Event | None:
         """Wait in C; None if the link is ready."""
         while True:
-            rest = None if until is None else max(0.0, until - clock())
+            rest = None if until is None else min(max(0.0, until - clock()), LONG_S)
             if self._pidfd is None:
                 rest = _LOOK_S if rest is None else min(rest, _LOOK_S)
             ready = dict(self._poller.poll(None if rest is None else rest * 1000))

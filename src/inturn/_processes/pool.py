@@ -35,12 +35,13 @@ from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
 from inturn._pools.threads import ThreadPool, ThreadSlot
-from inturn._transport.pickling import dumps_fn, pack, unpack_error
+from inturn._transport.pickling import Main, dumps_fn, noted, pack, unpack_error
 from inturn._transport.wire import Bell
 
 from .exchange import Flight
 from .handle import GRACE_S, Event, Handle
-from .start import GUARD, NO_GUARD, awake_lock, choose_method, main_is_there
+from .setup import Setup
+from .start import GUARD, NO_GUARD, awake_lock, choose_method, main_of_workers
 
 __all__ = ["ProcessPool"]
 
@@ -74,7 +75,8 @@ class ProcessPool(ThreadPool):
         self._manned: set[Station] = set()
         self._stillborn = 0
         self._processes = 0
-        self._load: bytes | None = None
+        self.main = Main.SAME
+        self._fn: bytes | None = None
 
     # ---- consumer --------------------------------------------------------------------------------
 
@@ -98,18 +100,21 @@ class ProcessPool(ThreadPool):
             OSError: None can be had.
             Exception: What every worker has to be sent cannot be pickled.
         """
-        if self._load is None:
-            settings = self.settings
-            load = (self.job.fn, settings.initializer, settings.initargs)
-            self._load = dumps_fn(load, main_is_there=main_is_there(self.method))
+        if self._fn is None:
+            self.main = main_of_workers(self.method)
+            self._fn = dumps_fn(self.job.fn, self.main)
         bell = self.bell  # here and not before, since the traceback of what cannot be pickled keeps this frame alive
         if bell is None:
             return None
         self._processes += 1
-        handle = Handle(self.method, f"inturn-{self._processes}", bell)
-        del bell  # the same goes for errors from here on
         try:
-            handle.send(pack(self._load, handle.down))  # if it cannot be sent, `wait` will tell
+            handle = Handle(self.method, f"inturn-{self._processes}", bell, Setup(self.settings, self.main))
+        except Exception as error:  # its frames have the bell, too
+            raise error.with_traceback(None) from error.__cause__
+        finally:
+            del bell  # the same goes for errors from here on
+        try:
+            handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` will tell
         except BaseException:  # out of memory
             handle.kill()
             handle.close()
@@ -215,10 +220,10 @@ class Station:
                 return
             error = unpack_error(packed)
             worker.end(clock() + GRACE_S)
-            if what != "initializer":
-                self._pool.doom = _noted(error, "fn could not be unpickled in a worker process")
+            if what == "unread":
+                self._pool.doom = error
                 return
-            _noted(error, "the initializer failed in each of three worker processes in a row")
+            noted(error, "the initializer failed in each of three worker processes in a row")
         else:
             worker.close()
             error = _stillborn(worker.exitcode)
@@ -278,11 +283,3 @@ def _how(exitcode: int | None) -> str:
         return "an unknown exit code"
     signal = WorkerDied.of(0, exitcode).signal
     return f"exit code {exitcode}" if signal is None else getattr(signal, "name", f"signal {signal}")
-
-
-def _noted(error: BaseException, text: str) -> BaseException:
-    try:
-        error.add_note(text)
-    except Exception:  # some refuse notes
-        pass
-    return error

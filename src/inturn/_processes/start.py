@@ -13,10 +13,12 @@ What ``multiprocessing`` does is used as it is, but for three things:
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import operator
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Generator
@@ -27,8 +29,9 @@ from types import FunctionType
 from typing import Any, Final
 
 from inturn._core.threads import CallThread
+from inturn._transport.pickling import Main
 
-__all__ = ["GUARD", "NO_GUARD", "awake_lock", "choose_method", "main_is_there", "new_process", "owned", "starting"]
+__all__ = ["GUARD", "NO_GUARD", "awake_lock", "choose_method", "main_of_workers", "new_process", "owned", "starting"]
 
 NO_GUARD: Final = 78
 """The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
@@ -109,14 +112,28 @@ def _others() -> bool:
     )
 
 
-def main_is_there(method: str) -> bool:
-    """Whether a worker has the module ``__main__`` as it is here."""
+def main_of_workers(method: str) -> Main:
+    """Whether a worker has the module ``__main__`` as it is here.
+
+    `multiprocessing` imports a script, or the module of ``python -m``, for it. It imports no ``__main__.py`` (of a
+    package, a directory or an archive), and has nothing to import for a notebook or ``python -c``.
+    """
     if method == "fork":
-        return True
+        return Main.SAME
     from multiprocessing import spawn
 
-    data = spawn.get_preparation_data("")
-    return "init_main_from_name" in data or "init_main_from_path" in data
+    data: dict[str, Any] = spawn.get_preparation_data("")
+    name = data.get("init_main_from_name")
+    if name is not None:
+        there = name != "__main__" and not name.endswith(".__main__")
+    else:
+        there = _importable(data.get("init_main_from_path"))
+    return Main.SAME if there else Main.OWN_WORKER
+
+
+def _importable(path: str | None) -> bool:
+    """Whether a main module from there is imported by a worker; a program from standard input is called a file, too."""
+    return path is not None and os.path.isfile(path) and os.path.splitext(os.path.basename(path))[0] != "ipython"  # noqa: PTH113, PTH119, PTH122
 
 
 def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> Any:
@@ -129,6 +146,10 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
     if method == "forkserver":
         from multiprocessing import forkserver
 
+        server: Any = forkserver._forkserver
+        path = _main_path()
+        if path is not None and not _importable(path) and server._preload_modules == ["__main__"]:
+            server.set_forkserver_preload([])  # the default, which would be the end of the server
         for attempt in (1, 2):
             forkserver.ensure_running()
             _have_descriptors()
@@ -143,7 +164,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
                 return process
     context = multiprocessing.get_context(method)
     kind: Any = _ForkProcess if method == "fork" else context.Process
-    process = kind(name=name, target=target, args=args)
+    process = kind(name=_WorkerName(name), target=target, args=args)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()
@@ -159,13 +180,56 @@ class _Deafness:
         return signal.signal, (signal.SIGINT, signal.SIG_IGN)
 
 
-class _DeafName(str):
+class _Main:
+    """Is unpickled as the main module of the one who unpickles it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, ("__main__",)
+
+
+class _MainImported:
+    """Unpickling it makes `multiprocessing` believe that a main module which cannot be imported has been."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return setattr, (_Main(), "__file__", self._path)
+
+
+class _WorkerName(str):
     """A name of a process, among the first things that it is sent."""
 
     __slots__ = ()
 
+    deaf = False
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return operator.getitem, ((_Deafness(), str(self)), 1)
+        first: list[Any] = [_Deafness()] if self.deaf else []
+        path = _main_path()
+        if path is not None and not _importable(path):
+            first.append(_MainImported(path))
+        return operator.getitem, ((*first, str(self)), len(first))
+
+
+class _DeafName(_WorkerName):
+    """Of a process that is forked by a server, whose signal mask is not ours."""
+
+    __slots__ = ()
+
+    deaf = True
+
+
+def _main_path() -> str | None:
+    """What `multiprocessing` would import as a worker's main module, without looking whether it is there."""
+    from multiprocessing import process
+
+    main = sys.modules["__main__"]
+    path: str | None = getattr(main, "__file__", None)
+    if path is None or getattr(main, "__spec__", None) is not None:
+        return None
+    start: str | None = process.ORIGINAL_DIR  # type: ignore[attr-defined]
+    return os.path.normpath(path if start is None else os.path.join(start, path))  # noqa: PTH118
 
 
 def _fork() -> int:

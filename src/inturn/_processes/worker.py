@@ -34,8 +34,9 @@ from inturn._base.atomic import rest_of, taking
 from inturn._core.job import enclosing
 from inturn._engine.window import BOX_S
 from inturn._model.outcome import detach
+from inturn._model.threads import finalize
 from inturn._transport import wire
-from inturn._transport.pickling import ATOMS, LARGE, PROTOCOL, pack, pack_error, unpack
+from inturn._transport.pickling import ATOMS, LARGE, PROTOCOL, note_result, note_unread, pack, pack_error, unpack
 from inturn._transport.shared_memory import Memory
 
 if TYPE_CHECKING:
@@ -56,13 +57,22 @@ _LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot 
 
 
 def ignore_interrupts() -> None:
-    """Ctrl-C is the parent's affair, and signals of the worker's are not."""
+    """Ctrl-C is the parent's affair, and signals of the worker's are not.
+
+    A handler that does nothing, since programs that the worker starts would inherit that a signal is ignored: Ctrl-C
+    would not end them. A handler, the system takes from them.
+    """
     signal.set_wakeup_fd(-1)  # a forked worker would wake the parent's event loop, for a signal that was sent to itself
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _do_nothing)
+    signal.siginterrupt(signal.SIGINT, False)  # what the worker is doing in C goes on
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def main(link: Any, control: Any, down: Any, up: Any, parent: int) -> None:
+def _do_nothing(number: int, frame: object) -> None:
+    pass
+
+
+def main(link: Any, control: Any, down: Any, up: Any, parent: int, setup: Any) -> None:
     """The target of the process.
 
     Args:
@@ -72,11 +82,12 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int) -> None:
         down: The memory that the parent writes.
         up: The memory that the worker writes.
         parent: The parent's process id.
+        setup: A `Setup`, or what it became on its way.
     """
     ignore_interrupts()
     enclosing.set(())
     try:
-        _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve()
+        _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve(setup)
     except (EOFError, OSError):
         os._exit(1)  # the parent is gone, or has no more use for us
     except BaseException:  # out of memory outside of any item, above all; it is told by the exit code
@@ -101,18 +112,21 @@ class _Worker:
 
     # ---- the main thread -------------------------------------------------------------------------
 
-    def serve(self) -> None:
+    def serve(self, setup: Any) -> None:
         os.register_at_fork(after_in_child=self._forked)
         threading.Thread(target=self._listen, name="inturn-helper", daemon=True).start()
-        fn = self._prepare()
-        if fn is None:
+        ready = self._prepare(setup)
+        if ready is None:
             return
+        fn, finalizer = ready
+        del setup, ready
         numbers, link = self._up.numbers, self._link
         while True:
             size = wire.receive(link)
             numbers[0] = 0
             serial, how, items = pickle.loads(wire.read(link, size))  # from our parent
             if not serial:
+                finalize(finalizer)
                 return
             if how == CREDIT:
                 numbers[0] = -1  # too late for a stream that has ended; nothing has begun
@@ -122,22 +136,27 @@ class _Worker:
                 self._run(fn, serial, how, items)
             del items
 
-    def _prepare(self) -> Callable[[Any], Any] | None:
-        """Receive the function and run the initializer; None if either fails, which the parent is told."""
-        what = "unpickle fn"
+    def _prepare(self, setup: Any) -> tuple[Callable[[Any], Any], Callable[[], object] | None] | None:
+        """Run the initializer and receive the function; None if either fails, which the parent is told."""
+        what = "unread"
+        reading = "the initializer"
         try:
-            hello = pickle.loads(wire.read(self._link, wire.receive(self._link)))
-            fn, initializer, initargs = pickle.loads(unpack(hello, self._down))
+            initializer, initargs, finalizer = setup.load()
             if initializer is not None:
                 what = "initializer"
                 initializer(*initargs)
+            what, reading = "unread", "fn"
+            hello = pickle.loads(wire.read(self._link, wire.receive(self._link)))
+            fn = pickle.loads(unpack(hello, self._down))
         except (EOFError, BrokenPipeError):
             raise
         except BaseException as error:  # it travels to the parent
+            if what == "unread":
+                note_unread(error, f"{reading} could not be unpickled in a worker process")
             wire.send(self._link, pickle.dumps((what, pack_error(detach(error))), PROTOCOL))
             return None
         wire.send(self._link, pickle.dumps(("up", None), PROTOCOL))
-        return fn  # type: ignore[no-any-return]
+        return fn, finalizer
 
     def _run(self, fn: Callable[[Any], Any], serial: int, how: int, items: list[Any]) -> None:
         out: list[Any] = []
@@ -184,14 +203,14 @@ class _Worker:
         try:
             return unpack(packed, self._down)
         except Exception as error:
-            _note(error, "the item could not be unpickled in the worker process")
+            note_unread(error, "the item could not be unpickled in the worker process")
             raise
 
     def _pack(self, result: Any) -> tuple[Any, ...]:
         try:
             return pack(result, self._up)
         except Exception as error:
-            _note(error, f"the result, a {type(result).__qualname__}, could not be pickled in the worker process")
+            note_result(error, result)
             raise
 
     def _forked(self) -> None:
@@ -264,10 +283,3 @@ class _Worker:
         except OSError:
             pass
         return True
-
-
-def _note(error: BaseException, text: str) -> None:
-    try:
-        error.add_note(text)
-    except Exception:  # some refuse notes
-        pass

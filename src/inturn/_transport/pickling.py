@@ -17,17 +17,38 @@ A buffer is ``(writable, data or place)``.
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
+
+from .by_name import PROTOCOL, Main, Pickler, registered
 
 if TYPE_CHECKING:
     from .shared_memory import Memory, Where
 
-__all__ = ["ATOMS", "LARGE", "RemoteTraceback", "dumps_fn", "is_atom", "pack", "pack_error", "unpack", "unpack_error"]
+__all__ = [
+    "ATOMS",
+    "LARGE",
+    "PROTOCOL",
+    "Main",
+    "RemoteTraceback",
+    "dumps",
+    "dumps_fn",
+    "has_cloudpickle",
+    "is_atom",
+    "lacks_main",
+    "note_result",
+    "note_unread",
+    "noted",
+    "pack",
+    "pack_error",
+    "unpack",
+    "unpack_error",
+]
 
-PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 Packed = tuple[str, str, tuple[bytes, ...]]  # what it was, its traceback in words, itself and its causes if they pickle
 _MOST_CAUSES: Final = 8
 
@@ -47,31 +68,100 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-def dumps_fn(fn: Any, *, main_is_there: bool = False) -> bytes:
-    """Pickle a function, a closure or lambda too where cloudpickle is installed.
+HINT: Final = "pip install 'inturn[pickle]'"
+CURE: Final = f"the worker lacks what the main module defines: put it into a module of its own, or {HINT}"
+_MAIN: Final = b"__main__"
 
-    Args:
-        fn: The function, or anything that holds functions.
-        main_is_there: Whether the worker has the module ``__main__`` as we have it, so that its functions can travel by
-            name.
-    """
+
+def noted(error: BaseException, text: str) -> BaseException:
+    """The error with a note; some errors refuse notes."""
     try:
-        blob = pickle.dumps(fn, PROTOCOL)
-        if main_is_there or b"__main__" not in blob:
-            return blob
-        plain: BaseException | None = None
-    except Exception as error:  # any object may refuse in any way
-        blob, plain = b"", error
+        error.add_note(text)
+    except Exception:
+        pass
+    return error
+
+
+def has_cloudpickle() -> bool:
     try:
         import cloudpickle
     except ImportError:
-        if plain is None:
-            return blob
-        raise TypeError(
-            f"{fn!r} cannot be pickled ({plain}); define it at the top level of a module, "
-            "or pip install 'inturn[pickle]' for lambdas and closures"
-        ) from plain
-    return cloudpickle.dumps(fn, PROTOCOL)  # type: ignore[no-any-return]
+        return False
+    return bool(cloudpickle)
+
+
+def dumps(
+    thing: Any,
+    main: Main = Main.SAME,
+    buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
+    starts_over: Callable[[], object] | None = None,
+) -> bytes:
+    """Pickle by name what the receiver has, and by value, where cloudpickle is installed, what it does not have.
+
+    Args:
+        thing: Any object.
+        main: What the receiver knows of the main module.
+        buffer_callback: As in `pickle`.
+        starts_over: Called before a second attempt, which meets all buffers again.
+    """
+    registered()
+    file = io.BytesIO()
+    try:
+        Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
+    except Exception as error:  # any object may refuse in any way
+        if not has_cloudpickle():
+            if isinstance(error, (pickle.PicklingError, AttributeError)):
+                noted(error, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
+            raise
+    else:
+        blob = file.getvalue()
+        if main is Main.SAME or _MAIN not in blob or not has_cloudpickle():
+            return blob  # without cloudpickle the receiver tells the cure, if something is missing there
+    from . import by_value
+
+    if starts_over is not None:
+        starts_over()
+    return by_value.dumps(thing, main, buffer_callback)
+
+
+def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
+    """Pickle a function, a closure or lambda too where cloudpickle is installed.
+
+    Raises:
+        TypeError: It cannot be pickled; the message tells the cure.
+    """
+    try:
+        return dumps(fn, main)
+    except Exception as error:  # any object may refuse in any way
+        cure = "define it at the top level of a module"
+        if not has_cloudpickle():
+            cure += f", or {HINT} for lambdas and closures"
+        raise TypeError(f"{fn!r} cannot be pickled ({error}); {cure}") from error
+
+
+def lacks_main(error: BaseException) -> bool:
+    """Whether something could not be unpickled because this process has no, or another, main module."""
+    return isinstance(error, AttributeError) and "_main__" in str(error)
+
+
+def note_unread(error: BaseException, text: str) -> BaseException:
+    """The error of an unpickling, with a note and, where the main module is what is missing, the cure."""
+    noted(error, text)
+    return noted(error, CURE) if lacks_main(error) else error
+
+
+_STREAMS: Final[dict[type, str]] = {
+    GeneratorType: "fn is a generator function: ordered_flat_map delivers its elements",
+    AsyncGeneratorType: "fn is an async generator function: ordered_aflat_map delivers its elements",
+    CoroutineType: "fn is an async function: ordered_amap awaits it",
+}
+
+
+def note_result(error: BaseException, result: Any) -> BaseException:
+    """The error of a result that cannot be pickled, with a note and the cure if there is one."""
+    noted(error, f"the result, a {type(result).__qualname__}, could not be pickled in the worker process")
+    cure = _STREAMS.get(type(result))
+    return error if cure is None else noted(error, cure)
 
 
 def pack_error(error: BaseException) -> Packed:
@@ -94,11 +184,9 @@ def pack_error(error: BaseException) -> Packed:
 
 def _dumps_error(error: BaseException) -> bytes | None:
     try:
-        blob = pickle.dumps(error, PROTOCOL)
-        whole = isinstance(pickle.loads(blob), BaseException)  # our own; many errors pickle and do not unpickle
+        return dumps(error)
     except Exception:
         return None
-    return blob if whole else None
 
 
 def unpack_error(packed: Packed) -> BaseException:
@@ -117,7 +205,7 @@ def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
     for blob in blobs:
         try:
             error = pickle.loads(blob)  # from a worker of the same run
-        except Exception:
+        except BaseException:  # many errors pickle and do not unpickle
             return
         if not isinstance(error, BaseException):
             return
@@ -132,7 +220,7 @@ def is_atom(thing: Any) -> bool:
     return kind in ATOMS and not ((kind is bytes or kind is str) and len(thing) > LARGE)
 
 
-def pack(thing: Any, memory: Memory | None) -> tuple[Any, ...]:
+def pack(thing: Any, memory: Memory | None, main: Main = Main.SAME) -> tuple[Any, ...]:
     """An item or a result in a form that travels alone; its large parts go into `memory` as far as there is room."""
     kind = type(thing)
     if (kind is bytes or kind is bytearray) and len(thing) > LARGE:
@@ -146,11 +234,7 @@ def pack(thing: Any, memory: Memory | None) -> tuple[Any, ...]:
             buffers.append(_stow(raw, memory, writable=not raw.readonly))
         return False
 
-    try:
-        blob = pickle.dumps(thing, PROTOCOL, buffer_callback=out_of_band)
-    except Exception as error:  # any object may refuse in any way
-        buffers.clear()
-        blob = _by_value(thing, error, out_of_band)
+    blob = dumps(thing, main, out_of_band, buffers.clear)
     if len(blob) > LARGE:
         return _stow(memoryview(blob), memory, writable=False)[1], tuple(buffers)
     return blob, tuple(buffers)
@@ -162,14 +246,6 @@ def _stow(data: memoryview, memory: Memory | None, *, writable: bool) -> tuple[b
         with data.cast("B") as flat:
             where = memory.stow(flat)
     return writable, bytes(data) if where is None else where
-
-
-def _by_value(thing: Any, error: Exception, out_of_band: Callable[[pickle.PickleBuffer], bool]) -> bytes:
-    try:
-        import cloudpickle
-    except ImportError:
-        raise error from None
-    return cloudpickle.dumps(thing, PROTOCOL, buffer_callback=out_of_band)  # type: ignore[no-any-return]
 
 
 def unpack(packed: tuple[Any, ...], memory: Memory | None) -> Any:

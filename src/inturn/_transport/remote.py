@@ -1,47 +1,108 @@
-"""A load that an executor takes out of the process: it works by itself there, and the future brings its outcomes."""
+"""A load that an executor takes out of the process: it works by itself there, and the future brings its outcomes.
+
+Whether the worker has our main module, nobody can say beforehand: so names are tried first. What cannot be found there
+comes back as `Outcome.LACKS`, and then travels by value.
+"""
 
 from __future__ import annotations
 
+import enum
+import os
 import pickle
+import sys
 from time import perf_counter as clock
-from typing import Any
+from typing import Any, Final
 
-from .pickling import PROTOCOL, Packed, pack_error, unpack_error
+from .pickling import Main, dumps, lacks_main, note_result, note_unread, pack_error, unpack_error
 
-__all__ = ["pack_item", "run_travelled", "unpack_outcome"]
+__all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_travelled", "unpack_outcome"]
 
 
-def pack_item(item: Any) -> tuple[bool, Any]:
+class Outcome(enum.Enum):
+    RESULT = "a pickled result"
+    ERROR = "a packed error of one item"
+    LACKS = "the same: the item needs a main module that the worker does not have"
+    UNREAD_FN = "a packed error: fn could not be unpickled, so no item could be run"
+    FN_LACKS = "the same: fn needs a main module that the worker does not have"
+
+
+ANY: Final = ""
+"""In place of a main module's file: names are looked up whatever the worker's main module is."""
+
+
+def main_file() -> str | None:
+    """Where the main module comes from, which tells it from that of another program."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.path.normpath(path) if isinstance(path, str) else None
+
+
+def pack_item(item: Any, main: Main) -> tuple[bool, Any]:
     try:
-        return True, pickle.dumps(item, PROTOCOL)
+        return True, dumps(item, main)
     except Exception as error:  # it costs this item only
         return False, pack_error(error)
 
 
-def unpack_outcome(good: bool, packed: Any) -> tuple[bool, Any]:
+def unpack_outcome(kind: Outcome, packed: Any) -> tuple[bool, Any]:
+    """Whether it is a result, and the result or the error."""
     try:
-        return good, pickle.loads(packed) if good else unpack_error(packed)  # from our own call
+        return (True, pickle.loads(packed)) if kind is Outcome.RESULT else (False, unpack_error(packed))
     except Exception as error:  # a result that pickles and does not unpickle
         return False, error
 
 
+def _loads(blob: bytes, file: str | None, what: str) -> Any:
+    try:
+        if file != ANY and b"__main__" in blob and file != main_file():  # its names would mean something else
+            raise AttributeError(f"the worker has another module '__main__', from {main_file()}")
+        return pickle.loads(blob)  # from the run that submitted it
+    except BaseException as error:
+        note_unread(error, f"{what} could not be unpickled in the worker")
+        raise
+
+
 def run_travelled(
-    fn_blob: bytes, items: list[tuple[bool, Any]], box_s: float | None
-) -> list[tuple[bool, bytes | Packed, float]]:
-    """Run a load in another process; leaves what it has not started when the time box is over."""
-    outcomes: list[tuple[bool, bytes | Packed, float]] = []
+    fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, box_s: float | None
+) -> list[tuple[Outcome, Any, float]]:
+    """Run a load in another process; leaves what it has not started when the time box is over.
+
+    Args:
+        fn_blob: The pickled function.
+        items: What `pack_item` made of the items.
+        file: The file of the main module in which names are meant, or `ANY`.
+        box_s: Seconds after which no further item is started; None: all are.
+    """
+    outcomes: list[tuple[Outcome, Any, float]] = []
     begun = clock()
-    fn = pickle.loads(fn_blob)  # from the run that submitted it
+    try:
+        fn = _loads(fn_blob, file, "fn")
+    except Exception as error:  # whatever unpickling raises
+        return [(Outcome.FN_LACKS if lacks_main(error) else Outcome.UNREAD_FN, pack_error(error), 0.0)]
     for good, packed in items:
         mark = clock()
         if box_s is not None and outcomes and mark - begun > box_s:
             break
         if not good:
-            outcomes.append((False, packed, 0.0))
+            outcomes.append((Outcome.ERROR, packed, 0.0))
             continue
-        try:
-            outcome: bytes | Packed = pickle.dumps(fn(pickle.loads(packed)), PROTOCOL)
-        except BaseException as error:  # it travels to the consumer
-            good, outcome = False, pack_error(error)
-        outcomes.append((good, outcome, clock() - mark))
+        outcomes.append((*_outcome(fn, packed, file), clock() - mark))
     return outcomes
+
+
+def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:
+    kind = Outcome.ERROR
+    try:
+        try:
+            item = _loads(packed, file, "the item")
+        except AttributeError as error:
+            if lacks_main(error):
+                kind = Outcome.LACKS
+            raise
+        result = fn(item)
+        try:
+            return Outcome.RESULT, dumps(result)
+        except Exception as error:
+            note_result(error, result)
+            raise
+    except BaseException as error:  # it travels to the consumer
+        return kind, pack_error(error)

@@ -1,0 +1,126 @@
+"""What travels by value, with cloudpickle: lambdas, closures, and what the receiver's main module does not have.
+
+cloudpickle alone sends everything of ``__main__`` by value, and gives the functions of each pickle a namespace of
+their own. So a worker that has the main module would get second copies of its classes and enums, which are not those
+that it knows, and a lambda would not see what an initializer has put into a global variable. Here
+
+- what can be found in the main module goes by name wherever the receiver has the module, also inside a closure;
+- functions of the main module that go by value live in the receiver's main module, or in its stand-in in a worker of
+  ours that has none. What is there already stays: an initializer may have set it.
+
+This module is imported where cloudpickle is installed only.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import pickle
+import sys
+from collections import ChainMap
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Final
+
+import cloudpickle
+
+from .by_name import PROTOCOL, Main, registered
+
+__all__ = ["dumps"]
+
+_NAMES: Final = frozenset({"__main__", "__mp_main__"})
+
+_stand_in: Final[dict[str, Any]] = {"__name__": "__main__"}
+_arrived: Final[dict[str, Any]] = {}  # what pickles have put into the stand-in
+_ABSENT: Final = object()
+
+
+def dumps(thing: Any, main: Main, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, main, buffer_callback).dump(thing)
+    return file.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def __init__(
+        self, file: io.BytesIO, main: Main, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None
+    ) -> None:
+        options: dict[str, Any] = {"protocol": PROTOCOL, "buffer_callback": buffer_callback}
+        super().__init__(file, **options)
+        tables: Any = registered(), cloudpickle.Pickler.dispatch_table
+        self.dispatch_table = ChainMap(*tables)
+        self._main = main
+        self._home = None if main is Main.LACKING else _Home(main)
+        self._namespace = _main_namespace()
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind is not FunctionType and not issubclass(kind, type):
+            return super().reducer_override(obj)
+        if self._main is Main.SAME and _is_found(obj):
+            return NotImplemented  # by name
+        reduced = super().reducer_override(obj)
+        if kind is FunctionType and self._home is not None and obj.__globals__ is self._namespace:
+            return _at_home(reduced, self._home)
+        return reduced
+
+
+def _is_found(obj: Any) -> bool:
+    """Whether the main module has the object under its name."""
+    if getattr(obj, "__module__", None) not in _NAMES:
+        return False
+    found: Any = sys.modules.get("__main__")
+    for name in obj.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is obj
+
+
+def _at_home(reduced: Any, home: _Home) -> Any:
+    """What cloudpickle makes of a function, but with another namespace."""
+    if not isinstance(reduced, tuple):
+        return reduced  # it goes by name
+    make, (code, _, *more), state, items, pairs, settle = reduced
+    return make, (code, home, *more), (settle, state), items, pairs, _settle
+
+
+class _Home:
+    """Is pickled as the namespace where the functions of the main module live."""
+
+    def __init__(self, main: Main) -> None:
+        self._main = main
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _namespace, (self._main is Main.SAME,)
+
+
+# ---- the receiver --------------------------------------------------------------------------------
+
+
+def _namespace(of_main: bool) -> dict[str, Any]:
+    return _main_namespace() if of_main else _stand_in
+
+
+def _main_namespace() -> dict[str, Any]:
+    """The global variables of the main module's functions.
+
+    Where `multiprocessing` imports a main module for a worker, the module that can be looked up is a copy of the one
+    in which its functions were defined.
+    """
+    names = vars(sys.modules["__main__"])
+    for each in names.values():
+        if type(each) is FunctionType and each.__module__ == "__mp_main__":
+            return each.__globals__
+    return names
+
+
+def _settle(function: FunctionType, state: tuple[Callable[..., object], tuple[Any, dict[str, Any]]]) -> None:
+    """Give the function its state; of its global variables those that are not there, or came by a pickle before."""
+    settle, (attributes, slots) = state
+    names, there = slots["__globals__"], function.__globals__
+    settle(function, (attributes, {**slots, "__globals__": {}}))
+    there["__builtins__"] = builtins
+    for name, value in names.items():
+        if there is not _stand_in:
+            there.setdefault(name, value)
+        elif there.get(name, _ABSENT) is _arrived.get(name, _ABSENT):
+            there[name] = _arrived[name] = value
