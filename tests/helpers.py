@@ -332,11 +332,11 @@ class Script:
         raise AssertionError(f"{word!r} was never said: {seen}\n{self.process.stderr.read()}")
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        self._rests()
+        self._remainders()
         self.begin = time.monotonic()
         os.killpg(self.process.pid, number)
 
-    def _rests(self) -> None:
+    def _remainders(self) -> None:
         """Until the main thread waits: Python does not notice a signal that arrives just before it begins to."""
         before = None
         for _ in range(100):  # it may be busy for good

@@ -220,7 +220,7 @@ def test_g25_fn_that_cannot_be_unpickled_ends_the_run_past_every_policy(forked, 
 @POLICIES
 @pytest.mark.parametrize("items", [2, 50])
 def test_g25_a_broken_executor_ends_the_run_past_every_policy(forked, make, policy, items):
-    """Also when everything was in flight, so that nothing is left to be submitted."""
+    """Also when everything was in submission, so that nothing is left to be submitted."""
     error = consume(make(partial(die_at, 1), range(items), executor=forked, concurrency=2, on_error=policy))
     assert isinstance(error, BrokenProcessPool)
     assert isinstance(consume(make(double, range(5), executor=forked, on_error=policy)), BrokenProcessPool)
@@ -238,7 +238,7 @@ def test_g25_an_executor_that_was_shut_down_ends_the_run_past_every_policy(forke
 @MAPS
 @POLICIES
 def test_g25_an_executor_that_is_shut_down_and_cancels_its_calls_ends_the_run_past_every_policy(make, policy):
-    """Also when everything was in flight, so that nothing is left to be submitted."""
+    """Also when everything was in submission, so that nothing is left to be submitted."""
     began, go = threading.Event(), threading.Event()
 
     def call(i):

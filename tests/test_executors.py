@@ -276,15 +276,15 @@ class Recorder(Executor):
 
     def __init__(self, workers):
         self.pool = ThreadPoolExecutor(workers)
-        self.flight = Meter()
+        self.submission = Meter()
         self.submitted = 0
         self.shut = []
 
     def submit(self, fn, /, *args, **kwargs):
         future = self.pool.submit(fn, *args, **kwargs)
-        self.flight.__enter__()
+        self.submission.__enter__()
         self.submitted += 1
-        future.add_done_callback(lambda _: self.flight.__exit__())
+        future.add_done_callback(lambda _: self.submission.__exit__())
         return future
 
     def shutdown(self, wait=True, *, cancel_futures=False):
@@ -314,7 +314,7 @@ def test_g19_no_more_calls_than_concurrency_are_in_flight_on_an_executor(concurr
     executor = Recorder(8)
     run = ordered_map(same, range(200), executor=executor, concurrency=concurrency, chunksize=chunksize, window=20)
     assert list(run) == list(range(200))
-    assert executor.flight.peak <= concurrency + 1  # a future is counted out only after its other callbacks
+    assert executor.submission.peak <= concurrency + 1  # a future is counted out only after its other callbacks
     executor.shutdown()
 
 
@@ -557,7 +557,7 @@ def test_g25_an_executor_that_breaks_with_its_lock_held_ends_the_run_and_never_h
     results, error = until_error(run)
     delivered = [each for each in results if isinstance(each, int)]
     assert delivered == sorted(delivered)
-    assert {*delivered} <= {0, 2, 4, 6, 8}  # which of them were in flight when it broke, nobody knows
+    assert {*delivered} <= {0, 2, 4, 6, 8}  # which of them were in submission when it broke, nobody knows
     assert isinstance(error, BrokenExecutor)
     run.close()
     executor.shutdown()

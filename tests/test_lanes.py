@@ -16,7 +16,7 @@ from inturn._engine.window import Now
 from inturn._model.outcome import Err
 
 
-class Bell:
+class CountingEvent:
     """An event that counts how often it was set."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(concurrency=st.integers(1, 3), limit=st.none() | st.integers(1, 5), buffer=st.integers(1, 3))
     def begin(self, concurrency: int, limit: int | None, buffer: int) -> None:
-        self.window = LaneWindow(concurrency, limit, buffer, Bell)
+        self.window = LaneWindow(concurrency, limit, buffer, CountingEvent)
         self.limit = 2 * concurrency if limit is None else limit
         self.buffer = buffer
         self.concurrency = concurrency
@@ -174,9 +174,9 @@ class Machine(RuleBasedStateMachine):
             assert lane.phase is Phase.ENDED
 
     def _relieve(self, lane: Lane) -> None:
-        resting, rung = bool(lane.resting), lane.bell.rung  # type: ignore[attr-defined]
+        resting, rung = bool(lane.resting), lane.event.rung  # type: ignore[attr-defined]
         lane.relieve()
-        woken = lane.bell.rung - rung  # type: ignore[attr-defined]
+        woken = lane.event.rung - rung  # type: ignore[attr-defined]
         assert woken <= resting
         if resting and not lane.buffer:
             assert woken, "an empty lane whose producer sleeps"
@@ -263,7 +263,7 @@ TestMachine = Machine.TestCase
 
 
 def test_a_lane_that_has_made_an_element_never_is_undecided() -> None:
-    lane = Lane(0, 4, Bell())
+    lane = Lane(0, 4, CountingEvent())
     lane.made += 1
     lane.append("a")
     lane.fail(Err(ValueError()), undecided=True)
@@ -281,11 +281,11 @@ def test_no_element_ever_comes_from_no_lane() -> None:
 @pytest.mark.parametrize(("size", "most"), [(1, 0), (2, 1), (8, 7), (64, 56), (1024, 1016)])
 def test_a_producer_that_waits_is_woken_for_a_gulp(size: int, most: int) -> None:
     """Small buffers: as soon as there is room; large ones: when there is room for eight."""
-    bell = Bell()
-    lane = Lane(0, size, bell)
+    event = CountingEvent()
+    lane = Lane(0, size, event)
     lane.buffer.extend(range(size))
     lane.resting.append(None)
-    while not bell.rung:
+    while not event.rung:
         lane.pop()
         lane.relieve()
     assert len(lane.buffer) == most

@@ -18,7 +18,7 @@ from helpers import HANG_S, SHORT, Background, Gate, Meter, Script, Tally, absen
 from inturn import Failure, Processes, Threads, ordered_map, retry
 from inturn._core.threads import may_wait
 from inturn._engine.window import NEVER, Window
-from inturn._pools.submission import Flight
+from inturn._pools.submission import Submission
 from inturn._pools.threads import ThreadPool
 
 # ---- closing where nobody may wait ---------------------------------------------------------------
@@ -274,7 +274,7 @@ def test_g09_under_raise_nothing_is_pulled_once_a_failure_is_known(monkeypatch):
             pulled.append(i)
             if i == 5:
                 fail.open()
-                wait_until(lambda: run._run.window.halt != NEVER)
+                wait_until(lambda: run._run.window.last_index != NEVER)
             yield i
 
     def call(i):
@@ -465,7 +465,7 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
         run = ordered_map(call, range(4), executor=executor, concurrency=1)
         consumer = Background(lambda: list(run))
         running.wait()
-        wait_until(lambda: [flight.hooked for flight in run._run.job.pool._flights] == [True])
+        wait_until(lambda: [submission.hooked for submission in run._run.job.pool._submissions] == [True])
         closer = Background(run.close)
         wait_until(lambda: executor.futures[0].cancelled())
         assert not ended
@@ -478,7 +478,7 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
 def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
     """`close` has taken the ticket; before its next step the executor comes to the call, finds none, and ends the future."""
     started, go = Gate(), Gate()
-    board = Flight.board
+    board = Submission.board
 
     class Late(ThreadPoolExecutor):
         def submit(self, fn):
@@ -491,8 +491,8 @@ def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
             futures.append(future)
             return future
 
-    def boards(flight):
-        mine = board(flight)
+    def boards(submission):
+        mine = board(submission)
         if mine and threading.current_thread() is threading.main_thread():
             go.open()
             wait_until(futures[0].done)
@@ -504,9 +504,9 @@ def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
         with pytest.raises(TimeoutError):
             next(run)
         started.wait()
-        monkeypatch.setattr(Flight, "board", boards)
+        monkeypatch.setattr(Submission, "board", boards)
         run.close()
-        assert not run._run.job.pool._flights
+        assert not run._run.job.pool._submissions
 
 
 class Dry:

@@ -682,7 +682,7 @@ def test_g18_a_deadline_ends_the_processes():
     assert not multiprocessing.active_children()
 
 
-# 26: time boxes
+# 26: time slices
 
 
 def test_g26_a_finished_head_is_not_held_back_by_a_slow_batch_mate(tmp_path):

@@ -173,7 +173,7 @@ def slow_then_die(directory, i):
     faults.note_run(directory, i)
     if i % 3 == 2:
         os._exit(1)
-    faults.time.sleep(0.03)  # longer than the time box
+    faults.time.sleep(0.03)  # longer than the time slice
     return i * 10
 
 

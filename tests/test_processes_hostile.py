@@ -338,7 +338,7 @@ def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monke
     from inturn._processes import pool as _process_pool
 
     real, made, failed = _process_handle.new_process, [], threading.Event()
-    goes_without, send = _process_pool.ProcessPool.goes_without, _process_handle.Handle.send
+    continue_without, send = _process_pool.ProcessPool.continue_without, _process_handle.Handle.send
 
     def new_process(*args):
         if made:
@@ -348,7 +348,7 @@ def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monke
 
     def told(self, *args):
         try:
-            return goes_without(self, *args)
+            return continue_without(self, *args)
         finally:
             failed.set()
 
@@ -357,7 +357,7 @@ def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monke
         return send(self, *args)
 
     monkeypatch.setattr(_process_handle, "new_process", new_process)
-    monkeypatch.setattr(_process_pool.ProcessPool, "goes_without", told)
+    monkeypatch.setattr(_process_pool.ProcessPool, "continue_without", told)
     monkeypatch.setattr(_process_handle.Handle, "send", after_the_failure)
     executor = Processes(start_method="forkserver")
     assert list(ordered_map(double, range(20), executor=executor, concurrency=2)) == [2 * i for i in range(20)]

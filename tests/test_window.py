@@ -205,10 +205,10 @@ def test_g09_nothing_behind_a_failure_that_ends_the_run_can_be_claimed() -> None
     window.extend(list(range(10)))
     first = window.claim()
     assert first is not None
-    window.halt_at(0)
+    window.end_at(0)
     assert window.available() == 0
     assert window.claim() is None
-    assert window.halt == 0 != NEVER
+    assert window.last_index == 0 != NEVER
     first.out.append(0)
     first.ended = True
     assert window.now() is Now.DELIVER

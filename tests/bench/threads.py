@@ -214,7 +214,7 @@ def _jump(plan: Plan, kind: str, peer: Callable[..., Any]) -> Table:
                 figures["inturn, window=4096"] / figures["inturn, chunksize=1, window=4096"],
                 most=1.1,
             ),
-            Goal("no due result waits longer than the time box (10 ms), in ms", late["inturn"], most=10),
+            Goal("no due result waits longer than the time slice (10 ms), in ms", late["inturn"], most=10),
             Goal("the same, with window=4096, in ms", late["inturn, window=4096"], most=10),
         ],
         title=f"cost jumps from 1 µs to 200 ms, {kind}",

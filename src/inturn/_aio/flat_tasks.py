@@ -32,17 +32,17 @@ from inturn._model.outcome import Kind, shorten
 from .eager import EagerTask
 from .events import LoopEvent
 from .slot import TaskSlot
-from .tasks import Carried, TaskPool
+from .tasks import TaskPool, WrappedError
 
 if TYPE_CHECKING:
     from contextvars import Context
 
-__all__ = ["LaneTaskPool", "new_bell"]
+__all__ = ["LaneTaskPool", "new_event"]
 
 _TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to itself
 
 
-def new_bell() -> LoopEvent:
+def new_event() -> LoopEvent:
     """The wake-up of a lane whose producer is a task of the running loop."""
     return LoopEvent(asyncio.get_running_loop())
 
@@ -124,7 +124,7 @@ class LaneTaskPool(TaskPool):
         finally:
             if hasattr(iterator, "aclose"):
                 await _close(iterator)
-        raise Carried(caught, Kind.PASSING)
+        raise WrappedError(caught, Kind.PASSING)
 
     async def _rest(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
         """Wait for room in the lane; the item's clock stands still."""
@@ -135,7 +135,7 @@ class LaneTaskPool(TaskPool):
         while lane.full():
             lane.resting.append(None)
             try:
-                await lane.bell.wait(None)  # type: ignore[attr-defined]
+                await lane.event.wait(None)  # type: ignore[attr-defined]
             finally:
                 lane.resting.clear()
         if slot.call is call:
@@ -157,7 +157,7 @@ class LaneTaskPool(TaskPool):
         text = f"fn must return an async iterable, got {type(result).__name__}: {shorten(result)}; "
         text += "make it an async generator function, "
         text += 'or have a plain generator function run elsewhere with executor="thread" or "process"'
-        raise Carried(TypeError(text), Kind.FAILED if self._proven else Kind.FATAL)
+        raise WrappedError(TypeError(text), Kind.FAILED if self._proven else Kind.FATAL)
 
     async def _hold(self, lane: Lane) -> None:
         """Keep the slot until the item runs again, or does not."""
@@ -169,7 +169,7 @@ class LaneTaskPool(TaskPool):
                     lane.reopen()
             if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
                 return
-            await lane.bell.wait(left)  # type: ignore[attr-defined]
+            await lane.event.wait(left)  # type: ignore[attr-defined]
 
     # ---- afterwards ------------------------------------------------------------------------------
 

@@ -33,13 +33,13 @@ class _Batches(Window):
 class _Hasty(Job):
     """A job that ends with the first failure in time that no policy takes."""
 
-    def _halt_at(self, index: int, chunk: Chunk | None = None) -> None:
-        super()._halt_at(-1, chunk)
+    def _end_at(self, index: int, chunk: Chunk | None = None) -> None:
+        super()._end_at(-1, chunk)
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         super().failed(chunk, item, error, elapsed, kind)
         outcome = chunk.out[-1]
-        if self.window.halt < 0 and self.end is None and type(outcome) is Err:
+        if self.window.last_index < 0 and self.end is None and type(outcome) is Err:
             if outcome.kind is not Kind.FATAL:
                 note(outcome.error, chunk.index + len(chunk.out) - 1, item)
             self.crash(outcome.error)

@@ -141,7 +141,7 @@ class TaskFeeder:
             while window.room() < 1:
                 await event.wait(None)
                 until = clock() + HANDFUL_S
-            if not job.may_start() or window.halt < window.pulled:
+            if not job.may_start() or window.last_index < window.pulled:
                 return
             self.pulling = True
             try:
@@ -162,7 +162,7 @@ class TaskFeeder:
                 return  # the source has swallowed its cancellation: the item is lost
             fresh = window.add(item)
             del item
-            if fresh and pool.hungry():
+            if fresh and pool.has_capacity():
                 pool.notify(fresh)
             if clock() >= until:  # it answers without ever waiting: the others' turn
                 await asyncio.sleep(0)

@@ -10,12 +10,12 @@ from typing import Any
 
 from inturn._model.outcome import Kind
 
-__all__ = ["Carried", "Make", "call", "maker"]
+__all__ = ["Make", "WrappedError", "call", "maker"]
 
 Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
 
 
-class Carried(Exception):
+class WrappedError(Exception):
     """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
 
     def __init__(self, error: BaseException, kind: Kind) -> None:
@@ -29,7 +29,7 @@ async def call(fn: Callable[[Any], Any], item: Any) -> Any:
         return await fn(item)
     except (SystemExit, KeyboardInterrupt) as error:
         caught = error
-    raise Carried(caught, Kind.PASSING)
+    raise WrappedError(caught, Kind.PASSING)
 
 
 def maker(loop: asyncio.AbstractEventLoop) -> Make | None:

@@ -38,9 +38,9 @@ from inturn._model.outcome import Kind, detach
 from .eager import EagerTask
 from .pauses import Pauses
 from .slot import TaskSlot
-from .task_factory import Carried, Make, call, maker
+from .task_factory import Make, WrappedError, call, maker
 
-__all__ = ["Carried", "TaskPool"]
+__all__ = ["TaskPool", "WrappedError"]
 
 _TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
 _GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
@@ -70,7 +70,7 @@ class TaskPool(BasePool):
 
     # ---- consumer, feeder, timers ----------------------------------------------------------------
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return self._permits > 0 and not self._scheduled
 
     def notify(self, chunks: int) -> None:
@@ -225,7 +225,7 @@ class TaskPool(BasePool):
         slot.item = slot.task = None
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
-        if type(error) is Carried:
+        if type(error) is WrappedError:
             self.job.failed(chunk, item, detach(error.error), elapsed, error.kind)
         else:
             self.job.failed(chunk, item, error, elapsed)
@@ -255,7 +255,7 @@ class TaskPool(BasePool):
             kind = Kind.FAILED if self._proven else Kind.FATAL
         except (SystemExit, KeyboardInterrupt) as error:
             caught, kind = error, Kind.PASSING
-        raise Carried(caught, kind)
+        raise WrappedError(caught, kind)
 
     # ---- time limits -----------------------------------------------------------------------------
 
@@ -274,7 +274,7 @@ class TaskPool(BasePool):
         try:
             task.result()  # a call that swallows the cancellation has failed all the same
         except BaseException as error:  # it shows where the call was
-            cause = detach(error.error if type(error) is Carried else error)
+            cause = detach(error.error if type(error) is WrappedError else error)
         self._fail_late(slot, cause)
 
     def _fail_late(self, slot: TaskSlot, cause: BaseException | None) -> None:

@@ -233,7 +233,7 @@ def ordered_amap(
         name="ordered_amap",
         indexed=indexed,
         strict=strict,
-        boxes=True,
+        slices=True,
         concurrency=concurrency,
         window=checks.window_of(window, None),
         chunksize=None,

@@ -47,7 +47,7 @@ def _sixteen() -> int:
 def open_tasks(fn: Callable[..., Any]) -> Opener:
     """Tasks of the event loop, one for each call."""
 
-    def open_(job: Job, *, boxes: bool) -> BasePool:
+    def open_(job: Job, *, slices: bool) -> BasePool:
         from inturn._aio.tasks import TaskPool
 
         pool = TaskPool(job, known=checks.async_function(fn))
@@ -60,7 +60,7 @@ def open_tasks(fn: Callable[..., Any]) -> Opener:
 def open_lane_tasks() -> Opener:
     """Tasks of the event loop, one for each item, that produce elements."""
 
-    def open_(job: Any, *, boxes: bool) -> BasePool:
+    def open_(job: Any, *, slices: bool) -> BasePool:
         from inturn._aio.flat_tasks import LaneTaskPool
 
         pool = LaneTaskPool(job, known=False)
@@ -87,7 +87,7 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     """Check an ``executor`` argument; nothing is started before the pool is opened."""
     executor = _named(executor, timeout)
     if isinstance(executor, Threads):
-        return Opener(lambda job, boxes: ThreadPool.of(job, executor, boxes=boxes), _threads, batches=True)
+        return Opener(lambda job, slices: ThreadPool.of(job, executor, slices=slices), _threads, batches=True)
     if isinstance(executor, Processes):
         return Opener(_processes(executor), checks.cpus, batches=True, ahead=4)
     if isinstance(executor, str):
@@ -105,17 +105,17 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     )
 
 
-def _serial(job: Job, *, boxes: bool) -> BasePool:
+def _serial(job: Job, *, slices: bool) -> BasePool:
     from inturn._pools.serial import Serial
 
     return Serial(job)
 
 
 def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., BasePool]:
-    def open_(job: Job, *, boxes: bool) -> BasePool:
-        from inturn._pools.executors import Borrowed
+    def open_(job: Job, *, slices: bool) -> BasePool:
+        from inturn._pools.executors import ExecutorPool
 
-        return Borrowed(job, executor, build, boxes=boxes)
+        return ExecutorPool(job, executor, build, slices=slices)
 
     return open_
 
@@ -152,8 +152,8 @@ def _processes(settings: Processes) -> Callable[..., BasePool]:
     if getattr(process, "_inheriting", False):
         raise SystemExit(NO_GUARD)
 
-    def open_(job: Job, *, boxes: bool) -> BasePool:
-        return ProcessPool(job, settings, boxes=boxes)
+    def open_(job: Job, *, slices: bool) -> BasePool:
+        return ProcessPool(job, settings, slices=slices)
 
     return open_
 
@@ -180,14 +180,14 @@ def open_flat_pool(executor: Any, timeout: object) -> Opener:
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
 
 
-def _flat_serial(job: Any, *, boxes: bool) -> BasePool:
+def _flat_serial(job: Any, *, slices: bool) -> BasePool:
     from inturn._pools.flat_serial import FlatSerial
 
     return FlatSerial(job)
 
 
 def _flat_processes(settings: Processes) -> Callable[..., BasePool]:
-    def open_(job: Job, *, boxes: bool) -> BasePool:
+    def open_(job: Job, *, slices: bool) -> BasePool:
         from inturn._processes.flat_pool import FlatProcessPool
 
         return FlatProcessPool(job, settings)

@@ -178,7 +178,7 @@ def ordered_map(
         live=live,
         indexed=indexed,
         strict=strict,
-        boxes=size is None,
+        slices=size is None,
         concurrency=concurrency,
         window=checks.window_of(window, size),
         chunksize=size if opener.batches else None,  # one at a time anyway

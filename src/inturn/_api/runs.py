@@ -28,7 +28,7 @@ def sync_run(
     live: bool,
     indexed: bool,
     strict: bool,
-    boxes: bool = False,
+    slices: bool = False,
     **settings: Any,
 ) -> H:
     """The object that a synchronous function returns; `settings` are those of its engine."""
@@ -36,7 +36,7 @@ def sync_run(
         checks.flag(flag, value)
     run = _run_of(engine, fn, sources, opener, **settings)
     source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
-    run.job.pool = opener.open(run.job, boxes=boxes)
+    run.job.pool = opener.open(run.job, slices=slices)
     return handle(run, source, live=live, indexed=indexed, name=name)
 
 
@@ -50,7 +50,7 @@ def async_run(
     name: str,
     indexed: bool = False,
     strict: bool = False,
-    boxes: bool = False,
+    slices: bool = False,
     **settings: Any,
 ) -> H:
     """The object that an asynchronous function returns; a task pulls if one of the sources is async."""
@@ -64,7 +64,7 @@ def async_run(
         source = TaskFeeder(together(sources, strict=strict), run.window, run.job)
     else:
         source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
-    run.job.pool = opener.open(run.job, boxes=boxes)
+    run.job.pool = opener.open(run.job, slices=slices)
     return handle(run, source, indexed=indexed, name=name)
 
 

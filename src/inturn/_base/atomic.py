@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
-__all__ = ["Once", "Total", "fence", "rest_of", "taking"]
+__all__ = ["Once", "Total", "fence", "remainder_of", "taking"]
 
 
 class _Taking:
@@ -50,7 +50,7 @@ GIL = _gil_enabled is None or bool(_gil_enabled())
 
 
 def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
-    """An iterator that a worker runs through while others may take `rest_of` it.
+    """An iterator that a worker runs through while others may take `remainder_of` it.
 
     The fastest keeps all items until it is at its end; unless `keep`, what has been taken is let go.
     """
@@ -59,7 +59,7 @@ def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
     return iter(items) if keep else map(deque.popleft, repeat(deque(items), len(items)))
 
 
-def rest_of(iterator: Iterator[Any]) -> list[Any]:
+def remainder_of(iterator: Iterator[Any]) -> list[Any]:
     """All that is left of what `taking` returned, in one piece."""
     return iterator.rest() if type(iterator) is _Taking else list(iterator)
 

@@ -191,7 +191,7 @@ class Run:
                     del error  # its own traceback keeps this frame
             now = window.now()
             if now is Now.DELIVER:
-                if not self._exchanged and self.source is not None and window.room() > 0 and window.halt == NEVER:
+                if not self._exchanged and self.source is not None and window.room() > 0 and window.last_index == NEVER:
                     self._pull(self.source)  # in exchange for what left at the last `next`
                 outcome = self.deliver()
                 if self.feeder is not None:

@@ -24,14 +24,14 @@ class FlatRun(Run):
     window: LaneWindow
     job: FlatJob
 
-    def __init__(self, fn: Any, *, buffer: int, bell: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
+    def __init__(self, fn: Any, *, buffer: int, event: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
         self._buffer = buffer
-        self._bell = bell
+        self._event = event
         self.lane = NO_LANE
         super().__init__(fn, chunksize=None, batch=False, **settings)
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
-        return LaneWindow(concurrency, limit, self._buffer, self._bell)
+        return LaneWindow(concurrency, limit, self._buffer, self._event)
 
     def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
         return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.policy)
@@ -53,7 +53,7 @@ class FlatRun(Run):
             outcome = lane.pop()
             if lane.resting:
                 lane.relieve()
-            if self.bulk and (window.room() <= 0 or window.halt != NEVER):  # else `next` has to pull
+            if self.bulk and (window.room() <= 0 or window.last_index != NEVER):  # else `next` has to pull
                 self.lane = lane
             return (lane.index, outcome) if indexed else outcome
         if not over:
@@ -76,5 +76,5 @@ class FlatRun(Run):
             return False
         self.job.retried.add(1)
         lane.pause(clock() + after)
-        lane.bell.set()
+        lane.event.set()
         return True

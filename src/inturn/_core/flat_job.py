@@ -1,7 +1,7 @@
 """The side of the slots: what a thread does for an item of a flat map.
 
 A slot produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
-pauses before it runs again, and while its policy has not yet decided (see `_lanes`). It is woken by the lane's bell:
+pauses before it runs again, and while its policy has not yet decided (see `_lanes`). It is woken by the lane's event:
 by the consumer when there is room or a decision, and by `FlatJob.stop`. ``timeout`` counts the time outside of these
 rests.
 
@@ -11,7 +11,7 @@ a call       how it is told                        left by
 unlimited    ``timeout`` is None                   its end
 producing    its `Call` is open                    handing over an element; its end; `give_up`
 handing over its `Call` is settled by its thread   the thread, which opens it again
-resting      ``slot.call`` is None                its bell, with a new `Call` that started earlier
+resting      ``slot.call`` is None                its event, with a new `Call` that started earlier
 given up     its `Call` is settled by the supervisor   its thread comes back, closes the iterator and leaves
 ============ ===================================== =================================================
 """
@@ -63,7 +63,7 @@ class FlatJob(Job):
         if isinstance(decided, Retry) and lane.made:
             decided = ENDS
         if decided is ENDS:
-            self._halt_at(chunk.index)
+            self._end_at(chunk.index)
         undecided = decided is LATER and self._asks and not lane.made
         if undecided or isinstance(decided, Retry):
             chunk.todo = iter((item,))
@@ -115,7 +115,7 @@ class FlatJob(Job):
                 if left <= 0:
                     lane.reopen()
                     continue
-            lane.bell.wait(left)  # type: ignore[attr-defined]
+            lane.event.wait(left)  # type: ignore[attr-defined]
         return False
 
     def rest(self, lane: Lane) -> bool:
@@ -123,7 +123,7 @@ class FlatJob(Job):
         while lane.full() and not self.stopped:
             lane.resting.append(None)
             if lane.full() and not self.stopped:  # asked after `resting` is set: see `relieve`, `stop`
-                lane.bell.wait()  # type: ignore[attr-defined]
+                lane.event.wait()  # type: ignore[attr-defined]
             lane.resting.clear()
         return not self.stopped
 
@@ -134,7 +134,7 @@ class FlatJob(Job):
         for slot in self.pool.slots():
             chunk = slot.chunk
             if chunk is not None and chunk.out:
-                chunk.out[0].bell.set()
+                chunk.out[0].event.set()
 
 
 def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bool:

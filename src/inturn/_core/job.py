@@ -95,12 +95,12 @@ class Call:
 class Slot:
     """Where one call at a time runs. Its worker writes these fields; anyone reads them."""
 
-    __slots__ = ("boxed", "call", "chunk", "since")
+    __slots__ = ("call", "chunk", "since", "sliced")
 
     def __init__(self) -> None:
         self.chunk: Chunk | None = None
         self.since = 0.0  # when the chunk was begun
-        self.boxed = False  # whether the supervisor takes back what the chunk has not started in its time slice
+        self.sliced = False  # whether the supervisor takes back what the chunk has not started in its time slice
         self.call: Call | None = None  # the call under way, if it has a time limit
 
     def give_up(self) -> None:
@@ -139,7 +139,7 @@ class BasePool(ABC):
     # ---- anyone but a finaliser or a signal handler ----
 
     @abstractmethod
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether `notify` could have an effect."""
 
     @abstractmethod
@@ -286,7 +286,7 @@ class Job:
         if isinstance(decided, Retry):
             outcome = Chunk.again(index, item, chunk.attempt + 1)
         elif decided is ENDS:
-            self._halt_at(index, chunk)
+            self._end_at(index, chunk)
         chunk.plain = False
         chunk.out.append(outcome)
         if isinstance(decided, Retry):
@@ -300,8 +300,8 @@ class Job:
             self.window.again(chunk)
             self.pool.notify(1)
 
-    def _halt_at(self, index: int, chunk: Chunk | None = None) -> None:
-        self.window.halt_at(index)
+    def _end_at(self, index: int, chunk: Chunk | None = None) -> None:
+        self.window.end_at(index)
         fence()
         drain(chunk)
         for slot in self.pool.slots():
@@ -323,9 +323,9 @@ class Job:
         slot.since = clock()
         slot.chunk = chunk
         fence()
-        if self.stopped or chunk.index > self.window.halt:  # asked after `chunk` is set: see stop, _halt_at
+        if self.stopped or chunk.index > self.window.last_index:  # asked after `chunk` is set: see stop, _end_at
             drain(chunk)
-        elif slot.boxed:
+        elif slot.sliced:
             self.supervisor.watch()
 
     def ended(self, slot: Slot, chunk: Chunk) -> None:

@@ -70,11 +70,11 @@ class Source:
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             fresh = window.add(item)
-            if fresh and pool.hungry():
+            if fresh and pool.has_capacity():
                 pool.notify(fresh)
                 pool.settle()
             room -= 1
-            if not room or window.halt != NEVER or clock() >= until:
+            if not room or window.last_index != NEVER or clock() >= until:
                 return
 
     def _finish(self, final: Err | None) -> None:

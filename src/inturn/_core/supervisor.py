@@ -35,7 +35,7 @@ from time import perf_counter as clock
 from inturn._base.atomic import fence
 from inturn._base.events import Latch, ThreadEvent
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import BOX_S
+from inturn._engine.window import SLICE_S
 
 from .job import DROPPED, Job, Slot, inside
 from .threads import NO_THREAD, farewells, must_not_wait
@@ -207,16 +207,16 @@ class Supervisor:
             if call.settle():
                 slot.give_up()
             elif slot.call is call:
-                return now + BOX_S  # its thread is just handing an element over
+                return now + SLICE_S  # its thread is just handing an element over
             return None
-        if slot.boxed and not chunk.swept and not job.stopped:
-            due = slot.since + BOX_S
+        if slot.sliced and not chunk.expired and not job.stopped:
+            due = slot.since + SLICE_S
             if due > now:
                 return due
             taken = job.pool.take_back(chunk)
             if taken is None:
-                return now + BOX_S
-            chunk.swept = True
+                return now + SLICE_S
+            chunk.expired = True
             job.window.measured(now - slot.since, [*chunk.out, None])
             if taken:
                 job.pool.notify(job.window.available())

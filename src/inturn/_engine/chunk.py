@@ -1,4 +1,4 @@
-"""The nodes of the window's list: chunks, which are claimed, and piles, which are not. Their rules are the window's."""
+"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. Their rules are told in `window`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-__all__ = ["NOWHERE", "Chunk", "Node", "Pile"]
+__all__ = ["NOWHERE", "Backlog", "Chunk", "Node"]
 
 
 class Node:
@@ -23,7 +23,7 @@ class Chunk(Node):
     delivered is overwritten, so that nothing of it is kept.
     """
 
-    __slots__ = ("attempt", "ended", "index", "out", "plain", "size", "swept", "todo")
+    __slots__ = ("attempt", "ended", "expired", "index", "out", "plain", "size", "todo")
 
     def __init__(self, index: int, size: int, attempt: int = 1) -> None:
         self.index = index
@@ -33,7 +33,7 @@ class Chunk(Node):
         self.out: list[Any] = []
         self.plain = True  # no Err and no Chunk in `out`; cleared before the first of them is appended
         self.ended = False
-        self.swept = False  # its time box is over, its rest has been taken back
+        self.expired = False  # its time slice is over, its rest has been taken back
 
     @classmethod
     def again(cls, index: int, item: Any, attempt: int) -> Chunk:
@@ -45,7 +45,7 @@ class Chunk(Node):
 NOWHERE: Final = Node()
 
 
-class Pile(Node):
+class Backlog(Node):
     """Items that nobody has started, in order; `tail` is the node before it."""
 
     __slots__ = ("index", "items", "tail")

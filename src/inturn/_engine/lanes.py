@@ -23,7 +23,7 @@ Who may call what:
 - *producer* (one at a time: the slot of the item; the supervisor when it gives the call up): `full`, ``append``,
   ``made``, `finish`, `fail`, `pause`, `reopen`, ``resting``
 - *consumer*: `ready`, `over`, ``pop``, `relieve`, `pause`, `leave`
-- *anyone*: ``bell``, which wakes the producer. The engine sets it and never looks at it: the driver waits for it.
+- *anyone*: ``event``, which wakes the producer. The engine sets it and never looks at it: the driver waits for it.
 
 Invariants: ``len(buffer) <= size`` at every moment; ``phase`` is written after what it announces, and read before it;
 a lane that has made an element never is UNDECIDED or PAUSING: what was delivered can't be taken back.
@@ -64,11 +64,11 @@ class Lane:
 
     __slots__ = (
         "append",
-        "bell",
         "buffer",
         "due",
         "enough",
         "error",
+        "event",
         "index",
         "made",
         "phase",
@@ -77,11 +77,11 @@ class Lane:
         "size",
     )
 
-    def __init__(self, index: int, size: int, bell: Event) -> None:
+    def __init__(self, index: int, size: int, event: Event) -> None:
         self.index = index
         self.size = size
         self.enough = size - max(1, min(_GULP, size // _GULP))  # with so few elements left a producer is woken
-        self.bell = bell
+        self.event = event
         self.buffer: deque[Any] = deque()
         self.append = self.buffer.append
         self.pop = self.buffer.popleft
@@ -135,30 +135,30 @@ class Lane:
                 self.resting.pop()
             except IndexError:
                 return
-            self.bell.set()
+            self.event.set()
 
     def leave(self) -> None:
         """The policy has put something else in the item's place."""
         if self.phase is Phase.UNDECIDED:
             self.phase = Phase.ENDED
-            self.bell.set()
+            self.event.set()
 
 
 class LaneWindow(Window):
     """A window whose outcomes are lanes."""
 
-    _lets_go = False  # its outcomes are lanes, which their producers hold and close
+    _clears_outcomes = False  # its outcomes are lanes, which their producers hold and close
 
-    def __init__(self, concurrency: int, limit: int | None, buffer: int, bell: Callable[[], Event]) -> None:
+    def __init__(self, concurrency: int, limit: int | None, buffer: int, event: Callable[[], Event]) -> None:
         super().__init__(concurrency, limit, None, batch=False)
         self._buffer = buffer
-        self._bell = bell
+        self._event = event
 
     def claim(self, most: int = NEVER) -> Chunk | None:
         """Take an item to run; its lane is ``chunk.out[0]``, also when the item runs again."""
         chunk = super().claim(most)
         if chunk is not None and not chunk.out:
-            chunk.out.append(Lane(chunk.index, self._buffer, self._bell()))
+            chunk.out.append(Lane(chunk.index, self._buffer, self._event()))
         return chunk
 
     def head(self) -> Lane | Err | None:

@@ -3,16 +3,16 @@
 Sans-IO: nothing here starts a call, waits, or reads a clock, so every interleaving can be driven by a
 test without a thread, and the same object serves threads, processes, borrowed executors and asyncio.
 
-The window is a linked list of nodes, oldest first, that ends in the *main pile*::
+The window is a linked list of nodes, oldest first, that ends in the *main backlog*::
 
-    cursor -> Chunk -> Chunk -> Pile -> Chunk -> ... -> main Pile
+    cursor -> Chunk -> Chunk -> Backlog -> Chunk -> ... -> main Backlog
               running  ended    taken back              pulled, not claimed
 
-- a `Pile` holds items that nobody has started, in order;
-- a worker *claims* a `Chunk`, a few consecutive items from the front of the oldest pile. A chunk is made when
+- a `Backlog` holds items that nobody has started, in order;
+- a worker *claims* a `Chunk`, a few consecutive items from the front of the oldest backlog. A chunk is made when
   a worker is there to run it, so an item never waits for batch-mates that are still to be pulled, and the
   size of a batch is decided as late as can be;
-- what a chunk has not started can be *taken back*: it becomes a pile right behind its chunk;
+- what a chunk has not started can be *taken back*: it becomes a backlog right behind its chunk;
 - an item that runs again is a chunk of one that stands in the place of its outcome.
 
 ===========  ================  ============================================
@@ -27,10 +27,10 @@ Who may call what:
 - *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
   `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
 - *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`, `give_back`.
-- *anyone*: `halt_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
+- *anyone*: `end_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
 
 Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
-exactly one pile, one ``todo``, one call, or has one outcome.
+exactly one backlog, one ``todo``, one call, or has one outcome.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from collections import deque
 from itertools import repeat
 from typing import Any, Final
 
-from inturn._base.atomic import rest_of, taking
+from inturn._base.atomic import remainder_of, taking
 from inturn._model.outcome import Err
 
-from .chunk import NOWHERE, Chunk, Node, Pile
+from .chunk import NOWHERE, Backlog, Chunk, Node
 
-__all__ = ["BOX_S", "NEVER", "Now", "Window"]
+__all__ = ["NEVER", "SLICE_S", "Now", "Window"]
 
-BOX_S: Final = 0.005
-"""The time box: seconds after which what a chunk has not started is taken back."""
+SLICE_S: Final = 0.005
+"""The time slice: seconds after which what a chunk has not started is taken back."""
 
 NEVER: Final = sys.maxsize
-"""The value of `Window.halt` while no failure ends the run."""
+"""The value of `Window.last_index` while no failure ends the run."""
 
 _AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a good guess is never taken back
 _TINY_S: Final = 100e-6  # items shorter than this may widen a default window
@@ -83,7 +83,7 @@ class Now(enum.Enum):
 class Window:
     """The items that are pulled and not yet delivered."""
 
-    _lets_go = True  # whether `clear` may take outcomes away while workers are still at them
+    _clears_outcomes = True  # whether `clear` may take outcomes away while workers are still at them
 
     def __init__(
         self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True, ahead: int = 2
@@ -98,15 +98,15 @@ class Window:
         self._batch = batch
         self._cursor: Node = start
         self._position = 0
-        self._main = start.next = Pile(0, (), start)
-        self._rests: list[Pile] = []
+        self._main = start.next = Backlog(0, (), start)
+        self._remainders: list[Backlog] = []
         self._again: deque[Chunk] = deque()
         self.limit = self._base
         self.pulled = 0
         self.taken = 0
         self.exhausted = False
         self.final: Err | None = None
-        self.halt = NEVER  # nothing of a higher index is started
+        self.last_index = NEVER  # nothing of a higher index is started
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
         self._small_items = True  # the last that was looked at
         self._small_results = True
@@ -119,7 +119,7 @@ class Window:
 
     def add(self, item: Any) -> int:
         """One item more; returns how many chunks more may be claimed."""
-        self.pulled += 1  # first: once it is in the pile, it may be run and complete before our next step
+        self.pulled += 1  # first: once it is in the backlog, it may be run and complete before our next step
         self._main.items.append(item)
         return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
 
@@ -144,10 +144,10 @@ class Window:
         """About how many chunks could be claimed now; 0 just when `claim` would find none."""
         if self._again:
             return len(self._again)
-        rests = self._rests[:]  # workers take from it meanwhile
-        if rests and rests[0].index <= self.halt:
+        rests = self._remainders[:]  # workers take from it meanwhile
+        if rests and rests[0].index <= self.last_index:
             return len(rests)
-        ready = len(self._main.items) if self._main.index <= self.halt else 0
+        ready = len(self._main.items) if self._main.index <= self.last_index else 0
         if self._chunksize is not None:
             ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize
         elif ready:
@@ -167,52 +167,52 @@ class Window:
             chunk = self._again.popleft()
             if chunk.index > most:
                 self._again.append(chunk)
-            elif chunk.index <= self.halt:
+            elif chunk.index <= self.last_index:
                 return chunk
-        pile = self._rests[0] if self._rests else self._main
-        there = len(pile.items)
+        backlog = self._remainders[0] if self._remainders else self._main
+        there = len(backlog.items)
         size = self._size()
         if self._chunksize is None:
             size = min(size, max(self._share, there // 2))
-        elif there < size and pile is self._main and not self.exhausted:
+        elif there < size and backlog is self._main and not self.exhausted:
             return None
         size = min(size, there)
-        if not size or pile.index > min(self.halt, most):
+        if not size or backlog.index > min(self.last_index, most):
             return None
-        # Linked before the items leave the pile: whoever finds the pile empty finds the chunk before it.
-        chunk = Chunk(pile.index, size)
-        chunk.next = pile
-        pile.tail.next = chunk
-        pile.tail = chunk
-        pile.index += size
+        # Linked before the items leave the backlog: whoever finds the backlog empty finds the chunk before it.
+        chunk = Chunk(backlog.index, size)
+        chunk.next = backlog
+        backlog.tail.next = chunk
+        backlog.tail = chunk
+        backlog.index += size
         items: list[Any] = []
         try:
-            items.extend(map(deque.popleft, repeat(pile.items, size)))
+            items.extend(map(deque.popleft, repeat(backlog.items, size)))
         except IndexError:  # cleared meanwhile: the run is over
             pass
         chunk.todo = taking(items, keep=self._chunksize is None)
         if items and self._most > self._base:
             self._small_items = small(items[0])
-        if pile is not self._main and not pile.items:
-            self._rests.pop(0)
-            pile.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
+        if backlog is not self._main and not backlog.items:
+            self._remainders.pop(0)
+            backlog.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
         return chunk
 
     def take_back(self, chunk: Chunk) -> bool:
-        """Make a pile of what the chunk has not started."""
-        rest = rest_of(chunk.todo)
+        """Make a backlog of what the chunk has not started."""
+        rest = remainder_of(chunk.todo)
         if not rest:
             return False
         if not hasattr(chunk, "next"):  # it runs again, in the place of an outcome
             chunk.todo = iter(rest)
             self._again.appendleft(chunk)
             return True
-        pile = Pile(chunk.index + chunk.size - len(rest), rest, chunk)
-        behind = pile.next = chunk.next
-        if isinstance(behind, Pile) and behind.tail is not NOWHERE:
-            behind.tail = pile
-        chunk.next = pile
-        bisect.insort(self._rests, pile, key=lambda each: each.index)
+        backlog = Backlog(chunk.index + chunk.size - len(rest), rest, chunk)
+        behind = backlog.next = chunk.next
+        if isinstance(behind, Backlog) and behind.tail is not NOWHERE:
+            behind.tail = backlog
+        chunk.next = backlog
+        bisect.insort(self._remainders, backlog, key=lambda each: each.index)
         chunk.size -= len(rest)  # last: until then the consumer does not walk past the chunk
         return True
 
@@ -225,9 +225,9 @@ class Window:
         """An item that stands in the window is ready to run again."""
         self._again.append(chunk)
 
-    def halt_at(self, index: int) -> None:
+    def end_at(self, index: int) -> None:
         """The run will end with this item: start nothing behind it."""
-        self.halt = min(self.halt, index)
+        self.last_index = min(self.last_index, index)
 
     def measured(self, seconds: float, outcomes: list[Any]) -> None:
         """A chunk took so long; the pace falls by half at most, and rises at once."""
@@ -246,7 +246,7 @@ class Window:
             return Now.DONE if self.final is None else Now.DELIVER
         if self._outcome() is not None:
             return Now.DELIVER
-        return Now.PULL if self.room() > 0 and self.halt == NEVER else Now.WAIT
+        return Now.PULL if self.room() > 0 and self.last_index == NEVER else Now.WAIT
 
     def _outcome(self) -> tuple[Any] | None:
         """The head's outcome, in a tuple, if it is complete; moves the cursor to the head's chunk."""
@@ -263,7 +263,7 @@ class Window:
                 if self._position < node.size:
                     return None
             following = node.next
-            if isinstance(following, Pile):
+            if isinstance(following, Backlog):
                 if following.items or following is self._main:
                     if following is node.next:
                         return None
@@ -334,14 +334,14 @@ class Window:
         """The run is over: let go of everything that is held; the counts stay."""
         node = self._cursor
         while node is not self._main:  # frames that an error keeps alive may hold on to chunks, but to no more
-            if isinstance(node, Chunk) and self._lets_go:
+            if isinstance(node, Chunk) and self._clears_outcomes:
                 node.out = []
             node = node.next
         self._cursor = self._main
         self._position = 0
-        for pile in [*self._rests, self._main]:
-            pile.items.clear()
-            pile.tail = NOWHERE
+        for backlog in [*self._remainders, self._main]:
+            backlog.items.clear()
+            backlog.tail = NOWHERE
         self._again.clear()
         self.final = None
 

@@ -65,7 +65,7 @@ class Failure:
         error: What was raised.
         attempt: 1 for the first run of the item, 2 for the second, …
         elapsed: Seconds that the last attempt took. For an item that was run in a batch of tiny
-            ones it may be too large by the batch's time box, a few milliseconds.
+            ones it may be too large by the batch's time slice, a few milliseconds.
         delivered: Elements delivered before the failure (flat map; else 0).
 
     It pickles if `item` and `error` do. Two failures are equal if all of this is. Errors are equal if they have the

@@ -1,20 +1,20 @@
 """Executors that are not ours: only their `submit` and the public methods of the futures are used.
 
-A *flight* is one chunk on its way through the executor, from `submit` until its future is done. At most
+A *submission* is one chunk on its way through the executor, from `submit` until its future is done. At most
 `concurrency` are under way; each one that lands lets the next one start, in whichever thread it lands, so work goes on
 while the consumer is away.
 
-What is submitted is the `Flight` itself. If the executor's workers share this process it is called as it is: it has
+What is submitted is the `Submission` itself. If the executor's workers share this process it is called as it is: it has
 the consumer's context, its outcomes can be read while it runs, and its rest can be taken back. If it is pickled, it
-turns into `run_travelled`, which works by itself and sends the outcomes with the future's result.
+turns into `run_remote`, which works by itself and sends the outcomes with the future's result.
 
 ======== ========================================== ==================================================
-flight   how it is told                             left by
+submission   how it is told                             left by
 ======== ========================================== ==================================================
 queued   its ticket is there                        its call; being pickled; a rescue; a cancel
 running  ``chunk`` is set, ``away`` is None         the call's end; `give_up`
 away     ``away`` is set                            the future's end; `give_up`
-landed   not in ``_flights``; its permit is back
+landed   not in ``_submissions``; its permit is back
 ======== ========================================== ==================================================
 
 It lands when its call and its future have ended, in whatever order: futures may be cancelled by anybody.
@@ -40,29 +40,29 @@ from inturn._core.job import BasePool, Job, Slot, enclosing, inside
 from inturn._core.signals import raised_by_handler
 from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import BOX_S
+from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._transport.pickling import Main, has_cloudpickle
 from inturn._transport.remote import Outcome, unpack_outcome
 
 from .futures import check_future, copy_of, drives, tells_of_the_end
-from .submission import Flight
+from .submission import Submission
 
-__all__ = ["Borrowed"]
+__all__ = ["ExecutorPool"]
 
 _PATIENCE_S: Final = 0.005  # how long a nested run leaves its head in the queue
 _DRIVE_S: Final = 0.05
 
 
-class Borrowed(BasePool):
+class ExecutorPool(BasePool):
     """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
 
-    def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, boxes: bool) -> None:
+    def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, slices: bool) -> None:
         super().__init__(job)
         self.executor: Any = executor  # None when it is let go
-        self.boxes = boxes
+        self.slices = slices
         self._build = build
-        self._flights: dict[Flight, None] = {}
+        self._submissions: dict[Submission, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
         self._submitting: set[int] = set()
@@ -90,11 +90,11 @@ class Borrowed(BasePool):
 
     # ---- consumer, supervisor, workers ---------------------------------------------------------------
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return bool(self._permits)
 
     def slots(self) -> list[Slot]:
-        return list(self._flights)
+        return list(self._submissions)
 
     def take_back(self, chunk: Chunk) -> bool | None:
         taken: bool | None = self._alone(self.job.window.take_back, chunk)
@@ -104,7 +104,7 @@ class Borrowed(BasePool):
         """Act while nobody claims; None if the run is over before that can be had."""
         if threading.get_ident() in self._submitting:
             return act(*args)
-        while not self._claiming.acquire(timeout=BOX_S):
+        while not self._claiming.acquire(timeout=SLICE_S):
             if self.job.stopped:
                 return None
         try:
@@ -127,16 +127,16 @@ class Borrowed(BasePool):
                 return
             try:
                 self._submitting.add(me)
-                flight = self._board()
-                if flight is not None:
-                    self._submit(flight)
+                submission = self._board()
+                if submission is not None:
+                    self._submit(submission)
             finally:
                 self._submitting.discard(me)
                 self._claiming.release()
         if self._nested and self.job.sleeping:
             self.job.supervisor.wake()  # the head may be in the queue now, or find no permit: it looks after it
 
-    def _board(self) -> Flight | None:
+    def _board(self) -> Submission | None:
         try:
             self._permits.pop()
         except IndexError:
@@ -145,26 +145,28 @@ class Borrowed(BasePool):
         if chunk is None:
             self._permits.append(None)
             return None
-        flight = Flight(self, chunk)
-        self._flights[flight] = None
-        return flight
+        submission = Submission(self, chunk)
+        self._submissions[submission] = None
+        return submission
 
     @must_not_wait
-    def _submit(self, flight: Flight) -> None:
+    def _submit(self, submission: Submission) -> None:
         try:
-            future = flight.future = self.executor.submit(flight)  # it is there as long as `_flights` has one
+            future = submission.future = self.executor.submit(
+                submission
+            )  # it is there as long as `_submissions` has one
             check_future(future)
         except Exception as error:  # shut down, broken, or out of threads
             if raised_by_handler(error):
                 raise
-            self._over(flight, error, Kind.FATAL)  # or has it queued the call all the same?
+            self._over(submission, error, Kind.FATAL)  # or has it queued the call all the same?
             return
-        future.add_done_callback(partial(self._done, flight))
-        flight.hooked = True
+        future.add_done_callback(partial(self._done, submission))
+        submission.hooked = True
 
-    def _done(self, flight: Flight, future: Any) -> None:
-        """The flight's future is done (in any thread)."""
-        if flight.rescued:
+    def _done(self, submission: Submission, future: Any) -> None:
+        """The submission's future is done (in any thread)."""
+        if submission.rescued:
             return  # the rescuer lands it
         error: BaseException | None = None
         kind = Kind.FAILED
@@ -174,34 +176,34 @@ class Borrowed(BasePool):
             elif (error := future.exception()) is not None:
                 if tells_of_the_end(error):
                     self.broken, kind = True, Kind.FATAL
-                elif flight.unfit is not None:
-                    error, kind = flight.unfit, Kind.FATAL
-            elif flight.away is not None and not flight.given_up:
-                self._unpack(flight, future.result())
+                elif submission.unfit is not None:
+                    error, kind = submission.unfit, Kind.FATAL
+            elif submission.away is not None and not submission.given_up:
+                self._unpack(submission, future.result())
         except BaseException as fault:  # of ours
             self.job.crash(fault)
-        self._over(flight, error, kind)
+        self._over(submission, error, kind)
 
-    def _over(self, flight: Flight, error: BaseException | None, kind: Kind) -> None:
+    def _over(self, submission: Submission, error: BaseException | None, kind: Kind) -> None:
         """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
-        flight.done = True
-        if flight.away is None and flight.board():
-            flight.ended = True
+        submission.done = True
+        if submission.away is None and submission.board():
+            submission.ended = True
             error = RuntimeError("the executor has not made the call") if error is None else error
-        if not flight.lands():
+        if not submission.lands():
             return  # the future has ended before the call, which lands it
         try:
             if error is not None and not self.job.stopped:
-                self._fail(flight, error, kind)
+                self._fail(submission, error, kind)
         except BaseException as fault:  # of ours
             self.job.crash(fault)
-        self.land(flight)
+        self.land(submission)
 
-    def land(self, flight: Flight) -> None:
-        self._flights.pop(flight, None)
-        flight.future = None
-        if not flight.given_up:
-            flight.left.open()
+    def land(self, submission: Submission) -> None:
+        self._submissions.pop(submission, None)
+        submission.future = None
+        if not submission.given_up:
+            submission.left.open()
         self._permits.append(None)
         if self.broken:
             self.job.supervisor.wake()  # its own locks may be held while it says so (CPython 3.12): see `grow`
@@ -213,32 +215,32 @@ class Borrowed(BasePool):
 
     # ---- loads that travel -----------------------------------------------------------------------
 
-    def _fail(self, flight: Flight, error: BaseException, kind: Kind) -> None:
+    def _fail(self, submission: Submission, error: BaseException, kind: Kind) -> None:
         """Every item of the load that has no outcome yet fails."""
-        job, chunk = self.job, flight.load
-        if flight.given_up or chunk.ended or (flight.call is not None and not flight.call.settle()):
+        job, chunk = self.job, submission.load
+        if submission.given_up or chunk.ended or (submission.call is not None and not submission.call.settle()):
             return
-        for item in list(chunk.todo) if flight.away is None else flight.away:
+        for item in list(chunk.todo) if submission.away is None else submission.away:
             job.failed(chunk, item, copy_of(error) if kind is Kind.FAILED else error, 0.0, kind)
-        self._end(flight)
+        self._end(submission)
 
-    def _unpack(self, flight: Flight, outcomes: list[tuple[Outcome, Any, float]]) -> None:
-        job, chunk = self.job, flight.load
-        if flight.call is not None and not flight.call.settle():
+    def _unpack(self, submission: Submission, outcomes: list[tuple[Outcome, Any, float]]) -> None:
+        job, chunk = self.job, submission.load
+        if submission.call is not None and not submission.call.settle():
             return
-        items = flight.away or []
+        items = submission.away or []
         seconds = 0.0
         if outcomes and outcomes[0][0] in {Outcome.UNREAD_FN, Outcome.FN_LACKS}:
             kind, packed, _ = outcomes[0]
             outcomes = []
-            if kind is Outcome.UNREAD_FN or not self._goes_by_value(flight):
+            if kind is Outcome.UNREAD_FN or not self._goes_by_value(submission):
                 _, error = unpack_outcome(kind, packed)
                 for item in items:
                     job.failed(chunk, item, error, 0.0, Kind.FATAL)
                 items = []
         for item, (kind, packed, elapsed) in zip(items, outcomes, strict=False):
             seconds += elapsed
-            if kind is Outcome.LACKS and self._goes_by_value(flight):
+            if kind is Outcome.LACKS and self._goes_by_value(submission):
                 self._again(chunk, item)
                 continue
             came, outcome = unpack_outcome(kind, packed)
@@ -246,16 +248,16 @@ class Borrowed(BasePool):
                 chunk.out.append(outcome)
             else:
                 job.failed(chunk, item, outcome, elapsed)
-        flight.since = clock() - seconds  # the way and the queue do not count
+        submission.since = clock() - seconds  # the way and the queue do not count
         rest = items[len(outcomes) :]
         if rest:
             chunk.todo = iter(rest)
             self.take_back(chunk)
-        self._end(flight)
+        self._end(submission)
 
-    def _goes_by_value(self, flight: Flight) -> bool:
-        """What the main module defines, and the worker of this flight lacks, may be sent again by value."""
-        if flight.main is not Main.SAME or not has_cloudpickle():
+    def _goes_by_value(self, submission: Submission) -> bool:
+        """What the main module defines, and the worker of this submission lacks, may be sent again by value."""
+        if submission.main is not Main.SAME or not has_cloudpickle():
             return False
         self.main = Main.LACKING
         return True
@@ -267,10 +269,10 @@ class Borrowed(BasePool):
         chunk.out.append(fresh)
         self.job.window.again(fresh)
 
-    def _end(self, flight: Flight) -> None:
-        if flight.chunk is None:
-            flight.since = clock()
-        self.job.ended(flight, flight.load)
+    def _end(self, submission: Submission) -> None:
+        if submission.chunk is None:
+            submission.since = clock()
+        self.job.ended(submission, submission.load)
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -280,26 +282,26 @@ class Borrowed(BasePool):
             self.job.supervisor.wake()  # it looks after the head
         if not self._driven():
             return None
-        flight = self._head()
-        if flight is None or flight.chunk is not None or not drives(flight.future):
+        submission = self._head()
+        if submission is None or submission.chunk is not None or not drives(submission.future):
             return None
         try:  # not for long: if it does not work after all, nothing else would be noticed meanwhile
-            flight.future.result(timeout=_DRIVE_S if block else 0.0)
+            submission.future.result(timeout=_DRIVE_S if block else 0.0)
         except Exception as error:  # the call's own errors are in its outcome
             if raised_by_handler(error):
                 raise
-        return 0.0 if block or flight.load.ended else _PATIENCE_S
+        return 0.0 if block or submission.load.ended else _PATIENCE_S
 
     def _driven(self) -> bool:
         """Whether a future does its work when the consumer asks for its result."""
-        return any(drives(flight.future) for flight in list(self._flights))
+        return any(drives(submission.future) for submission in list(self._submissions))
 
-    def _head(self) -> Flight | None:
+    def _head(self) -> Submission | None:
         head = self.job.window.taken
-        for flight in list(self._flights):
-            load = flight.load
+        for submission in list(self._submissions):
+            load = submission.load
             if not load.ended and load.index <= head < load.index + max(1, load.size):
-                return flight
+                return submission
         return None
 
     # ---- the supervisor --------------------------------------------------------------------------
@@ -313,8 +315,8 @@ class Borrowed(BasePool):
 
     def _look_after_head(self) -> float | None:
         """Run the head in a thread of its own if the executor does not come to it; seconds until then."""
-        flight = self._head()
-        if flight is not None and (flight.chunk is not None or flight.load.ended):
+        submission = self._head()
+        if submission is not None and (submission.chunk is not None or submission.load.ended):
             self._head_since = None
             self._patience_s = _PATIENCE_S
             return None
@@ -324,29 +326,29 @@ class Borrowed(BasePool):
         left = self._head_since + self._patience_s - now
         if left > 0:
             return left
-        if flight is None:
-            flight = self._swap()
-        if flight is None or not flight.recall():
+        if submission is None:
+            submission = self._swap()
+        if submission is None or not submission.recall():
             return None  # it pauses, or it just begins
         self._head_since = None
         self._patience_s = 0.0  # until the executor has come to a head by itself
-        thread = CallThread(self.job, flight, "inturn-rescue", partial(self._run_rescued, flight))
-        thread.left = flight.left  # open when the flight has landed
+        thread = CallThread(self.job, submission, "inturn-rescue", partial(self._run_rescued, submission))
+        thread.left = submission.left  # open when the submission has landed
         try:
             thread.start()
         except BaseException:
-            flight.left.open()  # nobody runs it now
+            submission.left.open()  # nobody runs it now
             raise
         return None
 
-    def _run_rescued(self, flight: Flight) -> None:
-        flight.run()
-        self.land(flight)
+    def _run_rescued(self, submission: Submission) -> None:
+        submission.run()
+        self.land(submission)
 
-    def _swap(self) -> Flight | None:
+    def _swap(self) -> Submission | None:
         """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
         window = self.job.window
-        queued = [each for each in list(self._flights) if each.chunk is None and each.away is None]
+        queued = [each for each in list(self._submissions) if each.chunk is None and each.away is None]
         if self._permits or not queued or not self.job.may_start():
             return None
         chunk = self._alone(window.claim, window.taken)
@@ -354,12 +356,12 @@ class Borrowed(BasePool):
             return None  # it pauses
         for each in queued:
             if each.recall():
-                self._flights.pop(each, None)
+                self._submissions.pop(each, None)
                 each.left.open()
                 self._alone(window.take_back, each.load)
-                flight = Flight(self, chunk)
-                self._flights[flight] = None
-                return flight
+                submission = Submission(self, chunk)
+                self._submissions[submission] = None
+                return submission
         self._alone(window.take_back, chunk)
         return None
 
@@ -369,28 +371,28 @@ class Borrowed(BasePool):
         if self._retired or threading.get_ident() in self._submitting:
             return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
         self._retired = True
-        for flight in list(self._flights):
-            if flight.future is not None:
-                flight.future.cancel()
+        for submission in list(self._submissions):
+            if submission.future is not None:
+                submission.future.cancel()
         if self._build is not None and self.executor is not None:
             self.executor.shutdown(wait=False)
         self._let_go()
 
     def _let_go(self) -> None:
         """What is not ours is referred to for as long as calls run there: runs inside them look for it."""
-        if self._build is None and not self._flights:
+        if self._build is None and not self._submissions:
             self.executor = None
 
     def join(self) -> None:
         self.retire()
-        for flight in list(self._flights):
-            if flight.board():  # it will do nothing
-                flight.ended = True
-                if flight.lands():
-                    self.land(flight)
-                if not flight.hooked:
+        for submission in list(self._submissions):
+            if submission.board():  # it will do nothing
+                submission.ended = True
+                if submission.lands():
+                    self.land(submission)
+                if not submission.hooked:
                     continue  # another thread is still in its `submit`
-            if flight.away is None or flight.hooked:
-                flight.left.wait()
+            if submission.away is None or submission.hooked:
+                submission.left.wait()
         if self._build is not None and self._retired and self.executor is not None:
-            self.executor.shutdown(wait=not any(flight.given_up for flight in list(self._flights)))
+            self.executor.shutdown(wait=not any(submission.given_up for submission in list(self._submissions)))

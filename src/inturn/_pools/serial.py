@@ -19,7 +19,7 @@ class Serial(BasePool):
     def open(self) -> None:
         """There is nothing to supervise; a pause before a retry starts the supervisor."""
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return bool(self.job.sleeping)
 
     def notify(self, chunks: int) -> None:

@@ -10,27 +10,27 @@ from inturn._base.events import Latch
 from inturn._core.job import Call, Job, Slot, inside, run_chunk, run_watched
 from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import BOX_S
+from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
-from inturn._transport.remote import ANY, main_file, pack_item, run_travelled
+from inturn._transport.remote import ANY, main_file, pack_item, run_remote
 
-__all__ = ["Flight"]
+__all__ = ["Submission"]
 
 
 class Pool(Protocol):
-    """What a flight needs to know of its pool."""
+    """What a submission needs to know of its pool."""
 
     job: Job
-    boxes: bool
+    slices: bool
     main: Main
     fn_blobs: dict[Main, bytes]
 
     def take_back(self, chunk: Chunk) -> bool | None: ...
-    def land(self, flight: Flight) -> None: ...
+    def land(self, submission: Submission) -> None: ...
 
 
-class Flight(Slot):
+class Submission(Slot):
     """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
 
     __slots__ = (
@@ -101,7 +101,7 @@ class Flight(Slot):
         try:
             if not job.may_start():
                 return
-            self.boxed = job.timeout is None and self.pool.boxes and chunk.size > 1
+            self.sliced = job.timeout is None and self.pool.slices and chunk.size > 1
             job.begun(self, chunk)
             if job.timeout is None:
                 run_chunk(chunk, job)
@@ -134,7 +134,7 @@ class Flight(Slot):
                 job.supervisor.watch()
         packed = [pack_item(item, main) for item in items]
         file = main_file() if main is Main.SAME and has_cloudpickle() else ANY
-        return partial, (run_travelled, fn, packed, file, BOX_S if pool.boxes else None)
+        return partial, (run_remote, fn, packed, file, SLICE_S if pool.slices else None)
 
     def give_up(self) -> None:
         """Its time is over; the place stays taken until the call ends (supervisor only)."""

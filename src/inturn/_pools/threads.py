@@ -118,7 +118,7 @@ class ThreadSlot(Slot):
             if not self._opens():
                 return
             while self.backend.ready() and (chunk := pool.next_chunk(self)) is not None:
-                self.boxed = self.backend.watched and job.timeout is None and pool.boxes and chunk.size > 1
+                self.sliced = self.backend.watched and job.timeout is None and pool.slices and chunk.size > 1
                 job.begun(self, chunk)
                 stays = self.backend.run(chunk, self)
                 if not stays:
@@ -172,9 +172,9 @@ class ThreadSlot(Slot):
 class ThreadPool(BasePool):
     """Slots that are started as items need them, at most `concurrency` at once."""
 
-    def __init__(self, job: Job, backend: Callable[[], Backend], *, name: str = "inturn", boxes: bool = True) -> None:
+    def __init__(self, job: Job, backend: Callable[[], Backend], *, name: str = "inturn", slices: bool = True) -> None:
         super().__init__(job)
-        self.boxes = boxes
+        self.slices = slices
         self.lock = threading.Lock()
         self._backend = backend
         self._name = name
@@ -185,8 +185,8 @@ class ThreadPool(BasePool):
         self._started = 0
 
     @classmethod
-    def of(cls, job: Job, settings: Threads, *, boxes: bool) -> ThreadPool:
-        return cls(job, lambda: _InThread(job, settings), name=settings.name, boxes=boxes)
+    def of(cls, job: Job, settings: Threads, *, slices: bool) -> ThreadPool:
+        return cls(job, lambda: _InThread(job, settings), name=settings.name, slices=slices)
 
     # ---- consumer, supervisor, workers -----------------------------------------------------------
 
@@ -194,7 +194,7 @@ class ThreadPool(BasePool):
         not_since_import()
         super().open()
 
-    def hungry(self) -> bool:
+    def has_capacity(self) -> bool:
         return bool(self._idle or self._permits)
 
     def notify(self, chunks: int) -> None:

@@ -14,7 +14,7 @@ before *r*      their outcomes are here          delivered
 after           not begun                        back to the window
 =============== ================================ =========================================================
 
-The worker reports so that what runs again has taken less than a time box, and nothing does with chunks of one or a
+The worker reports so that what runs again has taken less than a time slice, and nothing does with chunks of one or a
 ``timeout``.
 """
 
@@ -28,7 +28,7 @@ from typing import Any, Final, NoReturn, Protocol
 from inturn._base.atomic import fence
 from inturn._core.job import Job, Slot
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import BOX_S
+from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
 from inturn._transport.pickling import ATOMS, LARGE, Main, is_atom, noted, pack, unpack, unpack_error
@@ -36,7 +36,7 @@ from inturn._transport.pickling import ATOMS, LARGE, Main, is_atom, noted, pack,
 from .handle import GRACE_S, Event, Handle
 from .worker import ALONE, EACH, PACED
 
-__all__ = ["Away", "Flight"]
+__all__ = ["Away", "Exchange"]
 
 _SIZED: Final = frozenset({str, bytes})
 
@@ -59,17 +59,17 @@ class Away:
 
 
 class Pool(Protocol):
-    """What a flight needs to know of its pool."""
+    """What a exchange needs to know of its pool."""
 
     job: Job
-    boxes: bool
+    slices: bool
     lock: Lock
     main: Main
 
     def notify(self, chunks: int) -> None: ...
 
 
-class Flight:
+class Exchange:
     """Carries the items of a chunk to a worker that is up, and their outcomes back."""
 
     def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
@@ -85,11 +85,11 @@ class Flight:
         self._taken = 0  # outcomes that are here
         self._bad: dict[int, BaseException] = {}  # items that could not be pickled
         self._begun = 0.0
-        self._box_at: float | None = None
+        self._slice_ends: float | None = None
         self._limit_at: float | None = None
         self.grace_until: float | None = None  # set when the run is over
 
-    def fly(self) -> None:
+    def run(self) -> None:
         job, worker, chunk = self._job, self._worker, self._chunk
         how = EACH if job.timeout is not None else PACED if self.size > 1 else ALONE
         with self._awake:
@@ -97,16 +97,16 @@ class Flight:
         worker.up.numbers[0] = -1
         chunk.todo = iter(Away(worker.recall, self._serial))
         fence()
-        if job.stopped or chunk.index > job.window.halt:  # asked after `todo` is set: see `Job.stop`
+        if job.stopped or chunk.index > job.window.last_index:  # asked after `todo` is set: see `Job.stop`
             return
         self._begun = clock()
         if job.timeout is not None:
             self._limit_at = self._begun + job.timeout
-        elif self._pool.boxes and self.size > 1:
-            self._box_at = self._begun + BOX_S
+        elif self._pool.slices and self.size > 1:
+            self._slice_ends = self._begun + SLICE_S
         said: Any = worker.send((self._serial, how, load), self._limit_at)
         del load
-        if worker.deaf and said is not Event.DIED:
+        if worker.ignores_stop and said is not Event.DIED:
             if said is Event.LATE:  # it had its grace, and has half a message
                 worker.kill()
             said = Event.OVER
@@ -116,9 +116,9 @@ class Flight:
             said = worker.wait(self._until())
 
     def _until(self) -> float | None:
-        if self._box_at is None and self._limit_at is None and self.grace_until is None:
+        if self._slice_ends is None and self._limit_at is None and self.grace_until is None:
             return None
-        return min(at for at in (self._box_at, self._limit_at, self.grace_until) if at is not None)
+        return min(at for at in (self._slice_ends, self._limit_at, self.grace_until) if at is not None)
 
     def _heard(self, said: Any) -> bool:
         """Whether that was the last there is to hear."""
@@ -129,9 +129,9 @@ class Flight:
             self._died(worker.exitcode)
             return True
         if said is Event.OVER:
-            worker.deafen()
+            worker.ignore_stop()
             self.grace_until = clock() + GRACE_S
-            self._box_at = None
+            self._slice_ends = None
             worker.recall(self._serial)
             return False
         now = clock()
@@ -140,9 +140,9 @@ class Flight:
             return True
         if self._limit_at is not None and now >= self._limit_at:
             return self._timed_out()
-        if self._box_at is not None and now >= self._box_at:
-            self._box_at = None
-            self._chunk.swept = True
+        if self._slice_ends is not None and now >= self._slice_ends:
+            self._slice_ends = None
+            self._chunk.expired = True
             worker.recall(self._serial)
         return False
 
@@ -182,10 +182,10 @@ class Flight:
             self._taken += len(batch)
         else:
             for outcome in batch:
-                if chunk.index + len(chunk.out) > job.window.halt:
+                if chunk.index + len(chunk.out) > job.window.last_index:
                     break  # nobody will ask for what is behind
                 self._outcome(outcome)
-        if self._chunk.swept and not done:
+        if self._chunk.expired and not done:
             job.window.measured(seconds, [*chunk.out, None])
         if rest:
             self.size -= rest
@@ -238,7 +238,7 @@ class Flight:
         begun = min(worker.up.numbers[0], self.size - 1)
         if begun >= 0:
             worker.used = True
-        if job.stopped or chunk.index + len(chunk.out) > job.window.halt:
+        if job.stopped or chunk.index + len(chunk.out) > job.window.last_index:
             return
         following = self._taken
         if begun >= following:

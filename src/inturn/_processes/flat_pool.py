@@ -29,7 +29,7 @@ from inturn._transport.pickling import Main, is_atom, noted, pack, unpack, unpac
 
 from .exchange import Away
 from .handle import GRACE_S, Event, Handle
-from .pool import ProcessPool, Station
+from .pool import ProcessPool, WorkerBackend
 from .worker import CREDIT, STREAM
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ class FlatProcessPool(ProcessPool):
     """Places with a process each, which produce into lanes."""
 
     def __init__(self, job: Job, settings: Processes) -> None:
-        super().__init__(job, settings, boxes=False)
-        self._backend = partial(FlatStation, self)
+        super().__init__(job, settings, slices=False)
+        self._backend = partial(FlatBackend, self)
 
 
-class FlatStation(Station):
+class FlatBackend(WorkerBackend):
     """One worker process after the other, for one place, each item from its first element to its end."""
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
@@ -59,7 +59,7 @@ class FlatStation(Station):
             there = self.ready()
             worker = self._worker
             if worker is None:
-                error = pool.doom
+                error = pool.fatal_error
                 if (
                     error is None and not there
                 ):  # another place would have to take over, and all may be waiting for this one
@@ -111,7 +111,7 @@ class _Stream:
             return
         worker.up.numbers[0] = -1
         chunk.todo = iter(Away(worker.recall, self._serial))
-        if job.stopped or chunk.index > job.window.halt:  # asked after `todo` is set: see `Job.stop`
+        if job.stopped or chunk.index > job.window.last_index:  # asked after `todo` is set: see `Job.stop`
             return
         self._since = clock()
         self._tell(STREAM, (load, self._granted))
@@ -128,7 +128,7 @@ class _Stream:
     def _tell(self, how: int, what: tuple[Any, Any]) -> None:
         """Send a message; if it cannot be sent, `Handle.wait` will say why."""
         said = self._worker.send((self._serial, how, what), self._until())
-        if self._worker.deaf and self.grace_until is None:
+        if self._worker.ignores_stop and self.grace_until is None:
             if said is Event.LATE:  # it had its grace, and has half a message
                 self._worker.kill()
             self._over()
@@ -139,7 +139,7 @@ class _Stream:
         if not isinstance(said, Event):
             return self._take(*said)
         if said is Event.OVER:
-            worker.deafen()
+            worker.ignore_stop()
             self._over()
             return False
         if said is Event.LATE and self.grace_until is None:
@@ -162,7 +162,7 @@ class _Stream:
                 return True
             worker.used = True
             error = WorkerDied.of(chunk.index, worker.exitcode)
-        if not job.stopped and chunk.index <= job.window.halt:
+        if not job.stopped and chunk.index <= job.window.last_index:
             job.failed(chunk, self._item, self._bad or error, self._spent + clock() - self._since, Kind.FAILED)
         return True
 
@@ -227,7 +227,7 @@ class _Stream:
         if self._granted == self._received and lane.full() and self._bad is None:
             self._spent += clock() - self._since
             if not job.rest(lane):
-                return  # the bell of the pool rings, too
+                return  # the stop_event of the pool rings, too
             self._since = clock()
         unused = self._granted - self._received
         room = lane.size - len(lane.buffer) - unused

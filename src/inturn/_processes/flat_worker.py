@@ -60,7 +60,7 @@ class Streams:
         self._sent = 0
         self._sent_at = 0.0
         self._pending: list[Any] = []
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._wake_ups: SimpleQueue[None] = SimpleQueue()
         self._flusher: threading.Thread | None = None
         self._poller = select.poll()
         self._poller.register(worker._link, select.POLLIN)
@@ -141,7 +141,7 @@ class Streams:
         if self._flusher is None:
             self._flusher = threading.Thread(target=self._flush_later, name="inturn-flusher", daemon=True)
             self._flusher.start()
-        self._bell.put(None)
+        self._wake_ups.put(None)
 
     # ---- either thread ---------------------------------------------------------------------------
 
@@ -168,7 +168,7 @@ class Streams:
         moment = threading.Lock()
         moment.acquire()
         while True:
-            self._bell.get()
+            self._wake_ups.get()
             moment.acquire(timeout=_MOMENT_S)
             try:
                 self.flush()

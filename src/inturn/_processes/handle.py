@@ -34,7 +34,7 @@ from typing import Any, Final
 
 from inturn._base.events import LONG_S
 from inturn._transport.shared_memory import Memory
-from inturn._transport.wire import LENGTH, Bell, End, Recall, frame
+from inturn._transport.wire import LENGTH, End, PipeEvent, Recall, frame
 
 from . import worker as _process_main
 from .setup import Setup
@@ -66,17 +66,17 @@ class Handle:
     Args:
         method: How, as `multiprocessing` names it.
         name: The process's.
-        bell: What rings when the run is over.
+        stop_event: What rings when the run is over.
         setup: What it does first and last.
 
     Raises:
         OSError: No further process, descriptor or memory can be had.
     """
 
-    def __init__(self, method: str, name: str, bell: Bell, setup: Setup) -> None:
+    def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup) -> None:
         self._method = method
-        self._bell: Bell | None = bell
-        self.deaf = False  # the bell has been heard, or need not be
+        self._stop_event: PipeEvent | None = stop_event
+        self.ignores_stop = False  # the stop_event has been heard, or need not be
         self._inbox: bytes | bytearray = b""  # received, and not yet given out
         self._serial = 0
         self.ended = False
@@ -116,7 +116,7 @@ class Handle:
         self._poller = select.poll()
         self._poller.register(self._link, select.POLLIN)
         self._poller.register(self._tells, select.POLLIN)
-        self._poller.register(bell.listening, select.POLLIN)
+        self._poller.register(stop_event.fd, select.POLLIN)
 
     def _abort(self) -> None:
         self._process.kill()
@@ -144,7 +144,7 @@ class Handle:
                 finally:
                     self._poller.modify(self._link, select.POLLIN)
                 if event is Event.OVER:
-                    self.deafen()  # half a message would be worse
+                    self.ignore_stop()  # half a message would be worse
                     at = clock() + GRACE_S
                     until = at if until is None else min(until, at)
                 elif event is not None:
@@ -220,16 +220,16 @@ class Handle:
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def deafen(self) -> None:
-        """The bell has been heard, and need not be heard again."""
-        self.deaf = True
-        if self._bell is not None:
-            self._poller.unregister(self._bell.listening)
-            self._bell = None
+    def ignore_stop(self) -> None:
+        """The stop_event has been heard, and need not be heard again."""
+        self.ignores_stop = True
+        if self._stop_event is not None:
+            self._poller.unregister(self._stop_event.fd)
+            self._stop_event = None
 
     def end(self, until: float) -> None:
         """Ask the process to leave, kill it if it has not in time, and let go of everything."""
-        self.deafen()
+        self.ignore_stop()
         if not self.ended:
             said: Any = self.send((0, 0, None), until)
             while not isinstance(said, Event):  # messages that nobody wants any more

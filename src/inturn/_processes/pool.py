@@ -5,18 +5,18 @@ work goes on without the consumer as well, as on threads, and there is no dispat
 
     packed ──▶ sent ──▶ reported, in one or several parts ──▶ done
                  │
-                 ├─ its time box is over: the worker is asked for what it has not started, which goes back to the window
+                 ├─ its time slice is over: what the worker has not started goes back to the window
                  ├─ a failure before it ends the run, or the run is over: the same, and then its grace period begins
                  ├─ an item's time is over: the process is killed, the item fails, what is behind it goes back
                  └─ the process dies: see `_process_flight`
 
 ======== ========================================= ======================================================
-station  how it is told                            left by
+backend  how it is told                            left by
 ======== ========================================= ======================================================
 vacant   ``_worker`` is None                       `ready`, which starts a process and waits until it is up
 manned   ``_worker`` is up, no chunk               `run`; `close`; its budget of items (`run`)
 flying   a `_Flight` in `run`                      all outcomes; the death of the process; the end of the run
-doomed   ``pool.doom`` is set                      the first item claimed then fails with it, and the run ends
+doomed   ``pool.fatal_error`` is set                      the first item claimed then fails with it, and the run ends
 ======== ========================================= ======================================================
 """
 
@@ -36,9 +36,9 @@ from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
 from inturn._pools.threads import ThreadPool, ThreadSlot
 from inturn._transport.pickling import Main, dumps_fn, noted, pack, unpack_error
-from inturn._transport.wire import Bell
+from inturn._transport.wire import PipeEvent
 
-from .exchange import Flight
+from .exchange import Exchange
 from .handle import GRACE_S, Event, Handle
 from .setup import Setup
 from .start import GUARD, NO_GUARD, awake_lock, choose_method, main_of_workers
@@ -66,13 +66,13 @@ class ProcessPool(ThreadPool):
 
     kills = True
 
-    def __init__(self, job: Job, settings: Processes, *, boxes: bool) -> None:
-        super().__init__(job, lambda: Station(self), name="inturn-process", boxes=boxes)
+    def __init__(self, job: Job, settings: Processes, *, slices: bool) -> None:
+        super().__init__(job, lambda: WorkerBackend(self), name="inturn-process", slices=slices)
         self.settings = settings
         self.method = ""
-        self.bell: Bell | None = None
-        self.doom: BaseException | None = None
-        self._manned: set[Station] = set()
+        self.stop_event: PipeEvent | None = None
+        self.fatal_error: BaseException | None = None
+        self._registered: set[WorkerBackend] = set()
         self._stillborn = 0
         self._processes = 0
         self.main = Main.SAME
@@ -84,14 +84,14 @@ class ProcessPool(ThreadPool):
         no_processes()
         end_runs_at_exit()
         self.method = choose_method(self.settings.start_method)
-        self.bell = Bell()
+        self.stop_event = PipeEvent()
         super().open()
 
     def settle(self) -> None:
         if self.method == "fork" and self._permits and self._wanting():
             self.job.supervisor.settle()  # whoever pulls may be in the midst of anything, and holds still in C
 
-    # ---- stations --------------------------------------------------------------------------------
+    # ---- backends --------------------------------------------------------------------------------
 
     def start_process(self) -> Handle | None:
         """A process that is on its way up; None if the run is over.
@@ -103,16 +103,16 @@ class ProcessPool(ThreadPool):
         if self._fn is None:
             self.main = main_of_workers(self.method)
             self._fn = dumps_fn(self.job.fn, self.main)
-        bell = self.bell  # here and not before, since the traceback of what cannot be pickled keeps this frame alive
-        if bell is None:
+        stop_event = self.stop_event  # not before: an error of pickling keeps this frame alive
+        if stop_event is None:
             return None
         self._processes += 1
         try:
-            handle = Handle(self.method, f"inturn-{self._processes}", bell, Setup(self.settings, self.main))
-        except Exception as error:  # its frames have the bell, too
+            handle = Handle(self.method, f"inturn-{self._processes}", stop_event, Setup(self.settings, self.main))
+        except Exception as error:  # its frames have the stop_event, too
             raise error.with_traceback(None) from error.__cause__
         finally:
-            del bell  # the same goes for errors from here on
+            del stop_event  # the same goes for errors from here on
         try:
             handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` will tell
         except BaseException:  # out of memory
@@ -122,45 +122,45 @@ class ProcessPool(ThreadPool):
             raise
         return handle
 
-    def mans(self, station: Station) -> None:
-        """The station has a process, or is about to start one."""
+    def register(self, backend: WorkerBackend) -> None:
+        """The backend has a process, or is about to start one."""
         with self.lock:
-            self._manned.add(station)
+            self._registered.add(backend)
 
-    def lets_go(self, station: Station, *, unused: bool, why: BaseException | None = None) -> None:
-        """The station's process is gone, by itself and before its first item if `unused`."""
+    def unregister(self, backend: WorkerBackend, *, unused: bool, why: BaseException | None = None) -> None:
+        """The backend's process is gone, by itself and before its first item if `unused`."""
         with self.lock:
-            self._manned.discard(station)
+            self._registered.discard(backend)
             if not unused:
                 return
             self._stillborn += 1
-            if self._stillborn >= _STILLBORN and self.doom is None:
-                self.doom = why
+            if self._stillborn >= _STILLBORN and self.fatal_error is None:
+                self.fatal_error = why
 
     def thrives(self) -> None:
         """A worker has run an item."""
         self._stillborn = 0
 
-    def goes_without(self, station: Station, error: BaseException) -> bool:
-        """No process can be had for the station: whether the run goes on with those it has."""
+    def continue_without(self, backend: WorkerBackend, error: BaseException) -> bool:
+        """No process can be had for the backend: whether the run goes on with those it has."""
         with self.lock:
-            self._manned.discard(station)
-            if self._manned:
+            self._registered.discard(backend)
+            if self._registered:
                 return True
-            self.doom = self.doom or error
+            self.fatal_error = self.fatal_error or error
             return False
 
     # ---- the end ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
         super().stop()
-        bell = self.bell
-        if bell is not None:
-            bell.ring()  # first: an interrupt in between would leave nobody who could
-            self.bell = None
+        stop_event = self.stop_event
+        if stop_event is not None:
+            stop_event.set()  # first: an interrupt in between would leave nobody who could
+            self.stop_event = None
 
 
-class Station:
+class WorkerBackend:
     """One worker process after the other, for one place; see the table above."""
 
     watched = False
@@ -189,16 +189,16 @@ class Station:
         pool, worker = self._pool, self._worker
         if worker is not None and (worker.ended or worker.tasks == pool.settings.max_tasks_per_worker):
             self._release(clock() + GRACE_S)
-        while self._worker is None and pool.doom is None:
-            pool.mans(self)
+        while self._worker is None and pool.fatal_error is None:
+            pool.register(self)
             try:
                 worker = pool.start_process()
             except OSError as error:
-                if pool.goes_without(self, error.with_traceback(None)):
+                if pool.continue_without(self, error.with_traceback(None)):
                     return False
                 break
             except Exception as error:  # what cannot be pickled may refuse in any way
-                pool.doom = detach(error)
+                pool.fatal_error = detach(error)
                 break
             finally:
                 self._born.put(None)
@@ -221,15 +221,15 @@ class Station:
             error = unpack_error(packed)
             worker.end(clock() + GRACE_S)
             if what == "unread":
-                self._pool.doom = error
+                self._pool.fatal_error = error
                 return
             noted(error, "the initializer failed in each of three worker processes in a row")
         else:
             worker.close()
             error = _stillborn(worker.exitcode)
             if worker.exitcode == NO_GUARD:
-                self._pool.doom = error
-        self._pool.lets_go(self, unused=True, why=error)
+                self._pool.fatal_error = error
+        self._pool.unregister(self, unused=True, why=error)
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job, worker = self._pool, self._job, self._worker
@@ -237,8 +237,8 @@ class Station:
         if not items:
             return True
         if worker is None:
-            if pool.doom is not None:
-                job.failed(chunk, items[0], pool.doom, 0.0, Kind.FATAL)
+            if pool.fatal_error is not None:
+                job.failed(chunk, items[0], pool.fatal_error, 0.0, Kind.FATAL)
             return True  # else the run is over
         most = pool.settings.max_tasks_per_worker
         if most is not None and len(items) > most - worker.tasks:
@@ -247,10 +247,10 @@ class Station:
             with pool.lock:
                 job.window.give_back(chunk, rest)
             pool.notify(job.window.available())
-        flight = Flight(pool, slot, chunk, items, worker, self._awake)
-        flight.fly()
-        worker.tasks += flight.size  # what came back was not begun
-        self._grace_until = flight.grace_until
+        exchange = Exchange(pool, slot, chunk, items, worker, self._awake)
+        exchange.run()
+        worker.tasks += exchange.size  # what came back was not begun
+        self._grace_until = exchange.grace_until
         if worker.used and not worker.ended:
             pool.thrives()
         return True
@@ -264,7 +264,7 @@ class Station:
         if worker is not None:
             unused = worker.ended and not worker.used
             worker.end(until)
-            self._pool.lets_go(self, unused=unused, why=_stillborn(worker.exitcode))
+            self._pool.unregister(self, unused=unused, why=_stillborn(worker.exitcode))
 
 
 def _stillborn(exitcode: int | None) -> BaseException:

@@ -154,7 +154,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
             forkserver.ensure_running()
             _have_descriptors()
             context: Any = multiprocessing.get_context(method)
-            process = context.Process(name=_DeafName(name), target=target, args=args)
+            process = context.Process(name=_IgnoringName(name), target=target, args=args)
             try:
                 process.start()
             except (ConnectionError, EOFError):  # killed, which a new one makes up for, or it cannot be had
@@ -173,7 +173,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
     return process
 
 
-class _Deafness:
+class _Ignoring:
     """Unpickling it makes a process ignore SIGINT; it takes nothing but the standard library."""
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -202,22 +202,22 @@ class _WorkerName(str):
 
     __slots__ = ()
 
-    deaf = False
+    ignores_interrupts = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        first: list[Any] = [_Deafness()] if self.deaf else []
+        first: list[Any] = [_Ignoring()] if self.ignores_interrupts else []
         path = _main_path()
         if path is not None and not _importable(path):
             first.append(_MainImported(path))
         return operator.getitem, ((*first, str(self)), len(first))
 
 
-class _DeafName(_WorkerName):
+class _IgnoringName(_WorkerName):
     """Of a process that is forked by a server, whose signal mask is not ours."""
 
     __slots__ = ()
 
-    deaf = True
+    ignores_interrupts = True
 
 
 def _main_path() -> str | None:

@@ -30,9 +30,9 @@ from collections.abc import Callable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from inturn._base.atomic import rest_of, taking
+from inturn._base.atomic import remainder_of, taking
 from inturn._core.job import enclosing
-from inturn._engine.window import BOX_S
+from inturn._engine.window import SLICE_S
 from inturn._model.outcome import detach
 from inturn._model.threads import finalize
 from inturn._transport import wire
@@ -46,7 +46,7 @@ __all__ = ["ALONE", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "m
 
 ALONE: Final = 0  # a chunk of one: its outcome is reported
 PACED: Final = (
-    1  # outcomes are reported at the end, when recalled, and between two items a time box after the last report
+    1  # outcomes are reported at the end, when recalled, and between two items a time slice after the last report
 )
 EACH: Final = 2  # besides, after every item
 STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `_flat_worker`
@@ -164,7 +164,7 @@ class _Worker:
         self._up.clear()
         with self._lock:
             self._serial, self._todo, self._out, self._reported = serial, todo, out, 0
-            rest = len(rest_of(todo)) if serial <= self._recalled else 0
+            rest = len(remainder_of(todo)) if serial <= self._recalled else 0
         numbers, append = self._up.numbers, out.append
         mark = self._begun = self._reported_at = clock()
         for position, item in enumerate(todo):
@@ -182,7 +182,7 @@ class _Worker:
                 now = clock()
                 append((pack_error(detach(error)), now - mark, None))
                 mark = now
-            if how and (how == EACH or clock() - self._reported_at > BOX_S):
+            if how and (how == EACH or clock() - self._reported_at > SLICE_S):
                 mark = clock()
                 with self._lock:
                     self._report(serial, done=False, rest=0)
@@ -215,7 +215,7 @@ class _Worker:
 
     def _forked(self) -> None:
         """In a child that ``fn`` forks: if it returns as well, it runs no other item, and nobody hears of it."""
-        rest_of(self._todo)
+        remainder_of(self._todo)
         self._up.fill()
         self._lock = threading.Lock()
         for fd in (self._link, self._control):
@@ -263,7 +263,7 @@ class _Worker:
         with self._lock:
             self._recalled = max(self._recalled, serial)
             if self._serial and self._serial <= serial:
-                self._report(self._serial, done=False, rest=len(rest_of(self._todo)))
+                self._report(self._serial, done=False, rest=len(remainder_of(self._todo)))
 
     def _watch_parent(self) -> int | None:
         if not hasattr(os, "pidfd_open"):

@@ -77,7 +77,7 @@ class Feeder:
                     self._event.wait()
                 self._resting = False
             self.pulling = True
-            if not job.may_start() or window.halt < window.pulled:
+            if not job.may_start() or window.last_index < window.pulled:
                 return
             source.pull(0.0)
             self.pulling = False

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from .pickling import Main, dumps, lacks_main, note_result, note_unread, pack_error, unpack_error
 
-__all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_travelled", "unpack_outcome"]
+__all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_remote", "unpack_outcome"]
 
 
 class Outcome(enum.Enum):
@@ -61,16 +61,16 @@ def _loads(blob: bytes, file: str | None, what: str) -> Any:
         raise
 
 
-def run_travelled(
-    fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, box_s: float | None
+def run_remote(
+    fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, slice_s: float | None
 ) -> list[tuple[Outcome, Any, float]]:
-    """Run a load in another process; leaves what it has not started when the time box is over.
+    """Run a load in another process; leaves what it has not started when the time slice is over.
 
     Args:
         fn_blob: The pickled function.
         items: What `pack_item` made of the items.
         file: The file of the main module in which names are meant, or `ANY`.
-        box_s: Seconds after which no further item is started; None: all are.
+        slice_s: Seconds after which no further item is started; None: all are.
     """
     outcomes: list[tuple[Outcome, Any, float]] = []
     begun = clock()
@@ -80,7 +80,7 @@ def run_travelled(
         return [(Outcome.FN_LACKS if lacks_main(error) else Outcome.UNREAD_FN, pack_error(error), 0.0)]
     for good, packed in items:
         mark = clock()
-        if box_s is not None and outcomes and mark - begun > box_s:
+        if slice_s is not None and outcomes and mark - begun > slice_s:
             break
         if not good:
             outcomes.append((Outcome.ERROR, packed, 0.0))

@@ -1,10 +1,10 @@
 """Messages between a run and its worker processes, and the ways to wake whoever waits for one.
 
 A message on the link is eight bytes of length and a pickle. The worker's end blocks; the parent's end does not, since
-the parent waits for other things besides (see `_process_handle.Handle`).
+the parent waits for other things besides (see `handle.Handle`).
 
-Both `Bell` and `Recall` may be used from anywhere, as often as one likes: they take no lock, and an interrupt in their
-midst leaves nothing undone that doing it again would not do.
+`PipeEvent` and `Recall` may be used from anywhere and any number of times: they take no lock, and what
+an interrupt leaves undone is done when they are used again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import struct
 from typing import Final
 
-__all__ = ["LENGTH", "Bell", "End", "Recall", "frame", "read", "receive", "send"]
+__all__ = ["LENGTH", "End", "PipeEvent", "Recall", "frame", "read", "receive", "send"]
 
 LENGTH: Final = struct.Struct("<q")
 
@@ -93,20 +93,20 @@ class Recall:
         self._end = None
 
 
-class Bell:
-    """Rung when the run is over: from then on `listening` is readable, for every place that polls it."""
+class PipeEvent:
+    """Set once, for threads that poll file descriptors: from then on `fd` is readable."""
 
-    __slots__ = ("__weakref__", "_ringing", "listening")
+    __slots__ = ("__weakref__", "_writing", "fd")
 
     def __init__(self) -> None:
-        self.listening, self._ringing = os.pipe()
+        self.fd, self._writing = os.pipe()
 
-    def ring(self) -> None:
-        os.write(self._ringing, b".")  # closing it would not do: a forked child may hold another copy
+    def set(self) -> None:
+        os.write(self._writing, b".")  # closing it would not do: a forked child may hold another copy
 
     def __del__(self) -> None:
         try:
-            os.close(self.listening)
-            os.close(self._ringing)
+            os.close(self.fd)
+            os.close(self._writing)
         except AttributeError:  # there was no descriptor to be had
             pass
