@@ -465,7 +465,7 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
         run = ordered_map(call, range(4), executor=executor, concurrency=1)
         consumer = Background(lambda: list(run))
         running.wait()
-        wait_until(lambda: [submission.hooked for submission in run._run.job.pool._submissions] == [True])
+        wait_until(lambda: [submission.watched() for submission in run._run.job.pool._submissions] == [True])
         closer = Background(run.close)
         wait_until(lambda: executor.futures[0].cancelled())
         assert not ended
@@ -476,9 +476,9 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
 
 
 def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
-    """`close` has taken the ticket; before its next step the executor comes to the call, finds none, and ends the future."""
+    """`close` has withdrawn it; before its next step the executor comes to the call, finds none, and ends the future."""
     started, go = Gate(), Gate()
-    board = Submission.board
+    begin = Submission.begin
 
     class Late(ThreadPoolExecutor):
         def submit(self, fn):
@@ -491,8 +491,8 @@ def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
             futures.append(future)
             return future
 
-    def boards(submission):
-        mine = board(submission)
+    def begins(submission, state):
+        mine = begin(submission, state)
         if mine and threading.current_thread() is threading.main_thread():
             go.open()
             wait_until(futures[0].done)
@@ -504,7 +504,7 @@ def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
         with pytest.raises(TimeoutError):
             next(run)
         started.wait()
-        monkeypatch.setattr(Submission, "board", boards)
+        monkeypatch.setattr(Submission, "begin", begins)
         run.close()
         assert not run._run.job.pool._submissions
 

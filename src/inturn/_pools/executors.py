@@ -1,29 +1,15 @@
-"""Executors that are not ours: only their `submit` and the public methods of the futures are used.
+"""Executors that the user has passed in: only their `submit` and the public methods of the futures are used.
 
-A *submission* is one chunk on its way through the executor, from `submit` until its future is done. At most
-`concurrency` are under way; each one that lands lets the next one start, in whichever thread it lands, so work goes on
-while the consumer is away.
+At most `concurrency` submissions are under way (see `submission`). Each one that finishes starts the
+next one, in the thread in which it ends; so work goes on while the consumer is away.
 
-What is submitted is the `Submission` itself. If the executor's workers share this process it is called as it is: it has
-the consumer's context, its outcomes can be read while it runs, and its rest can be taken back. If it is pickled, it
-turns into `run_remote`, which works by itself and sends the outcomes with the future's result.
+A run inside a call of another run on the same executor may wait for a queue that its own call is
+blocking. Such a run *rescues* its head (guarantee 22): its supervisor cancels the head's future and
+runs the chunk in a thread of its own.
 
-======== ========================================== ==================================================
-submission   how it is told                             left by
-======== ========================================== ==================================================
-queued   its ticket is there                        its call; being pickled; a rescue; a cancel
-running  ``chunk`` is set, ``away`` is None         the call's end; `give_up`
-away     ``away`` is set                            the future's end; `give_up`
-landed   not in ``_submissions``; its permit is back
-======== ========================================== ==================================================
-
-It lands when its call and its future have ended, in whatever order: futures may be cancelled by anybody.
-
-A run inside a call of another run on the same executor may wait for a queue that it is itself holding up. Such a
-run *rescues* its head: its supervisor cancels the head's future and runs the chunk in a thread of its own.
-
-The consumer submits in its own thread, unlike all else that takes locks (see `supervisor`): the
-first ``submit`` of a ``ProcessPoolExecutor`` may fork all its workers, which must not happen beside code of the user.
+The consumer submits in its own thread, unlike all else that takes locks (see `supervisor`): the first
+``submit`` of a ``ProcessPoolExecutor`` may fork all its workers, and code of the user that runs beside
+a fork may hold a lock, which the child would then wait for without end.
 """
 
 from __future__ import annotations
@@ -46,7 +32,7 @@ from inturn._transport.pickling import Main, has_cloudpickle
 from inturn._transport.remote import Outcome, unpack_outcome
 
 from .futures import check_future, copy_of, drives, tells_of_the_end
-from .submission import Submission
+from .submission import CALL, FUTURE, State, Submission
 
 __all__ = ["ExecutorPool"]
 
@@ -55,11 +41,11 @@ _DRIVE_S: Final = 0.05
 
 
 class ExecutorPool(BasePool):
-    """A pool that is somebody's executor, or one that `build` makes for this run, which is then shut down."""
+    """An executor of the user's, or one that `build` makes for this run, which is then shut down (19)."""
 
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, slices: bool) -> None:
         super().__init__(job)
-        self.executor: Any = executor  # None when it is let go
+        self.executor: Any = executor  # None when the run no longer needs it
         self.slices = slices
         self._build = build
         self._submissions: dict[Submission, None] = {}
@@ -75,7 +61,7 @@ class ExecutorPool(BasePool):
         self.broken = False  # a future has said so, and nothing has been submitted since
 
     def bars(self, job: Job) -> bool:
-        """In the midst of a `submit` the executor's locks are held; see `may_wait`."""
+        """Within a `submit` the executor holds its locks; see `may_wait`."""
         return not inside(self.job)
 
     def open(self) -> None:
@@ -101,7 +87,7 @@ class ExecutorPool(BasePool):
         return taken
 
     def _alone(self, act: Callable[..., Any], *args: Any) -> Any:
-        """Act while nobody claims; None if the run is over before that can be had."""
+        """Act while no other thread claims; None if the run ends before that is possible."""
         if threading.get_ident() in self._submitting:
             return act(*args)
         while not self._claiming.acquire(timeout=SLICE_S):
@@ -111,23 +97,23 @@ class ExecutorPool(BasePool):
             return act(*args)
         finally:
             self._claiming.release()
-            self.notify()  # for those who tried meanwhile
+            self.notify()  # for threads that tried to claim meanwhile
 
     def notify(self, chunks: int = 1) -> None:
         """Submit while there is something to run and a permit to run it.
 
-        One thread claims at a time. Others do not wait for it: it looks again after it has let go, so a signal
-        handler in its midst blocks nobody.
+        One thread claims at a time. Other threads do not wait for it: it looks again after it has released
+        `_claiming`, so a signal handler that interrupts it blocks nobody.
         """
         me = threading.get_ident()
         if me in self._submitting:
-            return  # a call that ended within `submit`, or a handler in its midst: the loop below goes on
+            return  # a call that ended within `submit`, or a handler that interrupts it: its loop goes on
         while self._permits and self.job.window.available() and self.job.may_start():
             if not self._claiming.acquire(blocking=False):
                 return
             try:
                 self._submitting.add(me)
-                submission = self._board()
+                submission = self._claim()
                 if submission is not None:
                     self._submit(submission)
             finally:
@@ -136,7 +122,7 @@ class ExecutorPool(BasePool):
         if self._nested and self.job.sleeping:
             self.job.supervisor.wake()  # the head may be in the queue now, or find no permit: it looks after it
 
-    def _board(self) -> Submission | None:
+    def _claim(self) -> Submission | None:
         try:
             self._permits.pop()
         except IndexError:
@@ -152,22 +138,20 @@ class ExecutorPool(BasePool):
     @must_not_wait
     def _submit(self, submission: Submission) -> None:
         try:
-            future = submission.future = self.executor.submit(
-                submission
-            )  # it is there as long as `_submissions` has one
+            # The executor is there as long as `_submissions` has one.
+            future = submission.future = self.executor.submit(submission)
             check_future(future)
         except Exception as error:  # shut down, broken, or out of threads
             if raised_by_handler(error):
                 raise
             self._over(submission, error, Kind.FATAL)  # or has it queued the call all the same?
             return
-        future.add_done_callback(partial(self._done, submission))
-        submission.hooked = True
+        submission.watch(future, partial(self._done, submission))
 
     def _done(self, submission: Submission, future: Any) -> None:
         """The submission's future is done (in any thread)."""
-        if submission.rescued:
-            return  # the rescuer lands it
+        if submission.state is State.RECALLED:
+            return
         error: BaseException | None = None
         kind = Kind.FAILED
         try:
@@ -178,32 +162,31 @@ class ExecutorPool(BasePool):
                     self.broken, kind = True, Kind.FATAL
                 elif submission.unfit is not None:
                     error, kind = submission.unfit, Kind.FATAL
-            elif submission.away is not None and not submission.given_up:
+            elif submission.state is State.REMOTE and not submission.given_up:
                 self._unpack(submission, future.result())
         except BaseException as fault:  # of ours
             self.job.crash(fault)
         self._over(submission, error, kind)
 
     def _over(self, submission: Submission, error: BaseException | None, kind: Kind) -> None:
-        """Nothing more comes from the executor; what has no outcome by now fails, unless it just runs here."""
-        submission.done = True
-        if submission.away is None and submission.board():
-            submission.ended = True
-            error = RuntimeError("the executor has not made the call") if error is None else error
-        if not submission.lands():
-            return  # the future has ended before the call, which lands it
+        """Nothing more comes from the executor: items without an outcome fail, unless their call runs here."""
+        if submission.begin(State.WITHDRAWN) and error is None:
+            error = RuntimeError("the executor has not made the call")
+        apart = submission.state in (State.REMOTE, State.WITHDRAWN)  # the call has ended with the future
+        if not ((apart and submission.ends(CALL)) or submission.ends(FUTURE)):
+            return  # the call still runs here
         try:
             if error is not None and not self.job.stopped:
                 self._fail(submission, error, kind)
         except BaseException as fault:  # of ours
             self.job.crash(fault)
-        self.land(submission)
+        self.finish(submission)
 
-    def land(self, submission: Submission) -> None:
+    def finish(self, submission: Submission) -> None:
+        """The submission is over: its permit is free."""
         self._submissions.pop(submission, None)
         submission.future = None
-        if not submission.given_up:
-            submission.left.open()
+        submission.left.open()
         self._permits.append(None)
         if self.broken:
             self.job.supervisor.wake()  # its own locks may be held while it says so (CPython 3.12): see `grow`
@@ -213,10 +196,10 @@ class ExecutorPool(BasePool):
         else:
             self.notify()
 
-    # ---- loads that travel -----------------------------------------------------------------------
+    # ---- chunks that were sent to another process ------------------------------------------------
 
     def _fail(self, submission: Submission, error: BaseException, kind: Kind) -> None:
-        """Every item of the load that has no outcome yet fails."""
+        """Every item that has no outcome yet fails."""
         job, chunk = self.job, submission.load
         if submission.given_up or chunk.ended or (submission.call is not None and not submission.call.settle()):
             return
@@ -248,10 +231,10 @@ class ExecutorPool(BasePool):
                 chunk.out.append(outcome)
             else:
                 job.failed(chunk, item, outcome, elapsed)
-        submission.since = clock() - seconds  # the way and the queue do not count
-        rest = items[len(outcomes) :]
-        if rest:
-            chunk.todo = iter(rest)
+        submission.since = clock() - seconds  # neither the way there and back nor the queue counts
+        remainder = items[len(outcomes) :]
+        if remainder:
+            chunk.todo = iter(remainder)
             self.take_back(chunk)
         self._end(submission)
 
@@ -343,12 +326,12 @@ class ExecutorPool(BasePool):
 
     def _run_rescued(self, submission: Submission) -> None:
         submission.run()
-        self.land(submission)
+        self.finish(submission)
 
     def _swap(self) -> Submission | None:
         """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
         window = self.job.window
-        queued = [each for each in list(self._submissions) if each.chunk is None and each.away is None]
+        queued = [each for each in list(self._submissions) if each.state is State.QUEUED]
         if self._permits or not queued or not self.job.may_start():
             return None
         chunk = self._alone(window.claim, window.taken)
@@ -386,13 +369,9 @@ class ExecutorPool(BasePool):
     def join(self) -> None:
         self.retire()
         for submission in list(self._submissions):
-            if submission.board():  # it will do nothing
-                submission.ended = True
-                if submission.lands():
-                    self.land(submission)
-                if not submission.hooked:
-                    continue  # another thread is still in its `submit`
-            if submission.away is None or submission.hooked:
+            if submission.begin(State.WITHDRAWN) and submission.ends(CALL):
+                self.finish(submission)  # another thread is still in its `submit`
+            if submission.state is not State.REMOTE or submission.watched():
                 submission.left.wait()
         if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(submission.given_up for submission in list(self._submissions)))

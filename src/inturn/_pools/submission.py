@@ -1,9 +1,33 @@
-"""One chunk on its way through an executor that is not ours; its states are told in `_borrowed`."""
+"""One chunk on its way through an executor that the user has passed in.
+
+The `Submission` itself is submitted. If the executor's workers share this process, they call it as it
+is: it has the consumer's context, its outcomes can be read while it runs, and items that it has not
+started can be taken back. If the executor pickles it, it becomes a call of `run_remote`, which works by
+itself, and the future's result brings the outcomes.
+
+========= ====================================================== ==============================================
+state     what it says                                           left by
+========= ====================================================== ==============================================
+QUEUED    nobody has begun it                                    `begin`, once
+RUNNING   its call runs in this process
+REMOTE    its items were sent to another process, in ``away``
+RECALLED  the run has taken it back from the executor's queue:
+          it runs in a thread of its own, or not at all
+WITHDRAWN nobody will run it: the run is over, or the executor
+          has not made the call
+========= ====================================================== ==============================================
+
+It is finished, and its permit free, when its call and its future have both ended, in any order
+(`ends`): a future may be cancelled by anybody. A call in another process ends with its future. A call
+that its time limit gives up (``given_up``) still runs, and keeps its permit (guarantee 17).
+"""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
@@ -15,11 +39,11 @@ from inturn._model.outcome import Kind
 from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
 from inturn._transport.remote import ANY, main_file, pack_item, run_remote
 
-__all__ = ["Submission"]
+__all__ = ["CALL", "FUTURE", "State", "Submission"]
 
 
 class Pool(Protocol):
-    """What a submission needs to know of its pool."""
+    """What a submission needs of its pool."""
 
     job: Job
     slices: bool
@@ -27,26 +51,36 @@ class Pool(Protocol):
     fn_blobs: dict[Main, bytes]
 
     def take_back(self, chunk: Chunk) -> bool | None: ...
-    def land(self, submission: Submission) -> None: ...
+    def finish(self, submission: Submission) -> None: ...
+
+
+class State(enum.Enum):
+    QUEUED = "nobody has begun it"
+    RUNNING = "its call runs here"
+    REMOTE = "its items were sent to another process"
+    RECALLED = "the run has taken it back"
+    WITHDRAWN = "nobody will run it"
+
+
+CALL: Final = "call"
+FUTURE: Final = "future"
 
 
 class Submission(Slot):
-    """A chunk on its way through the executor, what is submitted for it, and the place of its call."""
+    """A chunk on its way through the executor, what is submitted for it, and the slot of its call."""
 
     __slots__ = (
-        "_aloft",
-        "_ticket",
+        "_finished",
+        "_open",
+        "_queued",
         "away",
-        "done",
-        "ended",
         "future",
         "given_up",
-        "hooked",
         "left",
         "load",
         "main",
         "pool",
-        "rescued",
+        "state",
         "unfit",
     )
 
@@ -54,43 +88,53 @@ class Submission(Slot):
         super().__init__()
         self.pool = pool
         self.load = load
-        self.rescued = False
+        self.state = State.QUEUED
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
         self.main = Main.SAME  # how they were sent
         self.unfit: BaseException | None = None  # why fn cannot be sent
         self.given_up = False
-        self.left = Latch()  # nobody has to wait for the call any more: it has ended, or was given up
-        self.hooked = False  # whether the future will call back
-        self._ticket = Once()
-        self.ended = False  # its call, which may never be made
-        self.done = False  # its future
-        self._aloft = Once()
+        self.left = Latch()  # opened when the call has ended, or was given up
+        self._queued = Once()
+        self._open = {CALL: True}  # what has to end before it is finished
+        self._finished = Once()
 
-    def board(self) -> bool:
-        """Whoever is told True may run the load: the executor, or a rescuer."""
-        return self._ticket.take()
+    def begin(self, state: State) -> bool:
+        """Take it out of the queue, once."""
+        if not self._queued.take():
+            return False
+        self.state = state
+        return True
+
+    def watch(self, future: Any, done: Callable[[Any], object]) -> None:
+        """Have the future call back when it has ended."""
+        self._open[FUTURE] = True
+        future.add_done_callback(done)
+
+    def watched(self) -> bool:
+        """Whether the end of its future is still to come, and will be told."""
+        return FUTURE in self._open
+
+    def ends(self, part: str) -> bool:
+        """The call or the future has ended; True, once, if that was the last to end."""
+        self._open.pop(part, None)
+        fence()
+        return not self._open and self._finished.take()
 
     def recall(self) -> bool:
-        """Take it from the executor's queue if it is still there; the future's end is nothing to us then."""
-        if not self.board():
+        """Take it back from the executor's queue if it is still there."""
+        if not self.begin(State.RECALLED):
             return False
-        self.rescued = True
         if self.future is not None:
             self.future.cancel()
         return True
 
-    def lands(self) -> bool:
-        """Whether its call and its future have both ended, in whatever order; True once."""
-        fence()
-        return self.ended and self.done and self._aloft.take()
-
     def __call__(self) -> None:
         """The executor runs this, in our process."""
-        if self.board():
+        if self.begin(State.RUNNING):
             self.run()
-            if self.lands():
-                self.pool.land(self)
+            if self.ends(CALL):
+                self.pool.finish(self)
 
     def bars(self, job: Job) -> bool:
         return job is self.pool.job or not (self.chunk is not None or inside(self.pool.job))
@@ -111,11 +155,10 @@ class Submission(Slot):
         except BaseException as error:  # a fault of ours
             job.crash(error)
         finally:
-            self.ended = True
             self.left.open()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The executor pickles this: the load travels."""
+        """The executor pickles this: the load goes to another process."""
         pool, job, chunk = self.pool, self.pool.job, self.load
         main = self.main = pool.main
         try:
@@ -123,11 +166,10 @@ class Submission(Slot):
         except Exception as error:
             self.unfit = error.with_traceback(None)
             raise
-        self.ended = True  # here, where there is no call
-        self.board()
-        items = list(chunk.todo) if self.away is None else self.away
-        self.away = items
-        if self.chunk is None:
+        if self.begin(State.REMOTE):
+            self.away = list(chunk.todo)
+        items = self.away or []  # nothing, if it was recalled or withdrawn
+        if self.chunk is None and items:
             job.begun(self, chunk)
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
@@ -137,7 +179,7 @@ class Submission(Slot):
         return partial, (run_remote, fn, packed, file, SLICE_S if pool.slices else None)
 
     def give_up(self) -> None:
-        """Its time is over; the place stays taken until the call ends (supervisor only)."""
+        """Its time is over; the slot stays taken until the call ends (supervisor only)."""
         job, chunk, call = self.pool.job, self.load, self.call
         assert call is not None
         assert job.timeout is not None
