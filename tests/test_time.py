@@ -470,6 +470,7 @@ def test_g17_any_finite_number_of_seconds_is_a_limit(driver, option, seconds):
     assert list(run) == [*range(0, 18, 2)]
 
 
+@pytest.mark.drivers("a serial call runs within `next`, which then waits", concurrent=True)
 @pytest.mark.parametrize("seconds", [2.2e6, 1e10, sys.float_info.max])
 def test_g17_any_finite_number_of_seconds_is_a_pause(driver, seconds):
     policy = retry(2, backoff=seconds, max_backoff=seconds, jitter=False)
