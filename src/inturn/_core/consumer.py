@@ -278,7 +278,8 @@ class Run:
         for each in results:
             if checks.async_result(each) == "ordered_amap":
                 each.close()  # else Python warns that it was never awaited
-        return Raised(TypeError(f"fn returned a {type(results[-1]).__name__}: it is async, so use {instead} without executor="))
+        kind = type(results[-1]).__name__
+        return Raised(TypeError(f"fn returned a {kind}: it is async, so use {instead} without executor="))
 
     def settle(self, err: Err) -> Any:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""

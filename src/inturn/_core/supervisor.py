@@ -156,21 +156,22 @@ class Supervisor:
                 self._resting = False
         except BaseException as error:  # no thread can be had; or a fault of ours: the consumer must not wait for ever
             self._leave(error)
-            return
+        else:
+            self._leave(None)
+
+    def _leave(self, error: BaseException | None) -> None:
+        job = self._job
+        if error is not None:
+            job.crash(error)
+        self._answer(sys.maxsize)
         try:
             if job.end is DROPPED:  # nobody else comes to end things
                 job.pool.retire()
                 if job.farewell is not None:
                     job.farewell()
         finally:
-            self._leave(None)
-
-    def _leave(self, error: BaseException | None) -> None:
-        if error is not None:
-            self._job.crash(error)
-        self._answer(sys.maxsize)
-        farewells.discard(self._left)
-        self._left.open()
+            farewells.discard(self._left)
+            self._left.open()
 
     def _answer(self, asked: int) -> None:
         self._answered = asked
