@@ -405,7 +405,7 @@ def test_g24_a_process_that_dies_costs_its_item():
 @pytest.mark.parametrize("executor", ["thread", ThreadPoolExecutor])
 def test_g32_a_function_in_an_executor_whose_first_result_is_a_coroutine_ends_the_run_with_the_cure(executor):
     async def main():
-        async with ordered_amap(lambda x: asyncio.sleep(0, x), range(5), executor=executor) as results:
+        async with ordered_amap(lambda x: asyncio.sleep(0, x), range(5), executor=executor, window=1) as results:
             with pytest.raises(TypeError, match="use ordered_amap without executor="):
                 await anext(results)
             with pytest.raises(StopAsyncIteration):
