@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pkgutil
 import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -178,3 +179,14 @@ def test_the_package_is_typed():
 
 def test_the_library_has_a_version():
     assert inturn.__version__
+
+
+COINED = (
+    r"\b(stations?|wardens?|flights?|leash|last will|carriers?|rang|rung|bells?|alarms?|deaf\w*|doom|hungry|swept)\b"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_the_words_are_those_of_the_field(path):
+    """Words that were coined here took readers three readings each; docs/design.md has those that stand for them."""
+    assert not re.findall(COINED, path.read_text(), re.IGNORECASE)

@@ -291,7 +291,9 @@ def test_g12_g13_dropped_unclosed_it_lets_go_of_what_it_held_though_calls_go_on(
                 return x
             if x == 3:
                 begun.add(x)
-                wait_until(lambda: gate.is_open)  # in Python: without the GIL, the thread that made a result also frees it
+                wait_until(
+                    lambda: gate.is_open
+                )  # in Python: without the GIL, the thread that made a result also frees it
             things.append(farewell(thing := Thing(x)))
             return thing
 

@@ -1,12 +1,12 @@
 """The pool behind `ordered_aflat_map`: each attempt at an item is an asyncio task that produces into the item's lane.
 
-A slot is kept from an item's first attempt to its end, as `_lanes` wants it: between two attempts a task *holds* it,
+A slot is kept from an item's first attempt to its end, as `lanes` wants it: between two attempts a task *holds* it,
 which waits for the pause to be over or for the policy to decide.
 
 ========= ============================================ =======================================================
 slot     how it is told                               left by
 ========= ============================================ =======================================================
-producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `_tasks`)
+producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `tasks`)
 resting   besides, ``timer`` is None: the lane is full its lane's event
 holding   its task is `_hold`                          the pause's end or a decision: another attempt, or free
 given up  ``call`` is another's, or None               the task's end, which nobody sees

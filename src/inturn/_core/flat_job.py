@@ -1,7 +1,7 @@
 """The side of the slots: what a thread does for an item of a flat map.
 
 A slot produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
-pauses before it runs again, and while its policy has not yet decided (see `_lanes`). It is woken by the lane's event:
+pauses before it runs again, and while its policy has not yet decided (see `lanes`). It is woken by the lane's event:
 by the consumer when there is room or a decision, and by `FlatJob.stop`. ``timeout`` counts the time outside of these
 rests.
 

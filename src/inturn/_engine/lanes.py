@@ -1,6 +1,6 @@
 """The engine of `ordered_flat_map`: a bounded lane of elements per item, the lanes in the order of their items.
 
-Sans-IO, as `_window` is, whose order and bound it takes over: a *lane* is the outcome of an item, there from the
+Sans-IO, as `window` is, whose order and bound it takes over: a *lane* is the outcome of an item, there from the
 moment a worker claims the item, and complete when nothing more comes. So the window counts items, as ever, and a lane
 at the head is delivered while it fills.
 
@@ -16,7 +16,7 @@ ENDED      nothing more comes; ``error``     nothing
 ========== ================================= ============================================================
 
 Whoever produces keeps its place from OPEN to ENDED, through all phases between: were the place given to a later item,
-that one could fill its buffer, wait for its turn, and the head would never find a place to run again.
+that one could fill its buffer, wait for its turn, and the head would never find a slot to run again.
 
 Who may call what:
 
@@ -173,7 +173,7 @@ class LaneWindow(Window):
         return found if found is not None and found[0].ready() else None
 
     def drop(self) -> None:
-        """The head has been delivered to its end; its lane stays with its chunk, which a place may still look at."""
+        """The head has been delivered to its end; its lane stays with its chunk, which a slot may still look at."""
         if self.taken == self.pulled:
             self.final = None
             return

@@ -1,6 +1,6 @@
 """One chunk on its way through a worker process: from packing its items to its last outcome.
 
-All of it happens in the place's thread. ``chunk.todo`` is an `Away` meanwhile, so that whoever drains the chunk (a
+All of it happens in the slot's thread. ``chunk.todo`` is an `Away` meanwhile, so that draining the chunk (by a
 failure that ends the run, `Job.stop`) reaches the worker, at once and from any thread.
 
 With the counter of the worker's memory at item *i* and *r* outcomes reported, a death is settled like this:
@@ -149,7 +149,7 @@ class Exchange:
     # ---- there -----------------------------------------------------------------------------------
 
     def _load(self) -> list[Any]:
-        """The items in a form that travels; `_pickling` says which."""
+        """The items in a form that travels; `pickling` says which."""
         items, down = self._items, self._worker.down
         down.clear()
         if len(items) > 1:

@@ -1,7 +1,7 @@
 """``executor="process"`` for a flat map: elements come back over their worker's own link, as they are produced.
 
-The place's thread sends the item with as many *credits* as its lane has room, puts what comes into the lane, and sends
-further credits as room appears (see `_flat_worker` for the other end). ``timeout`` counts the time in which the worker
+The slot's thread sends the item with as many *credits* as its lane has room, puts what comes into the lane, and sends
+further credits as room appears (see `flat_worker` for the other end). ``timeout`` counts the time in which the worker
 has credits.
 
 =========== ======================================= ===========================================================
@@ -47,7 +47,7 @@ class FlatProcessPool(ProcessPool):
 
 
 class FlatBackend(WorkerBackend):
-    """One worker process after the other, for one place, each item from its first element to its end."""
+    """One worker process after another, for one slot, each item from its first element to its end."""
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job = self._pool, cast("FlatJob", self._job)
@@ -62,7 +62,7 @@ class FlatBackend(WorkerBackend):
                 error = pool.fatal_error
                 if (
                     error is None and not there
-                ):  # another place would have to take over, and all may be waiting for this one
+                ):  # another slot would have to take over, and all may be waiting for this one
                     error = RuntimeError("no further worker process can be had")
                 if error is not None:
                     job.failed(chunk, item, error, 0.0, Kind.FATAL)
@@ -227,7 +227,7 @@ class _Stream:
         if self._granted == self._received and lane.full() and self._bad is None:
             self._spent += clock() - self._since
             if not job.rest(lane):
-                return  # the stop_event of the pool rings, too
+                return  # the stop event of the pool is set, too
             self._since = clock()
         unused = self._granted - self._received
         room = lane.size - len(lane.buffer) - unused

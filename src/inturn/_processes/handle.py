@@ -1,6 +1,6 @@
 """The parent's end of one worker process: start it, talk to it, wait for it, end it.
 
-All methods are for the place's thread; `recall` may be used from anywhere. The parent waits in one place only, `_poll`,
+All methods are for the slot's thread; `recall` may be used from anywhere. The parent waits in one place only, `_poll`,
 for whatever comes first: a message, the end of the process, the end of the run, or a moment in time.
 
 The end of the process is told by a pidfd, where the system has them: pipes do not tell, since other children of the
@@ -66,7 +66,7 @@ class Handle:
     Args:
         method: How, as `multiprocessing` names it.
         name: The process's.
-        stop_event: What rings when the run is over.
+        stop_event: It is set when the run is over.
         setup: What it does first and last.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The pool behind ``executor="process"``: each place is a thread that has a worker process of its own.
+"""The pool behind ``executor="process"``: each slot is a thread that has a worker process of its own.
 
 The thread claims a chunk, sends it to its process, and waits for the outcomes; so chunks are claimed as lazily, and
 work goes on without the consumer as well, as on threads, and there is no dispatcher. What happens to a chunk here::
@@ -8,7 +8,7 @@ work goes on without the consumer as well, as on threads, and there is no dispat
                  ├─ its time slice is over: what the worker has not started goes back to the window
                  ├─ a failure before it ends the run, or the run is over: the same, and then its grace period begins
                  ├─ an item's time is over: the process is killed, the item fails, what is behind it goes back
-                 └─ the process dies: see `_process_flight`
+                 └─ the process dies: see `exchange`
 
 ======== ========================================= ======================================================
 backend  how it is told                            left by
@@ -161,7 +161,7 @@ class ProcessPool(ThreadPool):
 
 
 class WorkerBackend:
-    """One worker process after the other, for one place; see the table above."""
+    """One worker process after another, for one slot; see the table above."""
 
     watched = False
 
@@ -176,7 +176,7 @@ class WorkerBackend:
     def open(self) -> None:
         self._awake = awake_lock()
         try:
-            self.ready()  # the place has not arrived before its process is up
+            self.ready()  # the slot has not arrived before its process is up
         finally:
             self._born.put(None)
 

@@ -2,10 +2,10 @@
 
 What ``multiprocessing`` does is used as it is, but for three things:
 
-- *fork while places run.* A worker that is replaced, or started late, is forked while the threads of other places
-  exist. A place holds its `awake_lock` whenever it runs code of the user (pickling and unpickling, with all the imports
-  that this may bring); whoever forks takes the locks of all places first. Besides, the consumer waits in C while a
-  worker is forked on its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
+- *fork while slots run.* A worker that is replaced, or started late, is forked while the threads of other slots
+  exist. A slot holds its `awake_lock` while it runs code of the user (pickling and unpickling, with all the imports
+  that this may bring), and a thread that forks takes the locks of all slots first. Besides, the consumer
+  waits in C while a worker is forked on its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
 - *silence.* ``os.fork`` warns about threads, since Python 3.12. These threads are ours and hold still.
 - *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it,
   set by the first thing that it unpickles.
@@ -40,7 +40,7 @@ GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
 SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
 _PIPES: Final = 4  # as many as a forkserver's client opens on its way to a process, and more
-_PATIENCE_S: Final = 0.25  # how long a fork waits for places that run code of the user
+_PATIENCE_S: Final = 0.25  # how long a fork waits for slots that run code of the user
 
 owned: Final[set[Any]] = set()
 """What a forked child, a worker or not, has no business with: the parent's ends, and the memory it shares with workers.
@@ -54,7 +54,7 @@ _awake: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
 def awake_lock() -> Any:
-    """What a place holds while it runs code of the user; of use where workers are forked."""
+    """The lock that a slot holds while it runs code of the user; needed where workers are forked."""
     lock = threading.Lock()
     with _forking:
         _awake.add(lock)

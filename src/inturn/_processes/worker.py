@@ -49,7 +49,7 @@ PACED: Final = (
     1  # outcomes are reported at the end, when recalled, and between two items a time slice after the last report
 )
 EACH: Final = 2  # besides, after every item
-STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `_flat_worker`
+STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `flat_worker`
 CREDIT: Final = 4  # how many more, or None when the run is over; and how many have arrived
 
 _FAULT: Final = 70  # the exit code of a worker that failed by itself, as in sysexits.h
