@@ -4,8 +4,8 @@ What ``multiprocessing`` does is used as it is, but for three things:
 
 - *fork while slots run.* A worker that is replaced, or started late, is forked while the threads of other slots
   exist. A slot holds its `awake_lock` while it runs code of the user (pickling and unpickling, with all the imports
-  that this may bring), and a thread that forks takes the locks of all slots first. Besides, the consumer
-  waits in C while a worker is forked on its behalf. So no lock of the interpreter or of a module is copied in a locked state by our doing.
+  that this may bring), and a thread that forks takes the locks of all slots first. Besides, the thread that pulls
+  waits in C while workers are forked. So no lock of the interpreter or of a module is copied while it is held.
 - *silence.* ``os.fork`` warns about threads, since Python 3.12. These threads are ours and hold still.
 - *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it,
   set by the first thing that it unpickles.
