@@ -1120,8 +1120,8 @@ def test_g16_an_interrupt_while_the_feeder_is_woken_does_not_leave_it_asleep():
     assert next(run) == 0
     feeder = run._feeder
     wait_until(lambda: run.stats.pulled == 3 and feeder._resting)
-    feeder._event.set()  # it looks, and rests again, with the other event
-    feeder._event = Interrupted()
+    before, feeder._event = feeder._event, Interrupted()
+    before.set()  # it looks, and sleeps again, by the other event
     wait_until(lambda: run.stats.pulled == 3 and feeder._resting)
     with pytest.raises(SoftLimit):
         next(run)
