@@ -1119,10 +1119,10 @@ def test_g16_an_interrupt_while_the_feeder_is_woken_does_not_leave_it_asleep():
     run = ordered_map(same, itertools.count(), live=True, window=2)
     assert next(run) == 0
     feeder = run._feeder
-    wait_until(lambda: run.stats.pulled == 3 and feeder._resting)
+    wait_until(lambda: run.stats.pulled == 3 and feeder._sleeping)
     before, feeder._event = feeder._event, Interrupted()
     before.set()  # it looks, and sleeps again, by the other event
-    wait_until(lambda: run.stats.pulled == 3 and feeder._resting)
+    wait_until(lambda: run.stats.pulled == 3 and feeder._sleeping)
     with pytest.raises(SoftLimit):
         next(run)
     assert next(run, "over") == "over"

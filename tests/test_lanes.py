@@ -79,9 +79,9 @@ class Machine(RuleBasedStateMachine):
     def produce(self, data: st.DataObject) -> None:
         _, lane = self.lane(data, Phase.OPEN)
         if lane.full():
-            lane.resting.append(None)
+            lane.producer_waits.append(None)
             return
-        lane.resting.clear()
+        lane.producer_waits.clear()
         element = (lane.index, lane.made)
         lane.made += 1
         lane.append(element)
@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
             assert lane.phase is Phase.ENDED
 
     def _relieve(self, lane: Lane) -> None:
-        resting, rung = bool(lane.resting), lane.event.rung  # type: ignore[attr-defined]
+        resting, rung = bool(lane.producer_waits), lane.event.rung  # type: ignore[attr-defined]
         lane.relieve()
         woken = lane.event.rung - rung  # type: ignore[attr-defined]
         assert woken <= resting
@@ -284,7 +284,7 @@ def test_a_producer_that_waits_is_woken_for_a_gulp(size: int, most: int) -> None
     event = CountingEvent()
     lane = Lane(0, size, event)
     lane.buffer.extend(range(size))
-    lane.resting.append(None)
+    lane.producer_waits.append(None)
     while not event.rung:
         lane.pop()
         lane.relieve()

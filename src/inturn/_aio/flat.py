@@ -46,7 +46,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
     def _take(self) -> Any:
         lane = self._lane
         element = lane.pop()
-        if lane.resting:
+        if lane.producer_waits:
             lane.relieve()
         return (lane.index, element) if self._run.indexed else element
 

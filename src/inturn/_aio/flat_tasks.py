@@ -133,11 +133,11 @@ class LaneTaskPool(TaskPool):
             slot.timer = None
         begun = clock()
         while lane.full():
-            lane.resting.append(None)
+            lane.producer_waits.append(None)
             try:
                 await lane.event.wait(None)  # type: ignore[attr-defined]
             finally:
-                lane.resting.clear()
+                lane.producer_waits.clear()
         if slot.call is call:
             slot.mark += clock() - begun
             self._limit(slot)

@@ -51,7 +51,7 @@ class FlatRun(Run):
         outcome: Any
         if lane.buffer:
             outcome = lane.pop()
-            if lane.resting:
+            if lane.producer_waits:
                 lane.relieve()
             if self.bulk and (window.room() <= 0 or window.last_index != NEVER):  # else `next` has to pull
                 self.lane = lane

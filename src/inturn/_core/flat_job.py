@@ -121,10 +121,10 @@ class FlatJob(Job):
     def rest(self, lane: Lane) -> bool:
         """Wait for room in the lane; False if the run is over."""
         while lane.full() and not self.stopped:
-            lane.resting.append(None)
-            if lane.full() and not self.stopped:  # asked after `resting` is set: see `relieve`, `stop`
+            lane.producer_waits.append(None)
+            if lane.full() and not self.stopped:  # asked after `producer_waits` is set: see `relieve`, `stop`
                 lane.event.wait()  # type: ignore[attr-defined]
-            lane.resting.clear()
+            lane.producer_waits.clear()
         return not self.stopped
 
     # ---- from anywhere ---------------------------------------------------------------------------

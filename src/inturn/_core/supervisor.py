@@ -14,12 +14,12 @@ state    how it is told                                   left by
 ======== ================================================ ==================================================
 absent   ``_identifier`` is empty                         `start`
 due      it waits for the earliest slice, limit or pause  time passing; `wake`; a pause
-resting  ``_resting``: there is nothing to look at        `wake`; a pause
+sleeping ``_sleeping``: there is nothing to look at       `wake`; a pause
 gone     ``_left`` is open                                (the run is over, and no call is under a time limit; or
                                                           no thread could be had, and those that are there go on)
 ======== ================================================ ==================================================
 
-A limit or a slice that begins later ends later, since all are of one length: so only a supervisor that rests has to be
+A limit or a slice that begins later ends later, since all are of one length: so only a supervisor that sleeps has to be
 woken for it (`watch`). A pause may be of any length, and always wakes it.
 """
 
@@ -49,7 +49,7 @@ class Supervisor:
         self._event = ThreadEvent()
         self._new: deque[tuple[float, int, Chunk]] = deque()
         self._pauses: list[tuple[float, int, Chunk]] = []
-        self._resting = False
+        self._sleeping = False
         self._identifier: deque[int] = deque()
         self._thread: threading.Thread | None = None
         self._left = Latch()
@@ -87,7 +87,7 @@ class Supervisor:
     def watch(self) -> None:
         """A slot has begun a time slice or a time limit."""
         fence()  # what is to be looked at is written before we ask whether anybody looks
-        if self._resting:
+        if self._sleeping:
             self._event.set()
 
     def later(self, seconds: float, chunk: Chunk) -> None:
@@ -149,11 +149,11 @@ class Supervisor:
                 if due is None:
                     if job.stopped:
                         break
-                    self._resting = True
+                    self._sleeping = True
                     fence()
                     due = self._look(None)  # a slice or a limit may have begun before we said that we rest
                 self._event.wait(due)
-                self._resting = False
+                self._sleeping = False
         except BaseException as error:  # no thread can be had; or a fault of ours: the consumer must not wait for ever
             self._leave(error)
         else:

@@ -21,7 +21,7 @@ that one could fill its buffer, wait for its turn, and the head would never find
 Who may call what:
 
 - *producer* (one at a time: the slot of the item; the supervisor when it gives the call up): `full`, ``append``,
-  ``made``, `finish`, `fail`, `pause`, `reopen`, ``resting``
+  ``made``, `finish`, `fail`, `pause`, `reopen`, ``producer_waits``
 - *consumer*: `ready`, `over`, ``pop``, `relieve`, `pause`, `leave`
 - *anyone*: ``event``, which wakes the producer. The engine sets it and never looks at it: the driver waits for it.
 
@@ -73,7 +73,7 @@ class Lane:
         "made",
         "phase",
         "pop",
-        "resting",
+        "producer_waits",
         "size",
     )
 
@@ -85,7 +85,7 @@ class Lane:
         self.buffer: deque[Any] = deque()
         self.append = self.buffer.append
         self.pop = self.buffer.popleft
-        self.resting: deque[None] = deque()  # holds a token while the producer waits for room
+        self.producer_waits: deque[None] = deque()  # holds a token while the producer waits for room
         self.made = 0  # elements, counted before they are appended
         self.phase = Phase.OPEN
         self.error: Err | None = None
@@ -132,7 +132,7 @@ class Lane:
         """After ``pop``: wake the producer if it waits for room and there is enough now."""
         if len(self.buffer) <= self.enough:
             try:
-                self.resting.pop()
+                self.producer_waits.pop()
             except IndexError:
                 return
             self.event.set()

@@ -21,7 +21,7 @@ class Feeder:
     state    how it is told                                 left by
     ======== ============================================== ==========================================
     pulling  ``pulling``                                    the source's answer
-    resting  ``_resting``: the window is full               `room`, `stop`
+    sleeping ``_sleeping``: the window is full               `room`, `stop`
     gone     it is not alive: the source is at its end, the
              run is over, or will end with a failure
     ======== ============================================== ==========================================
@@ -32,7 +32,7 @@ class Feeder:
         self._window = window
         self._job = job
         self._event = ThreadEvent()
-        self._resting = False
+        self._sleeping = False
         self.pulling = False
         self._thread: threading.Thread | None = None
 
@@ -49,7 +49,7 @@ class Feeder:
     def room(self) -> None:
         """The consumer has taken something."""
         fence()  # there is room before we ask whether anybody rests
-        if self._resting:
+        if self._sleeping:
             self._event.set()
 
     def bars(self, job: Job) -> bool:
@@ -71,11 +71,11 @@ class Feeder:
         assert source is not None
         while not window.exhausted:
             while window.room() < 1 and not job.stopped:
-                self._resting = True
+                self._sleeping = True
                 fence()
                 if window.room() < 1 and not job.stopped:  # asked after we have said that we rest
                     self._event.wait()
-                self._resting = False
+                self._sleeping = False
             self.pulling = True
             if not job.may_start() or window.last_index < window.pulled:
                 return

@@ -36,7 +36,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
         if lane.buffer and self._forks == Process.forks:
             try:
                 element = lane.pop()
-                if lane.resting:
+                if lane.producer_waits:
                     lane.relieve()
                 return (lane.index, element) if self._run.indexed else element  # type: ignore[return-value]
             except BaseException:  # it comes from outside, and the element is lost
