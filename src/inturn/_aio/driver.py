@@ -25,13 +25,12 @@ import warnings
 from collections.abc import AsyncIterator
 from time import perf_counter as clock
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, End
 from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
-from inturn._model.stats import Stats
 
 from .cleanup import Cleanup
 from .events import LoopEvent, tell
@@ -53,7 +52,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_breath", "_cleanup", "_consumer", "_feeder", "_held", "_name", "_pid", "_run")
+    __slots__ = ("__weakref__", "_breath", "_cleanup", "_consumer", "_feeder", "_held", "_pid")
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         self._run: Run = run
@@ -240,20 +239,3 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         cleanup.drop()
         text = f"unclosed {self!r}: use async with, or await aclose()"
         warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-
-    # ---- anyone ----------------------------------------------------------------------------------
-
-    @property
-    def stats(self) -> Stats:
-        """A snapshot of the run; at any time, from any thread."""
-        return self._run.stats()
-
-    def __repr__(self) -> str:
-        stats = self.stats
-        return (
-            f"<{self._name} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
-            f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"
-        )
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"cannot pickle a run ({self._name}): it holds tasks and an iterator; send the items instead")

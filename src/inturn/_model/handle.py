@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
+from .stats import Stats
+
 __all__ = ["Handle"]
 
 
@@ -12,6 +16,24 @@ class Handle:
         indexed: Whether it delivers ``(index, result)``.
     """
 
-    __slots__ = ("indexed",)
+    __slots__ = ("_name", "_run", "indexed")
 
+    _name: str
+    _run: Any
     indexed: bool
+
+    @property
+    def stats(self) -> Stats:
+        """A snapshot of the run; at any time, from any thread."""
+        stats: Stats = self._run.stats()
+        return stats
+
+    def __repr__(self) -> str:
+        stats = self.stats
+        return (
+            f"<{self._name} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
+            f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"cannot pickle a run ({self._name}): it holds workers and an iterator; send the items instead")

@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     OnError = Named | Callable[[Failure], "S | Skip | Retry"]
 
 __all__ = [
-    "AGAIN",
     "ENDS",
     "LATER",
-    "LEFT_OUT",
     "RAISE",
     "SKIP",
     "Decide",
@@ -89,14 +87,10 @@ class Retry:
 class Decision(enum.Enum):
     ENDS = "the run ends with this failure"
     LATER = "the consumer's thread decides, in turn"
-    AGAIN = "the item runs again"
-    LEFT_OUT = "the item is left out"
 
 
 ENDS: Final = Decision.ENDS
 LATER: Final = Decision.LATER
-AGAIN: Final = Decision.AGAIN
-LEFT_OUT: Final = Decision.LEFT_OUT
 
 Policy = Callable[[Failure], Any]
 Decide = Callable[[Failure], "Retry | Decision"]

@@ -13,13 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, Generic, NoReturn, Self, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, inside
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle
-from inturn._model.stats import Stats
 
 from .feeder import Feeder
 
@@ -52,7 +51,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_consumer", "_feeder", "_forks", "_held", "_name", "_run")
+    __slots__ = ("__weakref__", "_consumer", "_feeder", "_forks", "_held")
 
     def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
         self._run: Run = run
@@ -222,18 +221,3 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 run.window.clear()  # nobody is the consumer any more
         except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass
-
-    @property
-    def stats(self) -> Stats:
-        """A snapshot of the run; at any time, from any thread."""
-        return self._run.stats()
-
-    def __repr__(self) -> str:
-        stats = self.stats
-        return (
-            f"<{self._name} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
-            f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"
-        )
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"cannot pickle a run ({self._name}): it holds threads and an iterator; send the items instead")
