@@ -635,7 +635,7 @@ def test_g28_when_no_thread_at_all_can_be_had_the_run_ends_with_that_error(scarc
 
 def test_g28_when_the_place_of_a_call_given_up_cannot_be_taken_the_run_ends_with_that_error(scarce):
     stuck = Gate()
-    scarce(2)  # one to call, one to watch the clock
+    scarce(1)  # for the call, and none for its successor
     run = ordered_map(
         lambda i: stuck.wait() if i == 1 else i, range(9), concurrency=1, window=9, timeout=SHORT, on_error="skip"
     )

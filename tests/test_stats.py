@@ -397,7 +397,7 @@ def test_progress_of_a_run_that_is_dropped_within_a_lock_waits_for_nothing(kinds
 
 def test_progress_that_raises_after_a_run_was_dropped_disturbs_nobody(monkeypatch):
     unraised = Tally()
-    monkeypatch.setattr(threading, "excepthook", lambda args: unraised.add(args.exc_type))
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraised.add(args.exc_type))
     broken = []
 
     def show(stats):

@@ -5,9 +5,11 @@ a lock, can be interrupted half-way, and what it leaves behind makes somebody wa
 atomic steps only: it puts an item into the window, wakes a worker, or wakes the supervisor, which starts workers
 (`BasePool.grow`), ends time slices and time limits, and lets items run again after a pause.
 
-One thing the consumer has to do itself: start the supervisor. ``Thread.start`` will not do, since it waits for the new
-thread in several steps. `start` is one call into C instead: a thread is there, and `_identifier` says so, or neither.
-That is a bare thread, which `threading` does not know; it starts the first workers and the supervisor's own thread.
+One thing the consumer has to do itself: start the supervisor. ``Thread.start`` will not do, since it
+waits for the new thread in several steps. `start` is one call into C instead: the thread exists and
+`_identifier` says so, or neither. It is a bare thread, which `threading` does not know, unless code of
+the user asks for ``current_thread()`` in it (an executor's ``submit``, say): then `threading` makes an
+object for it, which `_forget_dummy` removes in the end.
 
 ======== ================================================ ==================================================
 state    how it is told                                   left by
@@ -15,8 +17,7 @@ state    how it is told                                   left by
 absent   ``_identifier`` is empty                         `start`
 due      it waits for the earliest slice, limit or pause  time passing; `wake`; a pause
 sleeping ``_sleeping``: there is nothing to look at       `wake`; a pause
-gone     ``_left`` is open                                (the run is over, and no call is under a time limit; or
-                                                          no thread could be had, and those that are there go on)
+gone     ``_left`` is open                                (the run is over, and no call is under a time limit)
 ======== ================================================ ==================================================
 
 A limit or a slice that begins later ends later, since all are of one length: so only a supervisor that sleeps has to be
@@ -38,7 +39,7 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 
 from .job import DROPPED, Job, Slot, inside
-from .threads import NO_THREAD, farewells, must_not_wait
+from .threads import farewells, must_not_wait
 
 __all__ = ["Supervisor"]
 
@@ -51,9 +52,7 @@ class Supervisor:
         self._pauses: list[tuple[float, int, Chunk]] = []
         self._sleeping = False
         self._identifier: deque[int] = deque()
-        self._thread: threading.Thread | None = None
         self._left = Latch()
-        self._missing: BaseException | None = None  # why the run goes on without
         self._asked = 0  # by the one who pulls
         self._answered = 0
         self._settled = ThreadEvent()
@@ -69,7 +68,7 @@ class Supervisor:
         if not self._identifier:
             if sys.is_finalizing():
                 raise RuntimeError("a run cannot begin while the interpreter is shutting down")
-            self._identifier.extend(map(_thread.start_new_thread, (self._launch,), ((),)))
+            self._identifier.extend(map(_thread.start_new_thread, (self._work,), ((),)))
 
     def settle(self) -> None:
         """Wait until it has looked whether workers are wanted, and has started them."""
@@ -94,8 +93,6 @@ class Supervisor:
         """The chunk is ready to run again after a pause."""
         self._new.append((clock() + seconds, chunk.index, chunk))
         self.start()
-        if self._missing is not None:
-            self._job.crash(self._missing)
         self._event.set()
 
     def drop(self) -> None:
@@ -112,35 +109,18 @@ class Supervisor:
         self._event.set()
         if self._identifier:
             self._left.wait()
-            if self._thread is not None:
-                self._thread.join()
 
     def bars(self, job: Job) -> bool:
         return not inside(self._job)
 
-    # ---- its own threads -------------------------------------------------------------------------
-
-    @must_not_wait
-    def _launch(self) -> None:
-        """The first, which lives for a moment: nothing of the user's runs in it."""
-        job = self._job
-        try:
-            if job.feeder is not None:
-                job.feeder.start()
-            if job.timeout is None:  # else, if few threads can be had, one has to be the supervisor
-                job.pool.grow()
-            self._thread = threading.Thread(target=self._work, name="inturn-supervisor", daemon=True)
-            self._thread.start()
-        except BaseException as error:
-            self._thread = None
-            if type(error) in NO_THREAD and job.pool.slots() and job.timeout is None:
-                self._missing = error  # no further thread can be had: go on with those there are
-            self._leave(None if self._missing is error else error)
+    # ---- its own thread --------------------------------------------------------------------------
 
     @must_not_wait
     def _work(self) -> None:
         job = self._job
         try:
+            if job.feeder is not None:
+                job.feeder.start()
             while True:
                 asked = self._asked
                 again = job.pool.grow()
@@ -171,6 +151,7 @@ class Supervisor:
                     job.farewell()
         finally:
             farewells.discard(self._left)
+            _forget_dummy()
             self._left.open()
 
     def _answer(self, asked: int) -> None:
@@ -224,3 +205,9 @@ class Supervisor:
             if job.sleeping:
                 job.notify()  # what the chunk has so far may be delivered
         return None
+
+
+def _forget_dummy() -> None:
+    """Remove what `threading` has made up for this bare thread: before Python 3.13 it would stay for ever."""
+    dummies: dict[int, object] = getattr(threading, "_active", {})
+    dummies.pop(threading.get_ident(), None)
