@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 
 from calls import double
-from helpers import (
+from helpers import HANG_S, (
     GRACE_S,
     HOUR,
     SHORT,
@@ -159,9 +159,10 @@ def test_g25_locks_values_queues_and_events_are_handed_on_by_initargs(processes)
     lock, value, queue, event = context.Lock(), context.Value("i", 0, lock=False), context.Queue(), context.Event()
     event.set()
     settings = Processes(share, (lock, value, queue, event), start_method=processes.start_method)
-    assert list(ordered_map(count_up, range(20), executor=settings, concurrency=2, chunksize=1)) == [True] * 20
-    assert value.value == 20
-    assert sorted(queue.get(timeout=30) for _ in range(20)) == [*range(20)]
+    with ordered_map(count_up, range(20), executor=settings, concurrency=2, chunksize=1) as run:
+        assert [next(run) for _ in range(20)] == [True] * 20
+        assert value.value == 20
+        assert sorted(queue.get(timeout=HANG_S) for _ in range(20)) == [*range(20)]  # before workers may be killed
     queue.close()
     queue.join_thread()
 
