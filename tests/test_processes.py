@@ -16,8 +16,9 @@ from functools import partial
 import pytest
 
 from calls import double
-from helpers import HANG_S, (
+from helpers import (
     GRACE_S,
+    HANG_S,
     HOUR,
     SHORT,
     TENFOLD,
