@@ -21,7 +21,7 @@ __all__ = ["Cleanup"]
 
 
 class Cleanup:
-    """What is ended with a run: its calls, and the feeder."""
+    """What is ended with a run: its calls, and the feeder (guarantee 30)."""
 
     def __init__(self, job: Job, feeder: TaskFeeder | None) -> None:
         self.job = job

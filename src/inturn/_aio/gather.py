@@ -46,7 +46,10 @@ class _Hasty(Job):
 
 
 class GatherRun(Run):
-    """The engine of `ordered_gather`: no bound on what is held, other than a batch."""
+    """The engine of `ordered_gather`: no bound on what is held, other than a batch.
+
+    Guarantee 33.
+    """
 
     batch_size: int | None = None
 

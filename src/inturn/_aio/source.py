@@ -105,7 +105,7 @@ class TaskFeeder:
         self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
 
     def room(self) -> None:
-        """The consumer has taken something (consumer only)."""
+        """The consumer has taken something (consumer only) (guarantee 29)."""
         if self._event is not None:
             self._event.set()
 

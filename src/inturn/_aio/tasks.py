@@ -138,7 +138,10 @@ class TaskPool(BasePool):
             self._crash(error)
 
     def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> None:
-        """Run a chunk, each call eagerly, until one of them waits or the turn is over."""
+        """Run a chunk, each call eagerly, until one of them waits or the turn is over.
+
+        Guarantee 31.
+        """
         job, make, call = self.job, self._make, self.call
         fn, copy = job.fn, job.context.copy
         append: Any = chunk.out.append
@@ -242,7 +245,7 @@ class TaskPool(BasePool):
         self._permits += 1
 
     async def _call_checked(self, fn: Callable[[Any], Any], item: Any) -> Any:
-        """What a task runs where ``fn`` may return anything."""
+        """What a task runs where ``fn`` may return anything (guarantee 32)."""
         try:
             awaitable = fn(item)
             if isawaitable(awaitable):

@@ -84,7 +84,10 @@ def _named(executor: Any, timeout: object) -> Any:
 
 
 def open_pool(executor: Any, timeout: object) -> Opener:
-    """Check an ``executor`` argument; nothing is started before the pool is opened."""
+    """Check an ``executor`` argument; nothing is started before the pool is opened.
+
+    Guarantee 19.
+    """
     executor = _named(executor, timeout)
     if isinstance(executor, Threads):
         return Opener(lambda job, slices: ThreadPool.of(job, executor, slices=slices), _threads, batches=True)

@@ -180,7 +180,10 @@ class Run:
         self._exchanged = False
 
     def advance(self) -> Any:
-        """Deliver the head if it is complete; else pull what may be pulled, or say how long to wait."""
+        """Deliver the head if it is complete; else pull what may be pulled, or say how long to wait.
+
+        Guarantee 18.
+        """
         job, window = self.job, self.window
         while True:
             if job.end is not None:

@@ -255,7 +255,7 @@ class Job:
         self.last_end = 0.0
 
     def begin(self, context: contextvars.Context, deadline: float | None) -> float:
-        """The first ``next``: the consumer's context is what calls will see."""
+        """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.context = context
         context.run(enclosing.set, (*context.get(enclosing, ()), self))
         started = clock()
@@ -274,7 +274,10 @@ class Job:
     # ---- from the workers ------------------------------------------------------------------------
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
-        """The next item of the chunk has failed: decide what can be decided now, and record the rest."""
+        """The next item of the chunk has failed: decide what can be decided now, and record the rest.
+
+        Guarantee 9.
+        """
         index = chunk.index + len(chunk.out)
         if kind is None:
             kind = as_failure_kind(error)
@@ -394,7 +397,7 @@ class Job:
 
 
 def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None) -> None:
-    """Run the items of a chunk, each in a context of its own."""
+    """Run the items of a chunk, each in a context of its own (guarantee 21)."""
     fn, copy, append = job.fn, (job.context if context is None else context).copy, chunk.out.append
     mark = clock()
     item = None

@@ -17,7 +17,7 @@ __all__ = ["raised_by_handler"]
 
 
 def raised_by_handler(error: BaseException) -> bool:
-    """Whether the error's traceback goes through a signal handler."""
+    """Whether the error's traceback goes through a signal handler (guarantee 10)."""
     tb = error.__traceback__
     while tb is not None and tb.tb_next is not None:
         if _was_given(tb.tb_next.tb_frame, tb.tb_frame):

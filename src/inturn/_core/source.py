@@ -39,6 +39,8 @@ class Source:
     def pull(self, until: float) -> None:
         """Pull at least one item, and further ones until this moment; there must be room.
 
+        Guarantee 6.
+
         Raises:
             BaseException: What is no ``Exception`` goes right through.
         """

@@ -159,7 +159,10 @@ class Supervisor:
         self._settled.set()
 
     def _look(self, again: float | None) -> float | None:
-        """Do what is due; seconds until something else is, the pool's wish included, or None."""
+        """Do what is due; seconds until something else is, the pool's wish included, or None.
+
+        Guarantee 17.
+        """
         job, now = self._job, clock()
         dues: list[float] = [] if again is None else [now + again]
         while self._new:

@@ -53,6 +53,8 @@ def must_not_wait(method: F) -> F:
 def may_wait(job: Job) -> bool:
     """Whether this thread may wait for the threads of the job, which is called from outside of its calls.
 
+    Guarantee 16.
+
     A signal handler and the garbage collector may close a run anywhere: in a thread of a run between two of its calls,
     or in the midst of a ``submit`` that holds locks of its executor. What is waited for could then be waiting for this
     very thread. The stack tells where we are. And when the interpreter is being finalized, daemon threads stand still.
@@ -91,7 +93,10 @@ class CallThread(threading.Thread):
 
 
 def at_exit() -> None:
-    """Let running calls end, as the standard library does; a second Ctrl-C meanwhile ends the program at once."""
+    """Let running calls end, as the standard library does; a second Ctrl-C meanwhile ends the program at once.
+
+    Guarantee 15.
+    """
     me = threading.current_thread()  # in a process forked by a thread of a run, which is the parent's
     threads = [
         each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up and each is not me

@@ -114,7 +114,7 @@ class Window:
     # ---- the side of the source ------------------------------------------------------------------
 
     def room(self) -> int:
-        """How many items may be pulled now."""
+        """How many items may be pulled now (guarantee 3)."""
         return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
 
     def add(self, item: Any) -> int:
@@ -162,7 +162,10 @@ class Window:
         return round(min(_AIM_S / self.pace_s, _MOST))
 
     def claim(self, most: int = NEVER) -> Chunk | None:
-        """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start."""
+        """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start.
+
+        Guarantee 5.
+        """
         for _ in range(len(self._again)):
             chunk = self._again.popleft()
             if chunk.index > most:
@@ -199,7 +202,7 @@ class Window:
         return chunk
 
     def take_back(self, chunk: Chunk) -> bool:
-        """Make a backlog of what the chunk has not started."""
+        """Make a backlog of what the chunk has not started (guarantee 26)."""
         rest = remainder_of(chunk.todo)
         if not rest:
             return False
@@ -274,12 +277,12 @@ class Window:
             self._position = 0
 
     def peek(self) -> Any:
-        """The head's outcome; only after `now` said DELIVER."""
+        """The head's outcome; only after `now` said DELIVER (guarantee 1)."""
         outcome = self._outcome() if self.taken < self.pulled else None
         return self.final if outcome is None else outcome[0]
 
     def drop(self) -> None:
-        """The head has been delivered or left out."""
+        """The head has been delivered or left out (guarantee 12)."""
         if self.taken == self.pulled:
             self.final = None
             return
@@ -323,7 +326,10 @@ class Window:
         return results
 
     def resize(self) -> None:
-        """Widen a default window while items prove tiny, and narrow it when they do not."""
+        """Widen a default window while items prove tiny, and narrow it when they do not.
+
+        Guarantee 4.
+        """
         tiny = self.pace_s is not None and self.pace_s < _TINY_S
         if tiny and self._small_items and self._small_results:
             self.limit = min(self._most, self.limit * 2)

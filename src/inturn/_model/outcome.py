@@ -128,7 +128,10 @@ def _equal_errors(a: BaseException, b: BaseException) -> bool:
 
 
 def note(error: BaseException, index: int, item: object) -> None:
-    """Say on the error which item it belongs to; an error that refuses notes stays as it is."""
+    """Say on the error which item it belongs to; an error that refuses notes stays as it is.
+
+    Guarantee 8.
+    """
     try:
         notes = getattr(error, "__notes__", ())
         if len(notes) < _MOST_NOTES:
@@ -147,7 +150,7 @@ def as_failure_kind(error: BaseException) -> Kind:
 
 
 def detach(error: BaseException) -> BaseException:
-    """Make an error that was caught in a worker fit to travel.
+    """Make an error that was caught in a worker fit to travel (guarantee 11).
 
     Our own frames are taken off the top of its traceback: their locals would keep later items and
     results alive. ``StopIteration`` becomes ``RuntimeError``, as in a generator: it must never end

@@ -297,7 +297,10 @@ class ExecutorPool(BasePool):
         return self._look_after_head() if self._nested and self.job.sleeping and not self.job.stopped else None
 
     def _look_after_head(self) -> float | None:
-        """Run the head in a thread of its own if the executor does not come to it; seconds until then."""
+        """Run the head in a thread of its own if the executor does not come to it; seconds until then.
+
+        Guarantee 22.
+        """
         submission = self._head()
         if submission is not None and (submission.chunk is not None or submission.load.ended):
             self._head_since = None

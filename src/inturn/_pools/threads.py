@@ -223,7 +223,10 @@ class ThreadPool(BasePool):
     # ---- the supervisor --------------------------------------------------------------------------
 
     def grow(self) -> float | None:
-        """Start threads while there is more to claim than slots on their way to it."""
+        """Start threads while there is more to claim than slots on their way to it.
+
+        Guarantee 7.
+        """
         while self._permits and self._wanting():
             if self._idle:
                 self.notify(1)

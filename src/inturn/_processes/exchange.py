@@ -70,7 +70,10 @@ class Pool(Protocol):
 
 
 class Exchange:
-    """Carries the items of a chunk to a worker that is up, and their outcomes back."""
+    """Carries the items of a chunk to a worker that is up, and their outcomes back.
+
+    Guarantee 24.
+    """
 
     def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
         self._pool = pool

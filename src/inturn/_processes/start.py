@@ -94,7 +94,10 @@ def _after_fork() -> None:
 
 
 def choose_method(wanted: str | None) -> str:
-    """What ``multiprocessing`` would use; ``forkserver`` instead of ``fork`` beside threads that are not ours."""
+    """What ``multiprocessing`` would use; ``forkserver`` instead of ``fork`` beside threads that are not ours.
+
+    Guarantee 28.
+    """
     if wanted is not None:
         return wanted
     methods = multiprocessing.get_all_start_methods()

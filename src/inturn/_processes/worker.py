@@ -57,7 +57,7 @@ _LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot 
 
 
 def ignore_interrupts() -> None:
-    """Ctrl-C is the parent's affair, and signals of the worker's are not.
+    """Ctrl-C is the parent's affair, and signals of the worker's are not (guarantee 14).
 
     A handler that does nothing, since programs that the worker starts would inherit that a signal is ignored: Ctrl-C
     would not end them. A handler, the system takes from them.
@@ -266,6 +266,7 @@ class _Worker:
                 self._report(self._serial, done=False, rest=len(remainder_of(self._todo)))
 
     def _watch_parent(self) -> int | None:
+        """Guarantee 27."""
         if not hasattr(os, "pidfd_open"):
             return None
         try:

@@ -122,7 +122,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             step = None  # the frames of an error's traceback keep this one
 
     def _busy(self) -> Any:
-        """What a second consumer is told."""
+        """What a second consumer is told (guarantee 23)."""
         if self._run.job.stopped:
             return CLOSED  # it is being closed from elsewhere
         return Raised(ValueError(f"{self._name} already executing: a run has one consumer at a time"))
@@ -181,6 +181,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
 
     def close(self) -> None:
         """End the run: what has not started never starts, and what runs is waited for.
+
+        Guarantee 13.
 
         It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait,
         nor where it lands within a ``submit``). A ``next`` that waits raises ``StopIteration``.

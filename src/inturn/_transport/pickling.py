@@ -125,7 +125,7 @@ def dumps(
 
 
 def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
-    """Pickle a function, a closure or lambda too where cloudpickle is installed.
+    """Pickle a function, a closure or lambda too where cloudpickle is installed (guarantee 25).
 
     Raises:
         TypeError: It cannot be pickled; the message tells the cure.
