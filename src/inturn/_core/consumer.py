@@ -160,7 +160,7 @@ class Run:
         return self.clocks.started is not None
 
     def begin(self) -> None:
-        """The first ``next``: the consumer's context is what calls will see."""
+        """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
         self.progress = progress_of(self._progress, self.total)
         if self.progress is not None:
@@ -285,7 +285,7 @@ class Run:
         return Raised(TypeError(f"fn returned a {kind}: it is async, so use {instead} without executor="))
 
     def settle(self, err: Err) -> Any:
-        """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised`."""
+        """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised` (guarantee 9)."""
         window, index = self.window, self.window.taken
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
