@@ -26,6 +26,13 @@ def test_each_guarantee_has_a_test_that_names_it(number):
     assert any(name in path.read_text(encoding="utf-8") for path in TESTS.glob("test_*.py"))
 
 
+def test_the_page_lists_the_test_files_of_each_guarantee():
+    rows = {number: re.search(rf"^\| {number} \| (`test_.*`) \|$", PAGE, re.MULTILINE) for number in NUMBERS}
+    listed = {number: set(re.findall(r"`(\w+)`", row[1])) if row else set() for number, row in rows.items()}
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")}
+    assert listed == {n: {stem for stem, text in texts.items() if f"def test_g{n:02}_" in text} for n in NUMBERS}
+
+
 def test_the_page_says_of_each_guarantee_where_it_is_kept():
     assert sorted({number for number, _, _ in KEPT}) == NUMBERS
 
