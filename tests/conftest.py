@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 
 from drivers import DRIVERS, Driver, Runner
-from helpers import HANG_S, Gate
+from waiting import HANG_S, Gate
 
 hypothesis.settings.register_profile(
     "default",
