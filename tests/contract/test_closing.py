@@ -21,13 +21,13 @@ import inturn
 from functions_for_workers import Oops, double, fail_at, same
 from inturn import Retry, ordered_map, retry
 from inturn._base.events import ThreadEvent
+from programs import Script
 from waiting import (
     HANG_S,
     HOUR,
     SHORT,
     Background,
     Gate,
-    Script,
     Source,
     Tally,
     Watch,

@@ -19,7 +19,8 @@ from inturn._core.threads import may_wait
 from inturn._engine.window import NEVER, Window
 from inturn._pools.submission import Submission
 from inturn._pools.threads import ThreadPool
-from waiting import HANG_S, SHORT, Background, Gate, Meter, Script, Tally, absence, handling, wait_until
+from programs import Script
+from waiting import HANG_S, SHORT, Background, Gate, Meter, Tally, absence, handling, wait_until
 
 # ---- closing where nobody may wait ---------------------------------------------------------------
 

@@ -7,7 +7,8 @@ import signal
 import pytest
 
 from inturn import ordered_flat_map, ordered_map
-from waiting import Gate, Script, handling
+from programs import Script
+from waiting import Gate, handling
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 pytestmark = posix

@@ -2,7 +2,7 @@
 
 import pytest
 
-from waiting import run_example
+from programs import run_example
 
 
 @pytest.mark.parametrize("pace", [0.1, 1, 10])

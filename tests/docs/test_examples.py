@@ -5,7 +5,7 @@ import wave
 
 import pytest
 
-from waiting import run_example
+from programs import run_example
 
 # How long whatever the examples wait for takes: a service ten times faster, as it is, ten times slower (half a minute each).
 PACES = [0.1, 1, *([10] if os.environ.get("INTURN_LONG_TESTS") == "1" else [])]

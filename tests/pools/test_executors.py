@@ -17,13 +17,13 @@ import pytest
 from drivers import DRIVERS, DuckExecutor, Runner
 from functions_for_workers import Oops, double, fail_at, same
 from inturn import Retry, Threads, ordered_flat_map, ordered_map, retry
+from programs import Script
 from waiting import (
     HANG_S,
     SHORT,
     Background,
     Gate,
     Meter,
-    Script,
     Source,
     Tally,
     absence,

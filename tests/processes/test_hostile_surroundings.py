@@ -16,7 +16,8 @@ import pytest
 from functions_for_workers import double
 from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map
 from inturn._transport.wire import LENGTH, End, Recall
-from waiting import GRACE_S, HANG_S, SHORT, TENFOLD, Background, Script, Watch, absence, wait_until
+from programs import Script
+from waiting import GRACE_S, HANG_S, SHORT, TENFOLD, Background, Watch, absence, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 own_fork = pytest.mark.filterwarnings("ignore:.*may lead to deadlocks in the child:DeprecationWarning")

@@ -14,7 +14,8 @@ import pytest
 
 from functions_for_programs import crash
 from inturn import Processes, WorkerDied, ordered_map
-from waiting import HANG_S, Script, wait_until
+from programs import Script
+from waiting import HANG_S, wait_until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals"),

@@ -17,6 +17,7 @@ import pytest
 
 from functions_for_workers import double
 from inturn import Processes, WorkerDied, ordered_map, retry
+from programs import Script
 from things_hard_to_pickle import NoPickle, NoUnpickle, give, make, raising, throw
 from waiting import (
     GRACE_S,
@@ -25,7 +26,6 @@ from waiting import (
     SHORT,
     TENFOLD,
     Background,
-    Script,
     Watch,
     absence,
     assert_waiting_costs_nothing,
