@@ -1,26 +1,24 @@
-"""What happens at the worst moment: closing in the midst of a start or of a collection, futures that end before their calls."""
+"""What happens at the worst moment: closing in the midst of a start or of a collection, the bound, and nested runs."""
 
 import concurrent.futures.thread
 import contextvars
 import gc
 import math
-import pickle
 import signal
 import sys
 import threading
 import time
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from inturn import Failure, Processes, Threads, ordered_map, retry
+from inturn import ordered_map, retry
 from inturn._core.threads import may_wait
 from inturn._engine.window import NEVER, Window
-from inturn._pools.submission import Submission
 from inturn._pools.threads import ThreadPool
 from programs import Script
-from waiting import HANG_S, SHORT, Background, Gate, Meter, Tally, absence, handling, wait_until
+from waiting import HANG_S, Background, Gate, Meter, Tally, absence, handling, wait_until
 
 # ---- closing where nobody may wait ---------------------------------------------------------------
 
@@ -414,202 +412,3 @@ def test_g28_a_nested_run_ends_with_the_lack_of_a_thread_for_its_head(monkeypatc
 
         with pytest.raises(RuntimeError, match="new thread"):
             list(ordered_map(call, [1], executor=executor))
-
-
-# ---- executors and futures that are odd ----------------------------------------------------------
-
-
-class Chaining:
-    """Its futures follow those of another executor, and can be cancelled while their calls run."""
-
-    def __init__(self, executor):
-        self.executor = executor
-        self.futures = []
-
-    def submit(self, fn, *args):
-        outer = Future()
-        self.futures.append(outer)
-        inner = self.executor.submit(fn, *args)
-        inner.add_done_callback(lambda done: outer.cancelled() or outer.set_result(done.result()))
-        return outer
-
-
-def test_g01_a_future_that_is_cancelled_while_its_call_runs_disorders_nothing():
-    running, go = Gate(), Gate()
-
-    def call(i):
-        if i == 1:
-            running.open()
-            go.wait()
-        return i * 10
-
-    with ThreadPoolExecutor(2) as threads:
-        executor = Chaining(threads)
-        run = ordered_map(call, range(6), executor=executor, chunksize=3, concurrency=2, window=6)
-        consumer = Background(lambda: list(run))
-        running.wait()
-        executor.futures[0].cancel()
-        go.open()
-        assert consumer.result() == [0, 10, 20, 30, 40, 50]
-
-
-def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
-    running, go, ended = Gate(), Gate(), []
-
-    def call(i):
-        running.open()
-        go.wait()
-        ended.append(i)
-
-    with ThreadPoolExecutor(2) as threads:
-        executor = Chaining(threads)
-        run = ordered_map(call, range(4), executor=executor, concurrency=1)
-        consumer = Background(lambda: list(run))
-        running.wait()
-        wait_until(lambda: [submission.watched() for submission in run._run.job.pool._submissions] == [True])
-        closer = Background(run.close)
-        wait_until(lambda: executor.futures[0].cancelled())
-        assert not ended
-        go.open()
-        closer.result()
-        assert ended == [0]
-        assert consumer.result() == []
-
-
-def test_g13_a_future_that_ends_while_its_call_is_withdrawn(monkeypatch):
-    """`close` has withdrawn it; before its next step the executor comes to the call, finds none, and ends the future."""
-    started, go = Gate(), Gate()
-    begin = Submission.begin
-
-    class Late(ThreadPoolExecutor):
-        def submit(self, fn):
-            def call():
-                started.open()
-                go.wait()
-                return fn()
-
-            future = super().submit(call)
-            futures.append(future)
-            return future
-
-    def begins(submission, state):
-        mine = begin(submission, state)
-        if mine and threading.current_thread() is threading.main_thread():
-            go.open()
-            wait_until(futures[0].done)
-        return mine
-
-    futures = []
-    with Late(1) as executor:
-        run = ordered_map(abs, range(3), executor=executor, concurrency=1, deadline=0.05)
-        with pytest.raises(TimeoutError):
-            next(run)
-        started.wait()
-        monkeypatch.setattr(Submission, "begin", begins)
-        run.close()
-        assert not run._run.job.pool._submissions
-
-
-class Dry:
-    """It says that it is done, and has called nothing."""
-
-    def submit(self, fn, *args):
-        future = Future()
-        future.set_result(None)
-        return future
-
-
-def test_g19_an_executor_that_does_not_make_the_call_costs_its_item():
-    results = list(ordered_map(abs, [1, 2], executor=Dry(), on_error="return"))
-    assert [type(each) for each in results] == [Failure, Failure]
-    assert "not made the call" in str(results[0].error)
-
-
-class RaisesLate:
-    """Its `submit` raises when the call has been queued, as where no thread can be had."""
-
-    def __init__(self, executor, bad, *, pickles=False):
-        self.executor = executor
-        self.bad = bad
-        self.pickles = pickles
-        self.count = 0
-
-    def submit(self, fn, *args):
-        if self.pickles:
-            fn = pickle.loads(pickle.dumps(fn))
-        future = self.executor.submit(fn, *args)
-        self.count += 1
-        if self.count == self.bad:
-            future.result()
-            raise RuntimeError("can't start new thread")
-        return future
-
-
-def test_g19_a_submit_that_raises_though_the_call_was_made_costs_no_permit():
-    with ThreadPoolExecutor(1) as threads:
-        executor = RaisesLate(threads, 2)
-        assert list(ordered_map(abs, range(5), executor=executor, concurrency=1)) == [0, 1, 2, 3, 4]
-
-
-def test_g25_a_submit_that_raises_after_it_has_pickled_the_call_ends_the_run():
-    with ThreadPoolExecutor(1) as threads:
-        executor = RaisesLate(threads, 2, pickles=True)
-        with pytest.raises(RuntimeError, match="new thread"):
-            list(ordered_map(abs, range(5), executor=executor, concurrency=1))
-
-
-class Unwrapping(Future):
-    def result(self, timeout=None):
-        return super().result(timeout)
-
-
-class OfItsOwn:
-    """Its futures have a `result` of their own, though threads make the calls."""
-
-    def __init__(self, executor):
-        self.executor = executor
-
-    def submit(self, fn, *args):
-        future = Unwrapping()
-
-        def work():
-            future.set_running_or_notify_cancel()
-            future.set_result(fn(*args))
-
-        self.executor.submit(work)
-        return future
-
-
-def test_g17_a_limit_ends_the_wait_for_a_future_with_a_result_of_its_own():
-    hold = Gate()
-    with ThreadPoolExecutor(2) as threads:
-        run = ordered_map(lambda _: hold.wait(), [1], executor=OfItsOwn(threads), timeout=SHORT, on_error="return")
-        failure = next(run)
-        assert isinstance(failure.error, TimeoutError)
-        assert not hold.is_open
-        hold.open()
-
-
-# ---- bad input -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["timeout", "deadline"])
-def test_a_number_of_seconds_too_large_for_a_float_is_refused(name):
-    with pytest.raises(ValueError, match=name):
-        ordered_map(abs, [1], **{name: 10**400})
-
-
-def test_a_pause_too_large_for_a_float_is_refused():
-    with pytest.raises(ValueError, match="backoff"):
-        retry(backoff=10**400)
-
-
-@pytest.mark.parametrize("settings", [Threads, Processes])
-def test_the_class_of_settings_is_no_executor(settings):
-    with pytest.raises(TypeError, match="executor must be"):
-        ordered_map(abs, [1], executor=settings)
-
-
-def test_an_executor_that_is_made_needs_a_shutdown():
-    with pytest.raises(TypeError, match="no shutdown"):
-        list(ordered_map(abs, [1], executor=lambda _: Dry()))

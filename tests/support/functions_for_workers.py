@@ -1,5 +1,7 @@
 """Functions that a worker process could import too: what the generic part of the contract suite runs."""
 
+import os
+import time
 from typing import Any
 
 
@@ -111,3 +113,13 @@ class Prickly:
 
     __eq__ = __ne__ = __lt__ = __bool__ = __len__ = __repr__ = __sizeof__ = __iter__ = __copy__ = _refuse
     __hash__ = _refuse
+
+
+def sleeping(seconds, i=None):
+    time.sleep(seconds)
+    return i
+
+
+def slow_pid(i):
+    time.sleep(0.05)
+    return os.getpid()

@@ -143,3 +143,13 @@ if __name__ == "__main__":
     assert not said, done.stderr
     assert done.returncode == 0
     return done.stdout
+
+
+EXECUTORS = {
+    "thread": "executor='thread'",
+    "timeout": "executor='thread', timeout=HOUR",
+    "live": "executor='thread', live=True",
+    "borrowed": "executor=ThreadPoolExecutor(2)",
+    "callable": "executor=ThreadPoolExecutor",
+    "serial": "executor='serial'",
+}

@@ -1,0 +1,208 @@
+"""Guarantee 23: several runs, several consumers, and forks."""
+
+import itertools
+import sys
+from functools import partial
+
+import pytest
+
+from functions_for_workers import double, fail_at, same
+from inturn import ordered_map
+from programs import Script
+from results import until_error
+from waiting import Background, Gate, absence, spend
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+
+
+# 23: several runs, several consumers, forks
+
+
+def test_g23_several_runs_at_once_from_several_threads_are_independent(inside):
+    executor = inside.executor(3)
+
+    def consume(k):
+        run = inside.map(lambda i: (k, i), range(300), concurrency=3, window=20, executor=executor)
+        return list(run) == [(k, i) for i in range(300)]
+
+    assert all(thread.result() for thread in [Background(consume, k) for k in range(8)])
+
+
+def test_g23_several_runs_may_be_consumed_in_turns(inside):
+    executor = inside.executor(2)
+    runs = [inside.map(same, range(k, k + 50), concurrency=2, executor=executor) for k in range(5)]
+    assert list(zip(*runs, strict=True)) == [(i, i + 1, i + 2, i + 3, i + 4) for i in range(50)]
+
+
+@pytest.mark.drivers("no other task has its turn while a call blocks the loop", blocks=False)
+def test_g23_a_second_consumer_gets_a_clear_error(inside):
+    head, reached = Gate(), Gate()
+
+    def call(i):
+        reached.open()
+        head.wait()
+        return i
+
+    run = inside.map(call, range(5))
+    consumer = Background(list, run)
+    reached.wait()
+    absence(0.02)
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        next(run)
+    assert len(str(caught.value)) > 15
+    assert not isinstance(caught.value.__context__, StopIteration)
+    head.open()
+    assert consumer.result() == [0, 1, 2, 3, 4]
+
+
+def test_g23_a_run_may_move_from_one_thread_to_another(kinds):
+    run = kinds.map(double, range(30), window=5)
+    results = []
+    for _ in range(30):
+        results.append(Background(next, run).result())
+    assert results == list(range(0, 60, 2))
+
+
+def test_g23_many_consumers_at_once_get_errors_and_never_a_wrong_order(overlapping):
+    run = overlapping.map(same, range(500), window=10)
+
+    def consume():
+        results, errors = [], 0
+        while True:
+            try:
+                results.append(next(run))
+            except StopIteration:
+                return results, errors
+            except (RuntimeError, ValueError):
+                errors += 1
+                spend(0.0002)  # a thread that never waits would hold up all the others
+
+    shares = [thread.result()[0] for thread in [Background(consume) for _ in range(4)]]
+    assert all(share == sorted(share) for share in shares)
+    assert sorted(itertools.chain(*shares)) == list(range(500))
+
+
+def test_g23_next_from_inside_the_source_is_an_error(pulling):
+    def source():
+        yield 0
+        yield next(run)
+
+    run = pulling.map(double, source(), window=1)
+    results, error = until_error(run)
+    assert results == [0]
+    assert isinstance(error, RuntimeError | ValueError)
+
+
+def test_g23_next_from_inside_a_policy_is_an_error(inside):
+    run = inside.map(partial(fail_at, frozenset({1})), range(5), on_error=lambda failure: next(run))
+    results, error = until_error(run)
+    assert results == [0]
+    assert isinstance(error, RuntimeError | ValueError)
+
+
+def test_g23_next_from_inside_fn_in_serial_is_an_error():
+    run = ordered_map(lambda i: next(run), range(5), executor="serial")
+    results, error = until_error(run)
+    assert results == []
+    assert isinstance(error, RuntimeError | ValueError)
+
+
+FORK = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # that this process has threads is the point
+signal.alarm(20)
+
+def call(i):
+    if i == 0 and not "{executor}".endswith("'serial'"):
+        full.wait(HANG_S)
+    return 2 * i
+
+full = threading.Event()
+def source():
+    for i in range(50):
+        if i == 9:
+            full.set()
+        yield i
+run = ordered_map(call, source(), window=10, concurrency=2, {executor})
+results = [next(run)]
+child = os.fork()
+if not child:
+    signal.alarm(5)
+    try:
+        {body}
+    except BaseException as error:
+        say("child", type(error).__name__, error)
+        os._exit(1)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+say("status", status)
+results += run
+say("right", results == list(range(0, 100, 2)))
+"""
+FORKED = {
+    "thread": "executor='thread'",
+    "timeout": "executor='thread', timeout=60",
+    "live": "executor='thread', live=True",
+    "borrowed": "executor=ThreadPoolExecutor(2)",
+    "callable": "executor=ThreadPoolExecutor",
+    "serial": "executor='serial'",
+}
+WHAT_A_CHILD_MAY_DO = {
+    "next": """
+        for _ in range(2):
+            try:
+                next(run)
+            except RuntimeError as error:
+                assert "fork" in str(error), error
+            else:
+                raise AssertionError("next worked")
+""",
+    "drop": "del run; gc.collect()",
+    "next-and-drop": """
+        try:
+            next(run)
+        except RuntimeError:
+            pass
+        del run
+        gc.collect()
+""",
+    "close": "run.close()",
+    "nothing": "pass",
+    "own-run": "assert list(ordered_map(int, range(9))) == list(range(9))",
+}
+
+
+@posix
+@pytest.mark.parametrize("executor", FORKED.values(), ids=FORKED)
+@pytest.mark.parametrize("body", WHAT_A_CHILD_MAY_DO.values(), ids=WHAT_A_CHILD_MAY_DO)
+def test_g23_in_a_forked_child_next_raises_and_nothing_disturbs_the_parent(executor, body):
+    with Script(FORK.format(executor=executor, body=body.strip())) as process:
+        process.end()
+        assert process.err == ""
+        assert process.lines == ["status 0", "right True"]
+
+
+@posix
+@pytest.mark.parametrize("executor", FORKED.values(), ids=FORKED)
+def test_g23_a_forked_child_may_end_in_the_ordinary_way(executor):
+    """With its exit hooks, and the run still there."""
+    with Script(
+        f"""
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # that this process has threads is the point
+signal.alarm(20)
+run = ordered_map(lambda i: 2 * i, range(50), window=10, concurrency=2, {executor})
+results = [next(run)]
+child = os.fork()
+if not child:
+    signal.alarm(5)
+    sys.exit(5)
+_, status = os.waitpid(child, 0)
+say("status", os.waitstatus_to_exitcode(status))
+results += run
+say("right", results == list(range(0, 100, 2)))
+"""
+    ) as process:
+        process.end()
+        assert process.err == ""
+        assert process.lines == ["status 5", "right True"]

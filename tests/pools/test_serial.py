@@ -1,0 +1,48 @@
+"""Guarantee 20: `executor="serial"`."""
+
+import itertools
+import sys
+import threading
+
+from functions_for_workers import double
+from inturn import ordered_map
+from waiting import Tally
+
+# 20: serial
+
+
+def test_g20_serial_runs_each_call_in_the_thread_of_the_consumer_when_it_is_delivered():
+    called = Tally()
+    threads = threading.active_count()
+
+    def call(i):
+        called.add(threading.get_ident())
+        return i
+
+    run = ordered_map(call, itertools.count(), executor="serial", window=10)
+    for i in range(5):
+        assert next(run) == i
+        assert len(called) == i + 1
+    assert set(called.seen) == {threading.get_ident()}
+    assert threading.active_count() == threads
+
+
+def test_g20_serial_accepts_what_the_others_accept():
+    run = ordered_map(
+        double, range(9), executor="serial", concurrency=5, window=7, chunksize=2, live=True, indexed=True, strict=True
+    )
+    assert list(run) == [(i, 2 * i) for i in range(9)]
+
+
+def test_g20_serial_has_the_frames_of_the_consumer_below_those_of_fn():
+    """So that a debugger's `up` leads there."""
+
+    def call(i):
+        names, frame = [], sys._getframe()
+        while frame:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+        return names
+
+    (names,) = ordered_map(call, [0], executor="serial")
+    assert "test_g20_serial_has_the_frames_of_the_consumer_below_those_of_fn" in names
