@@ -87,14 +87,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
 
-def pytest_report_header() -> str:
-    """The deselected tests are counted, but pytest does not say why they are: and with -n, they are not even counted."""
-    if os.environ.get("INTURN_TESTS") == "all":
-        return "inturn: every combination of executors and settings (INTURN_TESTS=all)"
-    return (
-        "inturn: executors that share most of their code run a sample of each test's settings; "
-        "INTURN_TESTS=all runs every combination"
-    )
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """pytest counts the deselected tests and does not say why they are; with -n it does not even count them."""
+    if os.environ.get("INTURN_TESTS") != "all":
+        terminalreporter.write_line(
+            "inturn: executors that share most of their code ran a sample of each test's settings; "
+            "INTURN_TESTS=all runs every combination"
+        )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""The shape of the library itself: who imports whom, how long files are, what an import costs."""
+"""The shape of the library itself: who imports whom, how long files are, what an import costs; and that of its tests."""
 
 import ast
 import importlib
@@ -16,6 +16,7 @@ import inturn
 
 PACKAGE = Path(inturn.__file__).parent
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
+TESTS = Path(__file__).parents[1]
 MODULES = sorted(".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in FILES)
 ENTRIES = {"__init__", "__main__"}
 
@@ -101,6 +102,18 @@ def test_no_file_has_grown_past_one_thought(path):
     if path.parent.name == "_api":  # signatures and their documentation; what is left is short
         lines = lines[max((number for number, line in enumerate(lines) if line == "@overload"), default=0) :]
     assert len(lines) <= 450
+
+
+def test_no_file_of_the_tests_is_longer_than_600_lines():
+    lengths = {path.relative_to(TESTS).as_posix(): len(path.read_text().splitlines()) for path in TESTS.rglob("*.py")}
+    assert not {name: length for name, length in lengths.items() if length > 600}
+
+
+def test_the_folders_of_the_tests_are_the_wings():
+    """Besides: what every driver must keep, what the documentation says, and what is no test."""
+    folders = {path.parent.name for path in TESTS.glob("*/*.py")}
+    assert folders == {name.strip("_") for name in FLOOR} | {"contract", "docs", "support", "bench"}
+    assert not list(TESTS.glob("test_*.py"))
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.endswith(("__init__", "__main__"))])
