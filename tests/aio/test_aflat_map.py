@@ -226,7 +226,7 @@ def test_g08_a_failure_in_mid_stream_keeps_the_elements_already_produced(run, n,
 @pytest.mark.parametrize(
     ("policy", "instead"), [("skip", []), (sentinel(None), [None]), (lambda f: SKIP, []), (lambda f: f.delivered, [2])]
 )
-def test_g09_what_the_policy_returns_takes_the_place_of_the_rest(run, policy, instead):
+def test_g09_what_the_policy_returns_takes_the_place_of_the_remainder(run, policy, instead):
     async def main():
         got = await collect(ordered_aflat_map(partial(breaks_after, 2), "xy", on_error=policy, concurrency=2))
         assert got == [("x", 0), ("x", 1), *instead, ("y", 0), ("y", 1), *instead]
@@ -247,7 +247,7 @@ POLICIES = {
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("concurrency", [1, 3])
 @pytest.mark.parametrize("bad", [0, 2])
-def test_never_deadlocks_a_retrying_item_keeps_its_place_among_full_lanes(run, policy, concurrency, bad):
+def test_never_deadlocks_a_retrying_item_keeps_its_slot_among_full_lanes(run, policy, concurrency, bad):
     async def main():
         attempts, now, peak = count(), 0, 0
 

@@ -162,7 +162,7 @@ SCRIPT = """if True:
         for _ in range(30):
             await asyncio.sleep(0)
     def source():
-        asyncio.get_running_loop().slow_callback_duration = 60.0  # the machine's load is nobody's fault
+        asyncio.get_running_loop().slow_callback_duration = 60.0  # a loaded machine is no fault of the test
         return forever() if "async" in sys.argv else iter(range(1000))
 """
 
@@ -364,7 +364,7 @@ def test_g14_g16_an_exception_from_outside_in_a_callback_of_the_run_is_the_consu
         return x
 
     def look(frame, event, arg):
-        """Raise when this call has ended and its place is about to be free, or is about to be given to another."""
+        """Raise when this call has ended and its slot is about to be free, or is about to be given to another."""
         if event == "call" and frame.f_code.co_name == where and frame.f_code.co_filename.startswith(LIBRARY):
             sys.setprofile(None)
             raise error

@@ -110,7 +110,7 @@ def test_g9_return_delivers_the_failure_and_report_sums_it_up(run):
     run(main)
 
 
-def test_pauses_before_a_retry_overlap_and_occupy_no_place():
+def test_pauses_before_a_retry_overlap_and_occupy_no_slot():
     async def main():
         loop = asyncio.get_running_loop()
         attempts = Counter()

@@ -282,7 +282,7 @@ def test_g13_g19_dropped_unclosed_it_shuts_down_the_executor_that_it_has_made(ru
     run(main)
 
 
-def test_g12_g13_dropped_unclosed_it_lets_go_of_what_it_held_though_calls_go_on(run):
+def test_g12_g13_dropped_unclosed_it_releases_what_it_held_though_calls_go_on(run):
     async def main():
         gate, begun = Gate(), Tally()
 

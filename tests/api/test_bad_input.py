@@ -158,7 +158,7 @@ def test_an_initializer_that_is_not_callable_is_a_type_error():
         Threads(initializer=3)
 
 
-# progress and executors that cannot be meant
+# invalid progress and executors
 
 
 def test_the_class_of_a_bar_is_a_type_error_that_names_the_cure():

@@ -48,7 +48,7 @@ def test_g03_the_bound_is_reached_and_holds_while_next_waits(overlapping, window
 def test_g03_the_bound_holds_while_the_consumer_is_busy(overlapping, window):
     run, source = primed(overlapping, same, window=window)
     absence()
-    # the feeder of a live run fills the place that became free
+    # the feeder of a live run fills the room that became free
     assert source.pulls == window + overlapping.live
     for i in range(1, 20):
         assert next(run) == i
@@ -121,7 +121,7 @@ def test_g04_the_window_of_tiny_items_ends_at_4096_behind_a_slow_head(apart):
         pass
     consumer = Background(next, run)
     seen = -1
-    while seen != source.pulls:  # until it rests
+    while seen != source.pulls:  # until nothing is pulled any more
         seen = source.pulls
         absence()
     assert 4 <= seen - 10_000 <= 4096
@@ -174,7 +174,7 @@ def test_g05_a_slow_head_holds_up_delivery_and_not_work(overlapping, window, con
     behind = min(window, ITEMS) - 1
     assert sorted(ended.wait(behind)) == list(range(1, behind + 1))
     absence()
-    assert len(ended) == behind  # the window is full, and everything rests
+    assert len(ended) == behind  # the window is full, and no call runs
     assert consumer.is_alive()
     head.open()
     assert consumer.result() == 0

@@ -213,7 +213,7 @@ def test_g13_the_last_reference_may_be_lost_to_the_garbage_collector(overlapping
 
 
 def _locks_of(thing):
-    """Every lock that can be reached from `thing`, and those of the library's modules; an alarm is held by nobody."""
+    """Every lock that can be reached from `thing`, and those of the library's modules; nobody holds an event."""
     lock_types = (type(threading.Lock()), type(threading.RLock()))
     modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "inturn"]
     todo, seen, locks = [thing, *(vars(module) for module in modules)], set(), []
@@ -334,7 +334,7 @@ def test_g13_the_source_is_left_open_after_the_last_pull(inside, how):
     if how == "error":
         with pytest.raises(Oops):
             list(run)
-    absence(0.02)  # a feeder fills the window, and rests
+    absence(0.02)  # a feeder fills the window, and then sleeps
     if how != "drop":
         run.close()
     pulled = run.stats.pulled
@@ -342,7 +342,7 @@ def test_g13_the_source_is_left_open_after_the_last_pull(inside, how):
     assert next(source) == pulled
 
 
-def test_g13_an_executor_that_is_not_ours_is_as_before_after_close():
+def test_g13_an_executor_passed_in_is_as_before_after_close():
     with ThreadPoolExecutor(2) as executor:
         busy = Gate()
         blockers = [executor.submit(busy.wait) for _ in range(2)]

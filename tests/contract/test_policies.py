@@ -254,7 +254,7 @@ def test_a_policy_may_take_its_time_while_calls_go_on(overlapping):
     assert list(overlapping.map(call, source, concurrency=2, window=8, on_error=policy)) == list(range(8))
 
 
-# policies that cannot be meant
+# invalid policies
 
 
 async def _async_policy(failure):
@@ -289,7 +289,7 @@ def _generator_policy(failure):
     ],
     ids=shown,
 )
-def test_a_policy_that_cannot_be_meant_is_refused_at_the_call_with_the_cure(argument, policy, instead):
+def test_an_invalid_policy_is_refused_at_the_call_with_the_cure(argument, policy, instead):
     with pytest.raises(TypeError, match=instead) as caught:
         if argument == "on_error":
             ordered_map(double, range(3), on_error=policy)

@@ -155,7 +155,7 @@ def test_g06_live_lets_the_source_wait_for_the_delivery_of_the_item_before(insid
     assert delivered.seen == list(range(0, 100, 2))
 
 
-def test_g06_live_pulls_within_the_same_window_and_reserves_the_place_before_the_pull(apart, window):
+def test_g06_live_pulls_within_the_same_window_and_reserves_room_before_the_pull(apart, window):
     head, source = Gate(), Source(itertools.count())
     run = apart.map(lambda i: head.wait() if i == 0 else i, source, window=window, live=True)
     consumer = Background(next, run)
@@ -210,7 +210,7 @@ def test_g07_work_goes_on_while_the_consumer_is_away_and_then_rests(overlapping,
 
     run, source = primed(overlapping, call, window=16, concurrency=2, chunksize=chunksize)
     back.open()
-    pulled = 16 + overlapping.live  # a feeder fills the place that became free
+    pulled = 16 + overlapping.live  # a feeder fills the room that became free
     called = pulled if chunksize != 4 else 16  # one item is no chunk
     assert sorted(ended.wait(called)) == list(range(called))
     absence()

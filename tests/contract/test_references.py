@@ -179,7 +179,7 @@ def test_g12_no_reference_to_an_attempt_that_was_retried_is_kept(inside):
 
 @pytest.mark.usefixtures("uncollected")
 def test_g12_a_run_that_has_ended_holds_neither_its_function_nor_its_source(inside):
-    """A generator, too, lets go of everything when it ends."""
+    """A generator, too, drops all references when it ends."""
 
     class Call:
         def __call__(self, i):

@@ -77,7 +77,7 @@ def test_g17_the_clock_starts_when_a_worker_takes_the_item_and_not_in_the_queue(
     assert watch.seconds > SHORT
 
 
-def test_g17_the_queue_of_an_executor_that_is_not_ours_does_not_count():
+def test_g17_the_queue_of_an_executor_passed_in_does_not_count():
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(1) as executor:
@@ -125,7 +125,7 @@ def test_g17_a_stuck_item_deep_in_a_run_of_tiny_ones_costs_itself_only(refilling
     assert not stuck.is_open
 
 
-def test_g17_the_place_of_an_item_given_up_is_taken_by_a_new_thread(refilling):
+def test_g17_the_slot_of_an_item_given_up_is_taken_by_a_new_thread(refilling):
     stuck = Gate()
     run = refilling.map(
         lambda i: stuck.wait() if i % 3 == 0 else i, range(9), concurrency=1, window=4, timeout=SHORT, on_error="skip"
@@ -135,7 +135,7 @@ def test_g17_the_place_of_an_item_given_up_is_taken_by_a_new_thread(refilling):
     assert run.stats.abandoned == 3
 
 
-def test_g17_the_place_is_taken_also_while_the_consumer_is_away(refilling):
+def test_g17_the_slot_is_taken_also_while_the_consumer_is_away(refilling):
     stuck, ended = Gate(), Tally()
 
     def call(i):
@@ -223,7 +223,7 @@ def test_g17_a_pause_between_attempts_does_not_count(apart):
 
 
 @pytest.mark.parametrize("name", ["borrowed", "duck"])
-def test_g17_on_an_executor_that_is_not_ours_the_place_stays_taken(name):
+def test_g17_on_an_executor_passed_in_the_slot_stays_taken(name):
     from drivers import DRIVERS, Runner
 
     runner = Runner(next(d for d in DRIVERS if d.name == name))

@@ -54,7 +54,7 @@ said = threading.Event()
 begun = threading.Semaphore(0)
 def call(i):
     begun.release()
-    said.wait(HANG_S)  # exit waits for the call, and so the daemon has its say before it is frozen
+    said.wait(HANG_S)  # exit waits for the call, and so the daemon prints its line before it is frozen
     return i
 def work():
     try:
@@ -70,13 +70,13 @@ assert begun.acquire(timeout=HANG_S)
         assert script.lines == ["the interpreter is shutting down"]
 
 
-def test_g16_close_in_a_place_outside_its_calls_does_not_wait_for_itself(monkeypatch):
+def test_g16_close_in_a_worker_outside_its_calls_does_not_wait_for_itself(monkeypatch):
     """As the garbage collector does, which runs anywhere, when it closes a generator around a run."""
     closed = Tally()
     claim = ThreadPool._claim
 
-    def claims(pool, place):
-        chunk = claim(pool, place)
+    def claims(pool, slot):
+        chunk = claim(pool, slot)
         if threading.current_thread() is not threading.main_thread() and not len(closed):
             closed.add(may_wait(run._run.job))
             run.close()
@@ -286,7 +286,7 @@ def test_g09_under_raise_nothing_is_pulled_once_a_failure_is_known(monkeypatch):
     assert pulled == list(range(6))
 
 
-def test_g12_an_item_is_let_go_while_the_rest_of_its_chunk_runs():
+def test_g12_an_item_is_released_while_the_rest_of_its_chunk_runs():
     class Item:
         pass
 
@@ -332,8 +332,8 @@ def test_g21_what_a_stopped_run_still_starts_has_its_context(monkeypatch):
             wait_until(lambda: seen)
         return slots()
 
-    def is_held_up(place, chunk):
-        begins(place, chunk)
+    def is_held_up(slot, chunk):
+        begins(slot, chunk)
         begun.open()
         stopping.wait()
 

@@ -20,14 +20,14 @@ class CountingEvent:
     """An event that counts how often it was set."""
 
     def __init__(self) -> None:
-        self.rung = 0
+        self.times_set = 0
 
     def set(self) -> None:
-        self.rung += 1
+        self.times_set += 1
 
 
 class Machine(RuleBasedStateMachine):
-    """Places, a source and a consumer around one `LaneWindow`."""
+    """Slots, a source and a consumer around one `LaneWindow`."""
 
     @initialize(concurrency=st.integers(1, 3), limit=st.none() | st.integers(1, 5), buffer=st.integers(1, 3))
     def begin(self, concurrency: int, limit: int | None, buffer: int) -> None:
@@ -35,9 +35,9 @@ class Machine(RuleBasedStateMachine):
         self.limit = 2 * concurrency if limit is None else limit
         self.buffer = buffer
         self.concurrency = concurrency
-        self.places: list[Chunk] = []  # what each place that is taken runs
+        self.slots: list[Chunk] = []  # what each slot that is taken runs
         self.given_up: list[Chunk] = []
-        self.made: list[list[object]] = []  # by item, what was made, and what took the place of the rest
+        self.made: list[list[object]] = []  # by item, what was made, and what took the place of the remainder
         self.out: list[object] = []
         self.over = False
         self.raised = False
@@ -55,9 +55,9 @@ class Machine(RuleBasedStateMachine):
     def exhaust(self, error: bool) -> None:
         self.window.finish(Err(ValueError("source")) if error else None)
 
-    # ---- the places ------------------------------------------------------------------------------
+    # ---- the slots ------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.places) < self.concurrency)
+    @precondition(lambda self: len(self.slots) < self.concurrency)
     @rule()
     def claim(self) -> None:
         claimable = self.window.available()
@@ -66,11 +66,11 @@ class Machine(RuleBasedStateMachine):
         if chunk is not None:
             lane = chunk.out[0]
             assert lane.index == chunk.index
-            assert all(lane.index not in (each.index, None) for each in self.places)
-            self.places.append(chunk)
+            assert all(lane.index not in (each.index, None) for each in self.slots)
+            self.slots.append(chunk)
 
     def lane(self, data: st.DataObject, *phases: Phase) -> tuple[Chunk, Lane]:
-        chunks = [each for each in self.places if each.out[0].phase in phases]
+        chunks = [each for each in self.slots if each.out[0].phase in phases]
         assume(chunks)
         chunk = data.draw(st.sampled_from(chunks))
         return chunk, chunk.out[0]
@@ -91,7 +91,7 @@ class Machine(RuleBasedStateMachine):
     def finish(self, data: st.DataObject) -> None:
         chunk, lane = self.lane(data, Phase.OPEN)
         lane.finish()
-        self.places.remove(chunk)
+        self.slots.remove(chunk)
 
     @rule(data=st.data(), undecided=st.booleans())
     def fail(self, data: st.DataObject, undecided: bool) -> None:
@@ -99,9 +99,9 @@ class Machine(RuleBasedStateMachine):
         lane.fail(Err(KeyError(lane.index)), undecided=undecided)
         if lane.made or not undecided:
             assert lane.phase is Phase.ENDED
-            self.places.remove(chunk)
+            self.slots.remove(chunk)
         else:
-            assert lane.phase is Phase.UNDECIDED  # its place is kept
+            assert lane.phase is Phase.UNDECIDED  # its slot is kept
 
     @rule(data=st.data())
     def retry_early(self, data: st.DataObject) -> None:
@@ -116,19 +116,19 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:
-        """A call is given up: a place of its own takes up the item where it was, if it is not at its end."""
+        """A call is given up: a slot of its own takes up the item where it was, if it is not at its end."""
         chunk, lane = self.lane(data, Phase.PAUSING, Phase.UNDECIDED)
-        self.places.remove(chunk)
+        self.slots.remove(chunk)
         self.window.again(chunk)
         assert self.window.claim() is chunk
-        self.places.append(chunk)
+        self.slots.append(chunk)
         assert chunk.out == [lane]
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
-        """A place whose item was decided upon is woken and goes."""
+        """A slot whose item was decided upon is woken and becomes free."""
         chunk, _ = self.lane(data, Phase.ENDED)
-        self.places.remove(chunk)
+        self.slots.remove(chunk)
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -174,11 +174,11 @@ class Machine(RuleBasedStateMachine):
             assert lane.phase is Phase.ENDED
 
     def _relieve(self, lane: Lane) -> None:
-        resting, rung = bool(lane.producer_waits), lane.event.rung  # type: ignore[attr-defined]
+        waiting, before = bool(lane.producer_waits), lane.event.times_set  # type: ignore[attr-defined]
         lane.relieve()
-        woken = lane.event.rung - rung  # type: ignore[attr-defined]
-        assert woken <= resting
-        if resting and not lane.buffer:
+        woken = lane.event.times_set - before  # type: ignore[attr-defined]
+        assert woken <= waiting
+        if waiting and not lane.buffer:
             assert woken, "an empty lane whose producer sleeps"
 
     # ---- always ----------------------------------------------------------------------------------
@@ -198,13 +198,13 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "window"):
             return
         assert self.window.pulled - self.window.taken <= self.limit
-        assert len(self.places) <= self.concurrency
+        assert len(self.slots) <= self.concurrency
         assert all(len(lane.buffer) <= self.buffer for lane in self.window._lanes())
         assert 0 <= self.window.waiting() <= self.limit
 
     @invariant()
     def the_head_can_always_make_progress(self) -> None:
-        """Never deadlocks: whatever the places do, somebody can take the step that the head waits for."""
+        """Never deadlocks: whatever the slots do, somebody can take the step that the head waits for."""
         if not hasattr(self, "window") or self.over:
             return
         window = self.window
@@ -213,14 +213,14 @@ class Machine(RuleBasedStateMachine):
             return
         if window.taken == window.pulled:
             raise AssertionError("waits for nothing")
-        holding = [each for each in self.places if each.index == window.taken]
+        holding = [each for each in self.slots if each.index == window.taken]
         if holding:
             (lane,) = holding[0].out
             assert lane.phase is Phase.PAUSING or (lane.phase is Phase.OPEN and not lane.full())
         else:
-            assert len(self.places) < self.concurrency or any(
-                each.out[0].phase is Phase.ENDED for each in self.places
-            ), "no place for the head"
+            assert len(self.slots) < self.concurrency or any(each.out[0].phase is Phase.ENDED for each in self.slots), (
+                "no slot for the head"
+            )
             assert window.available()
 
     @precondition(lambda self: not self.over)
@@ -236,10 +236,10 @@ class Machine(RuleBasedStateMachine):
             if now is Now.DELIVER:
                 self._deliver("skip")
                 continue
-            self.places = [each for each in self.places if each.out[0].phase is not Phase.ENDED]
-            while len(self.places) < self.concurrency and (chunk := self.window.claim()) is not None:
-                self.places.append(chunk)
-            for chunk in list(self.places):
+            self.slots = [each for each in self.slots if each.out[0].phase is not Phase.ENDED]
+            while len(self.slots) < self.concurrency and (chunk := self.window.claim()) is not None:
+                self.slots.append(chunk)
+            for chunk in list(self.slots):
                 (lane,) = chunk.out
                 if lane.phase is Phase.PAUSING:
                     lane.reopen()
@@ -285,7 +285,7 @@ def test_a_producer_that_waits_is_woken_for_a_gulp(size: int, most: int) -> None
     lane = Lane(0, size, event)
     lane.buffer.extend(range(size))
     lane.producer_waits.append(None)
-    while not event.rung:
+    while not event.times_set:
         lane.pop()
         lane.relieve()
     assert len(lane.buffer) == most

@@ -232,7 +232,7 @@ def test_what_runs_again_can_be_taken_back_as_well() -> None:
     assert list(fresh.todo) == ["a"]
 
 
-def test_g12_clear_lets_go_of_everything_and_keeps_the_counts() -> None:
+def test_g12_clear_drops_everything_and_keeps_the_counts() -> None:
     window = Window(2, 20, None)
     window.extend([object() for _ in range(6)])
     chunk = window.claim()
@@ -285,7 +285,7 @@ def test_g26_two_items_of_a_millisecond_make_a_chunk_where_the_window_has_two_fo
         assert chunk.size == size
 
 
-def test_g26_items_whose_pair_would_take_up_the_time_box_travel_alone():
+def test_g26_items_whose_pair_would_take_up_the_time_slice_travel_alone():
     window = Window(2, None, None)
     window.extend([0, 1, 2, 3])
     window.measured(0.0014, [None])

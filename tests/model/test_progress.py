@@ -288,7 +288,7 @@ def test_progress_calls_what_can_be_called_though_it_has_any_attribute_one_asks_
 @pytest.mark.parametrize(
     "given", [{}, {"update": 1}, set(), collections.Counter(), None, 1, "bar", [], object()], ids=shown
 )
-def test_progress_that_cannot_be_meant_is_a_type_error_at_the_call(given):
+def test_invalid_progress_is_a_type_error_at_the_call(given):
     with pytest.raises(TypeError, match=r"progress must be a bool, a callable .* or an object with update\(n\)"):
         ordered_map(double, range(3), progress=given)
 

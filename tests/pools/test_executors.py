@@ -37,7 +37,7 @@ class Recorder(Executor):
 
 
 @pytest.mark.parametrize("how", ["end", "close", "error", "drop"])
-def test_g19_an_executor_that_is_not_ours_is_never_shut_down(how):
+def test_g19_an_executor_passed_in_is_never_shut_down(how):
     executor = Recorder(3)
     run = ordered_map(partial(fail_at, frozenset({20} if how == "error" else ())), range(40), executor=executor)
     next(run)
@@ -116,7 +116,7 @@ def test_g19_an_executor_that_the_caller_drops_is_kept_alive_while_the_run_lasts
     assert results == list(range(0, 600, 2))
 
 
-def test_g19_an_executor_is_let_go_when_the_run_is_over():
+def test_g19_an_executor_is_released_when_the_run_is_over():
     executor = Recorder(2)
     gone = farewell(executor)
     run = ordered_map(double, range(30), executor=executor)

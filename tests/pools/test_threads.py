@@ -285,7 +285,7 @@ def test_g28_when_no_thread_at_all_can_be_had_the_run_ends_with_that_error(scarc
     runner.end()
 
 
-def test_g28_when_the_place_of_a_call_given_up_cannot_be_taken_the_run_ends_with_that_error(scarce):
+def test_g28_when_the_slot_of_a_call_given_up_cannot_be_taken_the_run_ends_with_that_error(scarce):
     stuck = Gate()
     scarce(1)  # for the call, and none for its successor
     run = ordered_map(

@@ -111,7 +111,7 @@ def test_g08_a_failure_in_mid_stream_keeps_the_elements_already_produced(n, buff
     assert "breaks_after" in str(failure.error.__cause__)  # its traceback there
 
 
-def test_g09_what_the_policy_returns_takes_the_place_of_the_rest():
+def test_g09_what_the_policy_returns_takes_the_place_of_the_remainder():
     run = flat(partial(calls.breaks_after, 1), "xy", on_error=sentinel(None))
     assert list(run) == [("x", 0), None, ("y", 0), None]
     with pytest.raises(Oops) as caught:
@@ -141,7 +141,7 @@ def test_g25_an_item_that_cannot_be_pickled_costs_itself(monkeypatch):
 @pytest.mark.parametrize(
     "policy", [retry(attempts=4, backoff=0), retry(attempts=4, backoff=0.01), lambda failure: Retry()]
 )
-def test_g09_an_item_that_has_produced_nothing_runs_again_and_keeps_its_place(policy, tmp_path):
+def test_g09_an_item_that_has_produced_nothing_runs_again_and_keeps_its_slot(policy, tmp_path):
     run = flat(partial(calls.flaky_head, str(tmp_path), 3), range(5), buffer=1, on_error=policy)
     assert list(run) == [0, 0, *(x for x in range(1, 5) for _ in range(20))]
     assert run.stats.retried == 3
@@ -176,7 +176,7 @@ def test_g24_a_worker_that_exits_with_code_0_in_mid_stream():
 
 
 @pytest.mark.parametrize("policy", [retry(attempts=4, backoff=0), lambda failure: Retry()])
-def test_g24_an_item_whose_worker_died_before_its_first_element_runs_again_in_its_place(policy, tmp_path):
+def test_g24_an_item_whose_worker_died_before_its_first_element_runs_again_in_its_slot(policy, tmp_path):
     run = flat(partial(calls.dies_at_first, str(tmp_path)), range(5), buffer=1, on_error=policy)
     assert list(run) == [x for x in range(5) for _ in range(20)]
     assert run.stats.retried == 2
@@ -205,7 +205,7 @@ def test_g17_time_spent_waiting_for_room_does_not_count():
 
 
 @pytest.mark.parametrize("policy", [retry(attempts=4, backoff=0), lambda failure: Retry()])
-def test_g17_an_item_that_was_killed_before_its_first_element_runs_again_in_its_place(policy, tmp_path):
+def test_g17_an_item_that_was_killed_before_its_first_element_runs_again_in_its_slot(policy, tmp_path):
     run = flat(partial(calls.stuck_at_first, str(tmp_path)), range(5), buffer=1, timeout=SHORT, on_error=policy)
     assert list(run) == [x for x in range(5) for _ in range(20)]
     assert run.stats.retried == 2

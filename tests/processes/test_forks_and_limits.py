@@ -170,7 +170,7 @@ def test_the_classes_are_there_without_multiprocessing():
         assert script.end().lines == ["False"]
 
 
-def test_stats_count_processes_as_places(tmp_path):
+def test_stats_count_each_process_as_a_slot(tmp_path):
     run = ordered_map(partial(waiting, str(tmp_path / "go on")), range(4), executor=FORK, concurrency=2)
     consumer = Background(next, run)
     wait_until(lambda: run.stats.running == 2)

@@ -218,7 +218,7 @@ def pids_of(x):
 def shared_memory_of(pid):
     links = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):  # it lets go of it just now, or it was that of the listing
+        with contextlib.suppress(FileNotFoundError):  # it is being released just now, or it was that of the listing
             links.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
     with open(f"/proc/{pid}/maps") as maps:
         return sum("memfd:inturn" in link for link in links), sum("memfd:inturn" in line for line in maps)
@@ -230,7 +230,7 @@ def test_g13_no_forked_process_keeps_the_shared_memory_of_a_run():
     """Neither the workers of another run, nor the user's children: nothing of it is left after `close`."""
     first = ordered_map(same, [bytes(8_000_000)] * 3, executor=FORK, concurrency=1, window=3)
     next(first)
-    wait_until(lambda: first.stats.waiting == 2)  # or else its memory is just being read, and cannot be let go
+    wait_until(lambda: first.stats.waiting == 2)  # or else its memory is just being read, and cannot be released
     second = ordered_map(pid_of, itertools.count(), executor=FORK, concurrency=1)
     worker = next(second)
     read, write = os.pipe()
@@ -399,7 +399,7 @@ def test_g16_a_recall_may_be_closed_in_its_midst(monkeypatch):
 
     def interrupted(fd, data):
         recall(2)  # as a signal handler, or another thread, does
-        recall.close()  # as the place's thread may
+        recall.close()  # as the slot's thread may
         return real(fd, data)
 
     monkeypatch.setattr(os, "write", lambda fd, data: (monkeypatch.undo(), interrupted(fd, data))[1])

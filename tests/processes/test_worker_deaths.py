@@ -79,7 +79,7 @@ def check_death(tmp_path, stage, way, chunksize, method):
 @pytest.mark.parametrize("chunksize", CHUNKSIZES)
 @pytest.mark.parametrize("way", WAYS)
 def test_g24_a_death_between_two_items_costs_none(tmp_path, way, chunksize):
-    """The worker dies at rest; what it gets next runs on a new one."""
+    """The worker dies while it is idle; its next item runs on a new one."""
 
     def source():
         yield from range(6)
@@ -177,7 +177,7 @@ def slow_then_die(directory, i):
     return i * 10
 
 
-def test_g24_an_item_longer_than_the_time_box_never_runs_again(tmp_path):
+def test_g24_an_item_longer_than_the_time_slice_never_runs_again(tmp_path):
     """In a batch of an explicit size the outcomes of long items are reported as they come."""
     with ordered_map(
         partial(slow_then_die, str(tmp_path)),

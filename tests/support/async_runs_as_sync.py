@@ -1,7 +1,7 @@
-"""Async runs in the dress of synchronous ones, so that the contract suite can be run over them.
+"""Async runs behind the interface of synchronous ones, so that the contract suite can be run over them.
 
 The loop is the consumer's: it runs inside `next` and `close` only. So plain functions of the suite are called in the consumer's
-thread, by tasks, or, with an executor, in its workers, which go on while the loop rests.
+thread, by tasks, or, with an executor, in its workers, which go on while the loop stands still.
 """
 
 import asyncio

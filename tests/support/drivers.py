@@ -6,7 +6,7 @@ A test asks for what it needs through a fixture of `conftest.py`:
 - `inside`: the calls run in this process, so that closures, gates and shared lists work
 - `overlapping`: besides, calls overlap, and go on while the consumer is away
 - `own`: besides, the library makes the workers
-- `refilling`: besides, and takes the place of one whose call was given up by `timeout`
+- `refilling`: besides, and replaces one whose call was given up by `timeout`
 - `apart`: like `overlapping`, but only those whose pools share little: for tests that take time
 - `kinds`: those and serial
 - `pulling`: the calls run in this process, and the consumer pulls the source
@@ -43,7 +43,7 @@ class Driver:
     owned: bool = True
     """The library makes the workers, and ends them."""
     refills: bool = False
-    """A new worker takes the place of one whose call was given up by `timeout`."""
+    """A new worker replaces one whose call was given up by `timeout`."""
     apart: bool = False
     """Its pool shares little with those of the others: enough for tests that take time."""
     live: bool = False

@@ -85,7 +85,7 @@ def run_in(make: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Cor
     try:
         with asyncio.Runner(loop_factory=make) as runner:
             loop = runner.get_loop()
-            loop.slow_callback_duration = 60.0  # the machine's load is nobody's fault
+            loop.slow_callback_duration = 60.0  # a loaded machine is no fault of the test
             loop.set_exception_handler(lambda _, context: contexts.append(context))
 
             async def guarded() -> Any:

@@ -169,7 +169,7 @@ class Thing:
 
 
 class Farewell(Gate):
-    """Whoever waits for it stays awake: without the GIL a thread that sleeps in C lets go of nothing of its own."""
+    """A thread that waits for it stays awake: without the GIL a thread that sleeps in C releases none of its references."""
 
     def wait(self) -> None:
         wait_until(lambda: self.is_open, "the last reference is lost")
@@ -237,7 +237,7 @@ class Watch:
 
 
 def assert_waiting_costs_nothing(seconds: float = 0.4) -> None:
-    """This process rests meanwhile: it is hardly ever woken, and uses no CPU.
+    """This process sleeps meanwhile: it is hardly ever woken, and uses no CPU.
 
     The wakeups are an event, counted by the system, and as many on any machine; polling every hundredth of a second is forty
     of them. A busy loop is not woken; on a machine with four more of them it still gets a fifth of a core.

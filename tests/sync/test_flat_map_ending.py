@@ -119,12 +119,12 @@ def test_g13_closing_closes_the_generator_of_a_serial_run():
 @everywhere
 def test_g13_dropping_the_run_closes_the_generators(executor):
     closed = Tally()
-    places = 1 if executor == "serial" else 2
-    run = ordered_flat_map(partial(leaves_a_note, closed), count(), concurrency=places, executor=executor)
+    slots = 1 if executor == "serial" else 2
+    run = ordered_flat_map(partial(leaves_a_note, closed), count(), concurrency=slots, executor=executor)
     for _ in range(4):  # each pulls at least one item
         next(run)
     running = run._run.job.pool.running
-    wait_until(lambda: executor == "serial" or running() == places)
+    wait_until(lambda: executor == "serial" or running() == slots)
     del run
     closed.wait(1)
 

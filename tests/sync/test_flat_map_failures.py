@@ -59,7 +59,7 @@ def test_g08_every_earlier_element_comes_before_a_failure(executor):
     ("policy", "instead"),
     [("skip", []), (sentinel(None), [None]), (sentinel(factory=lambda f: f.delivered), [2]), (lambda f: f.index, [1])],
 )
-def test_g09_what_the_policy_returns_takes_the_place_of_the_rest(executor, policy, instead):
+def test_g09_what_the_policy_returns_takes_the_place_of_the_remainder(executor, policy, instead):
     run = ordered_flat_map(
         lambda x: breaks_after(2, x) if x == "b" else iter(x), ["a", "b", "c"], executor=executor, on_error=policy
     )
@@ -78,7 +78,7 @@ def test_failure_delivered_is_the_count_of_elements_delivered(executor, n):
 
 
 @everywhere
-def test_indexed_delivers_what_takes_the_place_of_the_rest_with_its_index(executor):
+def test_indexed_delivers_what_takes_the_place_of_the_remainder_with_its_index(executor):
     run = ordered_flat_map(partial(breaks_after, 1), "xy", executor=executor, on_error=sentinel(None), indexed=True)
     assert list(run) == [(0, ("x", 0)), (0, None), (1, ("y", 0)), (1, None)]
 
@@ -292,8 +292,8 @@ def test_a_policy_that_gives_up_settles_the_item(policy, then):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("concurrency", [1, 2, 4])
 @pytest.mark.parametrize("bad", [0, 1, 3])
-def test_never_deadlocks_a_retrying_head_keeps_its_place_among_full_lanes(policy, concurrency, bad):
-    """Every other item fills its buffer and waits for its turn; without a place of its own the head would starve."""
+def test_never_deadlocks_a_retrying_head_keeps_its_slot_among_full_lanes(policy, concurrency, bad):
+    """Every other item fills its buffer and waits for its turn; without a slot of its own the head would starve."""
     fail = flaky(3)
     meter = Meter()
 
@@ -309,7 +309,7 @@ def test_never_deadlocks_a_retrying_head_keeps_its_place_among_full_lanes(policy
     assert meter.peak <= concurrency
 
 
-def test_a_pausing_item_keeps_its_place():
+def test_a_pausing_item_keeps_its_slot():
     started = Tally()
     fails = flaky(1)
 
@@ -322,7 +322,7 @@ def test_a_pausing_item_keeps_its_place():
         assert started.seen[:2] == [0, 0]
 
 
-def test_an_item_whose_policy_may_yet_retry_keeps_its_place_until_its_turn():
+def test_an_item_whose_policy_may_yet_retry_keeps_its_slot_until_its_turn():
     started, gate = Tally(), Gate()
 
     def produce(x):
@@ -342,18 +342,18 @@ def test_an_item_whose_policy_may_yet_retry_keeps_its_place_until_its_turn():
         assert getting.result() == [0, 2, 3]
 
 
-LAST_WORD = retry(attempts=1)
+NO_RETRY = retry(attempts=1)
 
 
-@pytest.mark.parametrize("policy", ["skip", "return", sentinel(None), LAST_WORD, retry(attempts=1, then="skip")])
-def test_an_item_whose_policy_never_retries_leaves_its_place_at_once(policy):
+@pytest.mark.parametrize("policy", ["skip", "return", sentinel(None), NO_RETRY, retry(attempts=1, then="skip")])
+def test_an_item_whose_policy_never_retries_frees_its_slot_at_once(policy):
     started, gate = Tally(), Gate()
 
     def produce(x):
         started.add(x)
         if x == 0:
             gate.wait()
-        if x == 1 and policy is not LAST_WORD:
+        if x == 1 and policy is not NO_RETRY:
             raise Oops
         yield x
 
@@ -366,7 +366,7 @@ def test_an_item_whose_policy_never_retries_leaves_its_place_at_once(policy):
 
 @pytest.mark.parametrize("policy", ["retry", "a function", "a function that pauses"])
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_g17_an_item_that_was_given_up_before_its_first_element_runs_again_and_keeps_its_place(policy, concurrency):
+def test_g17_an_item_that_was_given_up_before_its_first_element_runs_again_and_keeps_its_slot(policy, concurrency):
     gate, attempts, meter = Gate(), count(), Meter()
 
     def produce(x):
