@@ -1,4 +1,4 @@
-"""Fixtures of every test: the drivers, and a look for what a test has left behind."""
+"""Fixtures of all tests: the drivers, and a check that a test leaves nothing behind."""
 
 import contextlib
 import faulthandler
@@ -65,7 +65,7 @@ pulling = _fixture("pulling", in_process=True, live=False)
 
 @pytest.fixture
 def threads() -> Iterator[Runner]:
-    """The default driver alone, for what does not depend on the driver."""
+    """The default driver alone, for tests that do not depend on the driver."""
     runner = Runner(DRIVERS[0])
     yield runner
     runner.end()
@@ -73,7 +73,7 @@ def threads() -> Iterator[Runner]:
 
 @pytest.fixture(scope="session", autouse=True)
 def servers() -> None:
-    """What `multiprocessing` starts once and keeps to the end is no leftover of the test that needs it first."""
+    """Start what `multiprocessing` keeps until the program ends, so that it is no leftover of a single test."""
     if sys.platform != "win32":
         resource_tracker.ensure_running()
         forkserver.ensure_running()
@@ -97,9 +97,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what a driver is not capable of, and most of what says the same thing twice.
+    """Deselect what a driver cannot do, and most combinations that test the same thing again.
 
-    The product of drivers, windows, chunk sizes and policies is large. Drivers that share all code but their workers meet a
+    The product of drivers, windows, chunk sizes and policies is large. Drivers that share all code but their workers run a
     few spread-out combinations each; INTURN_TESTS=all runs all.
     """
     groups: dict[tuple[str, Driver], list[pytest.Item]] = {}
@@ -132,7 +132,7 @@ def _fits(driver: Driver, item: pytest.Item, params: dict[str, Any]) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # thousands of tests: nothing that a collection in one of them has to look at
+    gc.freeze()  # thousands of tests: none of these objects has to be looked at by a garbage collection in one of them
 
 
 @pytest.hookimpl(wrapper=True)
@@ -146,13 +146,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
 
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
-    """A failure has stopped every clock, since one may want to debug it; to take its test down may hang too."""
+    """pytest stops the clock after a failure, for debugging. Start it again: the teardown may hang too."""
     if isinstance(node, pytest.Item):
         _last_resort(node)
 
 
 def _last_resort(item: pytest.Item) -> None:
-    """What hangs all the same when its time limit is over ends its process, and every thread's stack is shown."""
+    """End the process, and show the stack of every thread, if a test still hangs after its time limit."""
     mark = item.get_closest_marker("timeout")
     limit = mark.args[0] if mark else float(item.config.getini("timeout"))
     faulthandler.dump_traceback_later(limit + 30, exit=True, file=item.config.stash[_stderr])
@@ -193,7 +193,7 @@ def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def _stacks() -> str:
-    """What every thread is doing, those that `threading` does not know of too."""
+    """The stacks of all threads, also of those that `threading` does not know."""
     with tempfile.TemporaryFile("w+") as file:
         faulthandler.dump_traceback(file)
         file.seek(0)
@@ -219,7 +219,7 @@ def _belongings() -> set[object]:
 
 
 def _listing(directory: str) -> set[str]:
-    """Read until it says the same twice: the kernel's list of threads breaks off at one that is just going."""
+    """Read until two listings agree: the kernel's list of threads ends early at a thread that is just exiting."""
     names: set[str] = set()
     while names != (names := _names(directory)):
         pass

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import generators_for_workers as calls
 from coroutines import steps
-from event_loops import collect, run, settled, stream, virtual
+from event_loops import collect, settled, stream, virtual
 from generators_for_workers import Oops
 from inturn import SKIP, Failure, Report, Retry, ordered_aflat_map, retry, sentinel
 

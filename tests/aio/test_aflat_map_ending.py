@@ -8,11 +8,10 @@ from functools import partial
 from itertools import count
 
 import pytest
-from hypothesis import settings
 
 import generators_for_workers as calls
 from coroutines import steps
-from event_loops import collect, run, settled, virtual
+from event_loops import collect, settled, virtual
 from generators_for_workers import Oops
 from inturn import Processes, Retry, Threads, ordered_aflat_map, retry
 from waiting import SHORT

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import inturn
 from coroutines import double, double_later
-from event_loops import collect, run, settled, stream, virtual
+from event_loops import collect, settled, stream, virtual
 from functions_for_workers import Oops
 from inturn import Stats, ordered_amap, ordered_map, retry, sentinel
 from waiting import HANG_S

@@ -14,7 +14,7 @@ import pytest
 
 import inturn
 from coroutines import Calls
-from event_loops import KINDS, run, settled, stream
+from event_loops import KINDS, settled, stream
 from functions_for_workers import Oops
 from inturn import ordered_aflat_map, ordered_amap
 from waiting import HANG_S

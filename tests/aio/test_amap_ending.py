@@ -6,7 +6,7 @@ import gc
 import pytest
 
 from coroutines import Calls
-from event_loops import Steps, run, settled, virtual
+from event_loops import Steps, settled, virtual
 from functions_for_workers import Oops
 from inturn import ordered_amap, retry
 

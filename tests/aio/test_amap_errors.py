@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from coroutines import double, double_later, oops
-from event_loops import Steps, collect, run, settled, stream, virtual
+from event_loops import Steps, collect, settled, stream, virtual
 from functions_for_workers import Oops
 from inturn import SKIP, Report, Retry, ordered_amap, retry, sentinel
 

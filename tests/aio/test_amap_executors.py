@@ -9,12 +9,11 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from functools import partial
 
 import pytest
 
 import inturn
-from event_loops import Steps, collect, run, run_in, settled, stream
+from event_loops import Steps, collect, run_in, settled, stream
 from functions_for_workers import Oops, double
 from inturn import Failure, Threads, ordered_amap, retry
 from waiting import HOUR, SHORT, Gate, Tally, Thing, farewell, wait_until

@@ -3,10 +3,9 @@
 import asyncio
 
 import pytest
-from hypothesis import settings
 
 from coroutines import double
-from event_loops import collect, run, stream
+from event_loops import collect, stream
 from inturn import ordered_amap, ordered_map
 
 # ---- what fn may be ------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from coroutines import double, double_later
-from event_loops import Steps, collect, run, settled, stream, virtual
+from event_loops import Steps, collect, settled, stream, virtual
 from inturn import ordered_amap
 
 

@@ -7,7 +7,7 @@ import weakref
 import pytest
 
 from coroutines import double, oops
-from event_loops import collect, run, settled
+from event_loops import collect, settled
 from inturn import Failure, ordered_amap, retry
 
 # ---- a task and a context for each item ----------------------------------------------------------

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from event_loops import Steps, collect, run, virtual
+from event_loops import Steps, collect, virtual
 from functions_for_workers import Oops
 from inturn import Failure, ordered_amap, retry
 from waiting import Watch

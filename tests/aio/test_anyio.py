@@ -6,7 +6,7 @@ import anyio
 import pytest
 from starlette.responses import StreamingResponse
 
-from event_loops import Steps, run, run_in
+from event_loops import Steps
 from functions_for_workers import Oops
 from inturn import ordered_aflat_map, ordered_amap, ordered_gather
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from event_loops import Steps, run, settled, stream, virtual
+from event_loops import Steps, settled, stream, virtual
 from functions_for_workers import Oops
 from inturn import SKIP, Failure, Report, ordered_gather, retry, sentinel
 

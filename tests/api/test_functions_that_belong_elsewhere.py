@@ -9,7 +9,6 @@ from functools import partial
 
 import pytest
 
-from functions_for_workers import first
 from inturn import ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_gather, ordered_map
 from waiting import Source
 

@@ -3,7 +3,6 @@
 import ast
 import importlib
 import inspect
-import pkgutil
 import pydoc
 import re
 import subprocess

@@ -10,7 +10,7 @@ from drivers import DRIVERS, Runner
 from functions_for_workers import Oops, double, same
 from inturn import Threads, ordered_flat_map, ordered_map
 from results import until_error
-from waiting import HANG_S, SHORT, Gate, Tally, shown, wait_until
+from waiting import HANG_S, SHORT, Gate, Tally, wait_until
 
 # 19: executors
 

@@ -6,10 +6,8 @@ import itertools
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 
 import pytest
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from inturn import ordered_amap
 
-_GLANCE_S = 0.01  # after which a thread looks whether it has to drive the loop itself
+_GLANCE_S = 0.01  # seconds after which a thread checks whether it has to drive the loop itself
 
 
 class InLoop:
@@ -40,7 +40,7 @@ class InLoop:
         self._do(self._run.aclose())
 
     def _do(self, coro: Coroutine[Any, Any, Any]) -> Any:
-        """What becomes of the coroutine. One thread at a time drives the loop."""
+        """Run the coroutine to its end; return its result or raise its error. One thread at a time drives the loop."""
         loop, outcome = self._loop, []
         if asyncio._get_running_loop() is loop:
             return _first_step(coro)
@@ -73,7 +73,7 @@ class InLoop:
         self.close()
 
     def end(self) -> None:
-        """The loop has served its time, and does what it does then."""
+        """Close the loop as `asyncio.run` does."""
         loop = self._loop
         if not loop.is_closed():
             tasks = asyncio.all_tasks(loop)
@@ -112,7 +112,7 @@ async def _into(outcome: list[tuple[Any, BaseException | None]], coro: Coroutine
 
 
 def _first_step(coro: Coroutine[Any, Any, Any]) -> Any:
-    """For who cannot wait, since the loop waits for him."""
+    """For a caller inside the loop, which cannot wait: take the first step only."""
     try:
         coro.send(None)
     except StopIteration as stop:

@@ -4,7 +4,6 @@ import asyncio
 
 from event_loops import Steps
 from functions_for_workers import Oops
-from generators_for_workers import Oops
 
 
 async def double(x):

@@ -4,7 +4,6 @@ import ctypes
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,15 +1,15 @@
-"""Every way to run calls that the contract suite is run over. To add one, add a `Driver` to the table.
+"""The drivers: all ways to run calls. The contract tests run on each. To add one, add a `Driver` to the table.
 
 A test asks for what it needs through a fixture of `conftest.py`:
 
-- `driver`: any of them; the functions must be importable by a worker (`functions_for_workers.py`)
-- `inside`: the calls run in this process, so that closures, gates and shared lists work
-- `overlapping`: besides, calls overlap, and go on while the consumer is away
-- `own`: besides, the library makes the workers
-- `refilling`: besides, and replaces one whose call was given up by `timeout`
-- `apart`: like `overlapping`, but only those whose pools share little: for tests that take time
-- `kinds`: those and serial
-- `pulling`: the calls run in this process, and the consumer pulls the source
+- `driver`: any driver; the functions must be importable by a worker process (`functions_for_workers.py`)
+- `inside`: calls run in this process, so that closures, gates and shared lists work
+- `overlapping`: like `inside`; calls also overlap, and go on while the consumer is away
+- `own`: like `overlapping`; the library also makes the workers
+- `refilling`: like `own`; a new worker also replaces one whose call was given up by `timeout`
+- `apart`: like `overlapping`, but only drivers whose pools share little code: for tests that take time
+- `kinds`: those of `apart`, and serial
+- `pulling`: calls run in this process, and the consumer pulls the source
 """
 
 import asyncio
@@ -45,16 +45,16 @@ class Driver:
     refills: bool = False
     """A new worker replaces one whose call was given up by `timeout`."""
     apart: bool = False
-    """Its pool shares little with those of the others: enough for tests that take time."""
+    """Its pool shares little code with the other pools: tests that take time run on these only."""
     live: bool = False
     """A feeder pulls the source, not the consumer."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Further arguments of each run."""
     most: int = 4
-    """How many combinations of a test's other parameters it meets, unless it is one of those that meet all."""
+    """How many combinations of a test's other parameters it runs, unless it is in `FULLY_TESTED` of conftest.py."""
     map: Callable[..., Any] = ordered_map
     in_loop: bool = False
-    """Runs are asynchronous: what other threads want of one waits while a pull blocks its loop, and so do signals."""
+    """Runs are asynchronous: requests of other threads, and signals, wait while a pull blocks the event loop."""
     lacks: frozenset[str] = frozenset()
     """Options that its runs do not have."""
     marks: tuple[pytest.MarkDecorator, ...] = ()
@@ -95,7 +95,7 @@ class DuckFuture:
         self._future.add_done_callback(lambda _: fn(self))
 
     def _forget(self) -> None:
-        """Breaks the cycle through the callbacks, so that the reference tests need no garbage collector."""
+        """Break the cycle through the callbacks, so that tests of references need no garbage collector."""
         self._future._done_callbacks.clear()
 
 

@@ -1,8 +1,8 @@
 """Event loops for the async tests: each kind that there is, and one whose clock is virtual.
 
-`run` is a fixture: `run(main)` runs a coroutine function in a new loop, once per kind of loop, and then checks that nothing
-is left: no task, nothing said to the exception handler, nothing logged. `virtual(main)` does so in a loop in which no time passes
-while nothing happens: sleeps end in the order of their lengths, at once.
+`run_in` runs a coroutine function in a new loop, and then checks that nothing is left: no task, nothing said to the
+exception handler, nothing logged. The fixture `run` of `tests/aio/conftest.py` does so once per kind of loop. `virtual(main)`
+does so in a loop in which no time passes while nothing happens: sleeps end in the order of their lengths, at once.
 """
 
 import asyncio
@@ -12,8 +12,6 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
-
-import pytest
 
 from waiting import HANG_S
 
@@ -77,7 +75,7 @@ class _Heard(logging.Handler):
 
 
 def run_in(make: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """What `asyncio.run` does, and a look for what is left behind."""
+    """Run as `asyncio.run` does, and check that nothing is left behind."""
     heard = _Heard()
     logger = logging.getLogger("asyncio")
     logger.addHandler(heard)
@@ -107,14 +105,9 @@ def run_in(make: Callable[[], asyncio.AbstractEventLoop], main: Callable[[], Cor
 
 
 async def settled() -> None:
-    """Let everything happen that can happen by itself."""
+    """Give the loop turns until nothing more happens by itself."""
     for _ in range(30):
         await asyncio.sleep(0)
-
-
-@pytest.fixture(params=list(KINDS))
-def run(request: pytest.FixtureRequest) -> Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]:
-    return lambda main: run_in(KINDS[request.param], main)
 
 
 def virtual(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:

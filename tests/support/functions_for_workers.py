@@ -1,4 +1,4 @@
-"""Functions that a worker process could import too: what the generic part of the contract suite runs."""
+"""Functions that worker processes can import: what tests run that every driver must pass."""
 
 import os
 import time
@@ -115,11 +115,11 @@ class Prickly:
     __hash__ = _refuse
 
 
-def sleeping(seconds, i=None):
+def sleeping(seconds: float, i: Any = None) -> Any:
     time.sleep(seconds)
     return i
 
 
-def slow_pid(i):
+def slow_pid(i: Any) -> int:
     time.sleep(0.05)
     return os.getpid()

@@ -8,9 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-
-class Oops(Exception):
-    """An error that nothing else raises."""
+from functions_for_workers import Oops
 
 
 class NoWayBack:

@@ -1,7 +1,10 @@
 """What becomes of a run."""
 
+from collections.abc import Iterable
+from typing import Any
 
-def until_error(run):
+
+def until_error(run: Iterable[Any]) -> tuple[list[Any], BaseException | None]:
     """What a run delivers, and the error that ends it."""
     results = []
     try:
