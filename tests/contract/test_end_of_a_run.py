@@ -49,18 +49,20 @@ def test_g09_once_a_failure_is_known_nothing_later_is_started(overlapping):
 
 
 def test_g09_once_a_failure_is_known_nothing_later_is_pulled(overlapping):
-    head, failing = Gate(), Gate()
+    head, begun, failing = Gate(), Gate(), Gate()
 
     def call(i):
         if i == 0:
             head.wait()
         elif i == 1:
+            begun.open()
             failing.wait()
             raise Oops(i)
         return i
 
     def on_pull(k):
         if k == 5:
+            begun.wait()
             failing.open()
             wait_until(lambda: run.stats.running == 1)  # the head alone
             absence(0.05)
