@@ -8,11 +8,43 @@ import asyncio
 import threading
 from asyncio import _get_running_loop  # None where get_running_loop raises
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Any
 
 from inturn._base.events import LONG_S
 
-__all__ = ["LoopEvent", "all_done", "in_thread", "tell"]
+__all__ = ["LoopEvent", "Timer", "all_done", "in_thread", "tell"]
+
+
+class Timer:
+    """Calls a function in the loop after so many seconds, unless it is cancelled before.
+
+    An event loop cannot count any number of seconds (uvloop has milliseconds in 64 bits), so a
+    longer time than `LONG_S` is waited for in several steps.
+    """
+
+    __slots__ = ("_call", "_context", "_due", "_handle", "_loop")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        call: tuple[Callable[..., object], Any],
+        context: Context | None = None,
+    ) -> None:
+        self._loop = loop
+        self._due = loop.time() + seconds
+        self._call = call
+        self._context = context
+        self._arm()
+
+    def _arm(self) -> None:
+        left = self._due - self._loop.time()
+        fn, argument = (Timer._arm, self) if left > LONG_S else self._call
+        self._handle = self._loop.call_later(min(left, LONG_S), fn, argument, context=self._context)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 class LoopEvent:
@@ -46,9 +78,7 @@ class LoopEvent:
         """Wait until it is set, at most so many seconds; returns whether it was set."""
         if not self._set:
             future = self._future = self._loop.create_future()
-            timer = None
-            if timeout is not None:
-                timer = self._loop.call_later(min(timeout, LONG_S), _resolve, future)
+            timer = None if timeout is None else Timer(self._loop, timeout, (_resolve, future))
             try:
                 await future
             finally:
@@ -57,8 +87,6 @@ class LoopEvent:
                     timer.cancel()
         was_set, self._set = self._set, False
         return was_set
-
-    # The names that `_core` still calls.
 
 
 class _Landing(asyncio.Future[None]):

@@ -22,7 +22,6 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from inturn._base.events import LONG_S
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.job import Call
 from inturn._engine.chunk import Chunk
@@ -82,14 +81,6 @@ class LaneTaskPool(TaskPool):
         task.add_done_callback(partial(landed, slot), context=self.job.context)
         if self.job.stopped:
             self.cancel_late(task)
-
-    def _limit(self, slot: TaskSlot) -> None:
-        """Start the clock of the item, or go on with it."""
-        timeout = self.job.timeout
-        if timeout is not None:
-            assert self._loop is not None
-            left = max(0.0, timeout - (clock() - slot.mark))
-            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=self.job.context)
 
     # ---- in the task -----------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from inturn._base.events import LONG_S
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
+
+from .events import Timer
 
 __all__ = ["Pauses"]
 
@@ -16,7 +17,7 @@ class Pauses:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._timers: dict[Chunk, asyncio.TimerHandle] = {}
+        self._timers: dict[Chunk, Timer] = {}
 
     def start(self) -> None:
         pass
@@ -35,8 +36,7 @@ class Pauses:
 
     def later(self, seconds: float, chunk: Chunk) -> None:
         """The chunk is ready to run again after a pause."""
-        loop = asyncio.get_running_loop()
-        self._timers[chunk] = loop.call_later(min(seconds, LONG_S), self._over, chunk, context=self._job.context)
+        self._timers[chunk] = Timer(asyncio.get_running_loop(), seconds, (self._over, chunk), self._job.context)
 
     def _over(self, chunk: Chunk) -> None:
         del self._timers[chunk]

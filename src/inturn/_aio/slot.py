@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from inturn._core.job import Job, Slot
 from inturn._engine.chunk import Chunk
 
+from .events import Timer
+
 __all__ = ["Starts", "TaskSlot"]
 
 
@@ -22,22 +24,17 @@ class Starts(Protocol):
     def waits(self, slot: TaskSlot, /) -> None: ...
     def end(self, slot: TaskSlot, /) -> None: ...
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, /) -> None: ...
-    def give_up(self, slot: TaskSlot, /) -> None: ...
 
 
 class TaskSlot(Slot):
     """Where one call at a time runs; its states are told in `tasks`."""
 
-    __slots__ = ("item", "late", "mark", "pool", "task", "timer")
+    __slots__ = ("item", "late", "mark", "task", "timer")
 
-    def __init__(self, pool: Starts) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.pool = pool
         self.item: Any = None
         self.task: asyncio.Task[Any] | None = None
         self.mark = 0.0  # when the call began
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: Timer | None = None
         self.late = False
-
-    def give_up(self) -> None:
-        self.pool.give_up(self)

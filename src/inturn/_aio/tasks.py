@@ -13,7 +13,7 @@ slot    how it is told                                      left by
 free     counted in ``_permits``                             the pump, which claims a chunk for it
 begun    ``chunk`` is set, inside the pump                   its chunk's end; its first call that waits
 waiting  its task is in ``_tasks``, and maps to the slot    the call's end: `_landed`
-late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
+late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `_give_up`
 given up its task maps to None; the slot is free            the call's end, which nobody sees
 ======== =================================================== ==============================================
 
@@ -30,12 +30,12 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._base.events import LONG_S
 from inturn._core.job import BasePool, Job, Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 
 from .eager import EagerTask
+from .events import Timer
 from .pauses import Pauses
 from .slot import TaskSlot
 from .task_factory import Make, WrappedError, call, maker
@@ -121,7 +121,7 @@ class TaskPool(BasePool):
                 chunk = job.window.claim()
                 if chunk is None:
                     break
-                slot = self._free.pop() if self._free else TaskSlot(self)
+                slot = self._free.pop() if self._free else TaskSlot()
                 self._permits -= 1
                 self._busy[slot] = None
                 job.begun(slot, chunk)
@@ -172,7 +172,6 @@ class TaskPool(BasePool):
         job, task, chunk = self.job, slot.task, slot.chunk
         assert task is not None
         assert chunk is not None
-        assert self._loop is not None
         self._tasks[task] = slot
         task.add_done_callback(partial(self._landed, slot), context=job.context)
         if job.stopped:
@@ -181,9 +180,7 @@ class TaskPool(BasePool):
         job.window.take_back(chunk)
         if chunk.out and job.sleeping:
             job.notify()  # what came before it in the batch may be delivered
-        if job.timeout is not None:
-            left = max(0.0, job.timeout - (clock() - slot.mark))
-            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=job.context)
+        self._limit(slot)
 
     def _landed(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         """The task of a call that has waited is done."""
@@ -262,6 +259,14 @@ class TaskPool(BasePool):
 
     # ---- time limits -----------------------------------------------------------------------------
 
+    def _limit(self, slot: TaskSlot) -> None:
+        """Start the clock of the call, or resume it."""
+        timeout = self.job.timeout
+        if timeout is not None:
+            assert self._loop is not None
+            left = max(0.0, timeout - (clock() - slot.mark))
+            slot.timer = Timer(self._loop, left, (self._expire, slot), self.job.context)
+
     def _expire(self, slot: TaskSlot) -> None:
         """The call has taken too long: it is cancelled."""
         assert slot.task is not None
@@ -270,7 +275,7 @@ class TaskPool(BasePool):
         if not slot.task.done():
             slot.late = True
             slot.task.cancel()
-            slot.timer = self._loop.call_later(_GRACE_S, slot.give_up, context=self.job.context)
+            slot.timer = Timer(self._loop, _GRACE_S, (self._give_up, slot), self.job.context)
 
     def _overran(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         cause: BaseException | None = None
@@ -286,7 +291,7 @@ class TaskPool(BasePool):
         error.__cause__ = cause
         self.job.failed(slot.chunk, slot.item, error, clock() - slot.mark, Kind.FAILED)
 
-    def give_up(self, slot: TaskSlot) -> None:
+    def _give_up(self, slot: TaskSlot) -> None:
         """The call does not heed its cancellation: its item fails now; the call no longer counts."""
         assert slot.task is not None
         slot.timer = None
