@@ -53,6 +53,8 @@ Packed = tuple[str, str, tuple[bytes, ...]]  # what it was, its traceback in wor
 _MOST_CAUSES: Final = 8
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str, bytes})
+_CONTAINERS: Final = frozenset({tuple, list, dict, set, frozenset})
+_FEW: Final = 16  # elements; to look at more would cost more time than the faster pickler saves
 LARGE: Final = 1 << 16
 """Bytes from which a payload goes through shared memory; below, the pipe is as fast."""
 
@@ -104,6 +106,8 @@ def dumps(
         buffer_callback: As in `pickle`.
         starts_over: Called before a second attempt, which meets all buffers again.
     """
+    if _is_plain(thing):
+        return pickle.dumps(thing, PROTOCOL)
     registered()
     file = io.BytesIO()
     try:
@@ -122,6 +126,16 @@ def dumps(
     if starts_over is not None:
         starts_over()
     return by_value.dumps(thing, main, buffer_callback)
+
+
+def _is_plain(thing: Any) -> bool:
+    """Whether it is an atom or a small container of atoms, which no reducer and no main module concerns."""
+    kind = type(thing)
+    if kind in ATOMS:
+        return True
+    if kind not in _CONTAINERS or len(thing) > _FEW or not ATOMS.issuperset(map(type, thing)):
+        return False
+    return kind is not dict or ATOMS.issuperset(map(type, thing.values()))
 
 
 def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
