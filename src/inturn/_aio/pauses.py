@@ -1,4 +1,4 @@
-"""Pauses before a retry, where calls are tasks: timers of the event loop."""
+"""Pauses before a retry where calls are tasks: timers of the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["Pauses"]
 
 
 class Pauses:
-    """As the supervisor on threads: it lets an item run again after its pause. Slices and limits are the pool's."""
+    """Lets an item run again after its pause, as the supervisor does on threads.
+
+    Tasks need nothing else of a supervisor: `TaskPool` itself keeps time limits.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -35,7 +38,7 @@ class Pauses:
         pass
 
     def later(self, seconds: float, chunk: Chunk) -> None:
-        """The chunk is ready to run again after a pause."""
+        """Let the chunk run again after so many seconds."""
         self._timers[chunk] = Timer(asyncio.get_running_loop(), seconds, (self._over, chunk), self._job.context)
 
     def _over(self, chunk: Chunk) -> None:

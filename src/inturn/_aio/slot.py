@@ -1,4 +1,4 @@
-"""Where one call at a time runs, if calls are tasks."""
+"""A slot whose calls are tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Starts", "TaskSlot"]
 
 
 class Starts(Protocol):
-    """The pool of tasks, as far as its slots and an `EagerTask` are concerned."""
+    """What an `EagerTask` needs of the pool of tasks."""
 
     @property
     def job(self) -> Job: ...
@@ -27,7 +27,7 @@ class Starts(Protocol):
 
 
 class TaskSlot(Slot):
-    """Where one call at a time runs; its states are told in `tasks`."""
+    """Where one call at a time runs; its states are in `tasks`."""
 
     __slots__ = ("item", "late", "mark", "task", "timer")
 
@@ -37,4 +37,9 @@ class TaskSlot(Slot):
         self.task: asyncio.Task[Any] | None = None
         self.mark = 0.0  # when the call began
         self.timer: Timer | None = None
-        self.late = False
+        self.late = False  # whether the call was cancelled by its time limit
+
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
