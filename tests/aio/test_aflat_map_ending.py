@@ -27,6 +27,17 @@ MODEL = [(x, n) for x in range(20) for n in range(x % 5)]
 # ---- time ----------------------------------------------------------------------------------------
 
 
+def test_g17_a_limit_of_weeks_is_not_over_before():
+    async def produce(x):
+        await asyncio.sleep(3e6)
+        yield x
+
+    async def main():
+        assert await collect(ordered_aflat_map(produce, range(3), timeout=3e6 + 1)) == [0, 1, 2]
+
+    virtual(main)
+
+
 @pytest.mark.parametrize("n", [0, 1, 5])
 @pytest.mark.parametrize("buffer", [1, 64])
 def test_g17_an_item_that_produces_longer_fails_after_the_elements_it_has_made(n, buffer):

@@ -8,6 +8,7 @@ import pytest
 from event_loops import Steps, collect, virtual
 from functions_for_workers import Oops
 from inturn import Failure, ordered_amap, retry
+from inturn._aio.events import LoopEvent
 from waiting import Watch
 
 # ---- time limits ---------------------------------------------------------------------------------
@@ -46,6 +47,49 @@ def test_g17_the_clock_starts_when_the_call_starts():
                 await asyncio.sleep(10)
                 got.append(result)
         assert got == [*range(5)]
+
+    virtual(main)
+
+
+WEEKS = 3e6  # seconds; longer than an event loop is asked to wait at once
+
+
+def test_g17_a_limit_of_weeks_is_not_over_before():
+    async def main():
+        async def fn(x):
+            await asyncio.sleep(WEEKS)
+            return x
+
+        assert await collect(ordered_amap(fn, range(3), timeout=WEEKS + 1)) == [0, 1, 2]
+        got = await collect(ordered_amap(fn, range(1), timeout=WEEKS - 1, on_error="return"))
+        assert isinstance(got[0].error, TimeoutError)
+
+    virtual(main)
+
+
+def test_g17_a_pause_of_weeks_is_not_over_before():
+    async def main():
+        begun = []
+
+        async def fn(x):
+            begun.append(asyncio.get_running_loop().time())
+            raise Oops(x)
+
+        policy = retry(2, backoff=WEEKS, max_backoff=WEEKS, jitter=False, then="skip")
+        assert await collect(ordered_amap(fn, range(1), on_error=policy)) == []
+        assert begun[1] - begun[0] >= WEEKS
+
+    virtual(main)
+
+
+def test_an_event_waits_for_weeks():
+    async def main():
+        loop = asyncio.get_running_loop()
+        event, begun = LoopEvent(loop), loop.time()
+        assert not await event.wait(WEEKS)
+        assert loop.time() - begun >= WEEKS
+        loop.call_later(WEEKS, event.set)
+        assert await event.wait(2 * WEEKS)
 
     virtual(main)
 

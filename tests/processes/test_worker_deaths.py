@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import sys
+import time
 from functools import partial
 
 import pytest
@@ -173,7 +174,7 @@ def slow_then_die(directory, i):
     faults.note_run(directory, i)
     if i % 3 == 2:
         os._exit(1)
-    faults.time.sleep(0.03)  # longer than the time slice
+    time.sleep(0.03)  # longer than the time slice
     return i * 10
 
 

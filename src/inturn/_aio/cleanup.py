@@ -1,8 +1,16 @@
-"""What is ended with an asynchronous run: its calls, its feeder, and what its loop knows of it.
+"""What ends with an asynchronous run: its calls, its feeder, and what its loop knows of it.
 
-A `Cleanup` does not refer to the run's handle. The one async generator of the library, `_shutdown_hook`, is there
-because asyncio remembers open async generators and closes them when the loop shuts down: with it, the open run is
-closed.
+A `Cleanup` does not refer to the run's handle. asyncio keeps a list of async generators that are
+open, and closes them when the loop shuts down. The library has one async generator, the shutdown
+hook, for this reason only: closing it closes the open run.
+
+======== =========================== ===========================================================
+cleanup  condition                   left by
+======== =========================== ===========================================================
+new      ``loop`` is None            `take`
+open     ``_hook`` is set            `stop`, by the driver or the shutdown hook; `drop`
+over     ``_hook`` is None           (`gone` waits for what is left)
+======== =========================== ===========================================================
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ __all__ = ["Cleanup"]
 
 
 class Cleanup:
-    """What is ended with a run: its calls, and the feeder (guarantee 30)."""
+    """Ends the calls and the feeder of a run, and waits for them (guarantee 30)."""
 
     def __init__(self, job: Job, feeder: TaskFeeder | None) -> None:
         self.job = job
@@ -30,17 +38,17 @@ class Cleanup:
         self._hook: AsyncGenerator[None, None] | None = None
 
     def take(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The run is in the hands of this loop."""
+        """The run begins in this loop."""
         self.loop = loop
         self.job.wake = LoopEvent(loop)
         hook = self._hook = _shutdown_hook(self)
         try:
             hook.asend(None).send(None)
-        except StopIteration:  # it has come to its yield
+        except StopIteration:  # the hook has reached its yield
             pass
 
     def stop(self, end: End = CLOSED) -> None:
-        """Nothing is started any more, and what runs is cancelled (in the loop)."""
+        """Start nothing from now on, and cancel what runs; in the loop's thread."""
         self.job.stop(end)
         if isinstance(self.job.pool, TaskPool):
             self.job.pool.cancel()
@@ -49,12 +57,12 @@ class Cleanup:
         self.drop()
 
     def drop(self) -> None:
-        """The run is over: the loop need not care for it."""
+        """The run is over: remove its shutdown hook."""
         hook, self._hook = self._hook, None
         if hook is not None:
             try:
                 hook.aclose().send(None)
-            except (StopIteration, RuntimeError):  # RuntimeError: it is what has called us
+            except (StopIteration, RuntimeError):  # RuntimeError: the hook itself is the caller
                 pass
 
     def tasks(self) -> list[asyncio.Task[Any]]:
@@ -62,19 +70,19 @@ class Cleanup:
         return tasks + self.job.pool.tasks() if isinstance(self.job.pool, TaskPool) else tasks
 
     async def gone(self, *, threads: bool) -> None:
-        """Until nothing of the run is left (after `stop`), calls in threads and processes included if so wanted."""
+        """After `stop`: wait for all tasks of the run, and with `threads` for its other workers."""
         job = self.job
         if inside(job):
-            return  # a call of the run itself, or its source, would wait for itself
+            return  # the caller is a call of the run or its source: it would wait for itself
         if asyncio.get_running_loop() is not self.loop:
-            return  # the run has begun nothing, or has ended with its loop
+            return  # the run has not begun, or its loop has ended and so have its tasks
         await all_done(self.tasks)
         if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
             await in_thread(job.supervisor.join, job.pool.join)
 
 
 async def _shutdown_hook(cleanup: Cleanup) -> AsyncGenerator[None, None]:
-    """Closed by the loop when it shuts down with the run still open, so that no task is left pending then."""
+    """Ends the run if its loop shuts down while the run is open (guarantee 15)."""
     try:
         yield
     finally:

@@ -1,20 +1,21 @@
 """The asynchronous driver: `OrderedAmap`, the object that `ordered_amap` returns.
 
-The task that awaits ``anext`` owns the engine meanwhile: it pulls (unless a `TaskFeeder` does), decides and delivers.
-It waits in one place, `_wait`, for the run's `LoopEvent`. Who is the consumer is settled by the token in `_consumer`.
+The task that awaits ``anext`` is the consumer, and owns the engine meanwhile: it pulls (unless a
+`TaskFeeder` does), decides and delivers. It waits only in `_wait`, for the run's `LoopEvent`. The
+token in ``_consumer`` tells whether there is a consumer.
 
-What has to end with a run (its `Cleanup`) does not refer to the handle, so the handle can be dropped while calls run.
+The `Cleanup` of a run does not refer to the handle, so the handle can be dropped while calls run.
 
-========== ======================================== =====================================================
-a run is   how it is told                           left by
-========== ======================================== =====================================================
-new        ``_cleanup.loop`` is None                  the first ``anext``; `aclose`
-open       ``_over`` is False                       its end, an error, a cancellation, `aclose`, `__del__`
-over       ``_over`` is True                        (its tasks may still be cleaning up; whoever ended it awaits them)
-========== ======================================== =====================================================
+======= ============================= =============================================================
+run     condition                     left by
+======= ============================= =============================================================
+new     ``_cleanup.loop`` is None     the first ``anext``; `aclose`
+open    ``job.end`` is None           its end, an error, a cancellation, `aclose`, `__del__`
+over    ``job.end`` is set            (tasks may still be ending; the code that ended it waits)
+======= ============================= =============================================================
 
-It is a class and no async generator: nothing is suspended inside a task group or a cancel scope (PEP 789), and
-closing does not depend on the garbage collector.
+It is a class, not an async generator: nothing is suspended inside a task group or a cancel scope
+(PEP 789), and closing does not depend on the garbage collector.
 """
 
 from __future__ import annotations
@@ -40,12 +41,14 @@ __all__ = ["OrderedAmap"]
 
 R_co = TypeVar("R_co", covariant=True)
 
-_BREATH_S: Final = 0.005  # a consumer that never has to wait lets others have a turn this often
+_BREATH_S: Final = 0.005  # a consumer that never waits lets other tasks run this often, in seconds
 _NOTHING: Final[list[Any]] = []
 
 
 class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
-    """An async iterator over results in input order; also an async context manager. Made by `ordered_amap`.
+    """An async iterator over results in input order, made by `ordered_amap`.
+
+    It is also an async context manager.
 
     Attributes:
         indexed: Whether it delivers ``(index, result)``.
@@ -65,8 +68,8 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         run.indexed = indexed
         run.bulk = self._feeder is None and not run.shows_progress
         self._cleanup = Cleanup(run.job, self._feeder)
-        self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
-        self._breath = 0.0  # when others are to have a turn
+        self._held: list[Any] = _NOTHING  # taken from the window, not yet delivered; the oldest last
+        self._breath = 0.0  # when other tasks must run
         self._consumer: dict[None, object] = {}
         self._pid = os.getpid()
         self._name = name
@@ -79,13 +82,13 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         if held and clock() < self._breath:
             try:
                 return held.pop()  # type: ignore[no-any-return]
-            except BaseException:  # it comes from outside, and the result is lost
+            except BaseException:  # a signal handler raised it, and the result is lost
                 await self._leave()
                 raise
         return await self._next()  # type: ignore[no-any-return]
 
     def _check(self, *, over: bool) -> asyncio.AbstractEventLoop:
-        """The running loop, which must be that of the first ``anext`` unless the run is over; in the same process."""
+        """The running loop. It must be that of the first ``anext`` unless the run is over."""
         if self._pid != os.getpid():
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         loop = asyncio.get_running_loop()
@@ -104,9 +107,9 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             if step is DONE or step is CLOSED or type(step) is Raised:
                 self._finish()
                 await self._cleanup.gone(threads=step is DONE)
-            elif self._run.job.stopped:  # closed meanwhile: what is held is not delivered
+            elif self._run.job.stopped:  # closed meanwhile: deliver nothing
                 self._held = _NOTHING
-        except BaseException:  # cancelled, or an exception from outside
+        except BaseException:  # a cancellation, or an error of a signal handler
             await self._leave()
             raise
         finally:
@@ -118,7 +121,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 raise step.error
             return step
         finally:
-            del step  # a traceback may keep this frame
+            del step  # the traceback of the error refers to this frame
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -141,7 +144,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         run.enter()
         while True:
             step = run.advance()
-            if step is BREATHE:  # nothing is started, and nothing else happens, while we pull
+            if step is BREATHE:  # pulling took long: let other tasks run
                 await self._breathe()
                 run.until = clock() + HANDFUL_S
             elif type(step) is Wait:
@@ -152,14 +155,14 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         try:
             return step
         finally:
-            del step  # the frames of a source's error keep this one
+            del step  # the traceback of a source's error refers to this frame
 
     async def _breathe(self) -> None:
         await asyncio.sleep(0)
         self._breath = clock() + _BREATH_S
 
     async def _wait(self, seconds: float | None) -> None:
-        """Until the head is complete, or anything else has happened."""
+        """Wait until the head may be complete, or for so many seconds."""
         run = self._run
         begun = run.before_wait()
         try:
@@ -176,12 +179,12 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             run.after_wait(begun)
 
     async def _leave(self) -> None:
-        """The run ends with an exception from outside: its tasks are awaited, but no thread."""
+        """An error that is not of the run ends it: wait for its tasks, but not for threads."""
         self._finish()
         await self._cleanup.gone(threads=False)
 
     def _finish(self) -> None:
-        """The run is over; by the consumer, or by `aclose` if there is none now."""
+        """End the run; called by the consumer, or by `aclose` if there is none."""
         self._held = _NOTHING
         try:
             self._run.end()
@@ -192,13 +195,14 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     # ---- any task of the loop --------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """End the run: what has not started never starts; every call that runs is cancelled once and awaited, its
-        cleanup included.
+        """End the run: every call that runs is cancelled once, and awaited with its cleanup.
 
-        It may be called twice, from any task of the loop, and from ``fn`` itself (then it does not wait). An ``anext``
-        that waits raises ``StopAsyncIteration``. Calls in threads cannot be cancelled and are waited for; worker
-        processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped. A cancellation of
-        `aclose` itself is not passed on to the calls: it is raised when they have ended.
+        What has not started never starts. It may be called twice, from any task of the loop, and
+        from ``fn`` itself (then it does not wait). An ``anext`` that waits raises
+        ``StopAsyncIteration``. Calls in threads cannot be cancelled and are waited for; worker
+        processes are killed after 0.5 s. What a call raises while it is being cancelled is dropped.
+        A cancellation of `aclose` itself is not passed on to the calls: it is raised when they have
+        ended.
         """
         self._check(over=self._run.job.stopped)
         cleanup = self._cleanup
@@ -224,14 +228,14 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     def __del__(self) -> None:
         try:
             cleanup, open_ = self._cleanup, self._run.job.end is not End.CLOSED
-        except AttributeError:  # it was never finished
+        except AttributeError:  # `__init__` has failed
             return
         if not open_ or cleanup.loop is None or self._pid != os.getpid():
             return
         job = self._run.job
         farewell, job.farewell = job.farewell, None
         job.stop(DROPPED)
-        self._run.window.clear()  # nobody is the consumer any more
+        self._run.window.clear()  # allowed: there is no consumer any more
         if farewell is not None:
             tell(cleanup.loop, farewell)
         if cleanup.feeder is not None:

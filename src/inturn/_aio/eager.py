@@ -1,14 +1,18 @@
-"""Eager tasks for Python 3.11, which has none: one task carries calls that return at once, and becomes the task of
-one that waits.
+"""Eager tasks for Python 3.11, which has none: calls that return at once share one task.
 
-A turn of the pump is a task here. It runs the first step of each call itself, in the call's own context. A call that
-returns at
-once has cost no task. At the first call that waits, the turn is over and the task belongs to that call until its end:
-``current_task()`` is the same from the call's first line to its last, and no other call will see it again.
+The problem: a task of its own costs each call a turn of the loop. Since 3.12 an eager task runs its
+first step at once; a call that returns in it costs no turn. What does not work on 3.11: to run the
+first step without a task, and make a task for a call that waits. ``current_task()`` would change
+within the call, and so break ``asyncio.timeout``, task groups and cancellation counts. What works:
+the pump runs inside a task, an `EagerTask`. It runs the first step of each call itself, in the
+call's own context. At the first call that waits, the pump stops, and from then on its task belongs
+to that call until the end. ``current_task()`` is the same from the call's first line to its last,
+and no other call sees that task again.
 
-So only calls that have returned at once share a task. One of them could still have left something on it: a request to
-cancel it, a reference by which somebody cancels it later, a callback for when it is done, a name. After each call the
-task is looked at, and if it is not as it was before, it is used up.
+So only calls that have returned at once share a task. Even those could leave something on it: a
+request to cancel it, a reference by which it is cancelled later, a done callback, a name. After
+each call the task is compared with what it was before; if anything has changed, it is not used
+again.
 """
 
 from __future__ import annotations
@@ -28,8 +32,8 @@ from .slot import Starts, TaskSlot
 __all__ = ["EagerTask"]
 
 
-class _Rest:
-    """What is left of a call after its first step, driven in its own context; to be awaited by its task."""
+class _Remainder:
+    """The steps of a call after its first one, in the call's context; awaited by its task."""
 
     __slots__ = ("_context", "_coro", "_waits_for")
 
@@ -48,33 +52,32 @@ class _Rest:
             except GeneratorExit:
                 run(self._coro.close)
                 raise
-            except BaseException as error:  # it is the call's
+            except BaseException as error:  # pass it on to the call
                 given, step = error, throw
             try:
                 waits_for = run(step, given)
             except StopIteration as stop:
                 return stop.value
             finally:
-                del given  # an error's traceback holds this frame
+                del given  # the traceback of an error refers to this frame
 
 
 class EagerTask:
-    """The task of one turn; `rest` is the call that it has come to belong to."""
+    """The task in which the pump runs; `remainder` is set when the task belongs to a call."""
 
-    __slots__ = ("_task", "rest")
+    __slots__ = ("_task", "remainder")
 
     def __init__(self, task: asyncio.Task[Any]) -> None:
         self._task = task
-        self.rest: _Rest | None = None
+        self.remainder: _Remainder | None = None
 
     def run(self, pool: Starts, slot: TaskSlot, chunk: Chunk, until: float) -> bool:
-        """Run a chunk until one of its calls waits or the turn is over; False if the task is used up."""
+        """Run a chunk until a call waits or the turn ends; False if the task must not be reused."""
         job, call = pool.job, pool.call
-        task: Any = self._task  # also its private attributes, which are what they are in 3.11
+        task: Any = self._task  # its private attributes are used: this is for 3.11 only
         fn, copy = job.fn, job.context.copy
         append: Any = chunk.out.append
-        name, weak, refs = task.get_name(), getweakrefcount(task), 0
-        refs = getrefcount(task)
+        name, weak, refs = task.get_name(), getweakrefcount(task), getrefcount(task)
         mark = slot.since
         unused = False
         item: Any = None
@@ -89,11 +92,11 @@ class EagerTask:
                     pool.failed(chunk, item, asyncio.CancelledError(), clock() - mark)
                 else:
                     append(stop.value)
-            except BaseException as error:  # it travels to the consumer
+            except BaseException as error:  # it is raised in the consumer
                 pool.failed(chunk, item, error, clock() - mark)
             else:
                 slot.item, slot.task, slot.mark = item, task, mark
-                self.rest = _Rest(context, coro, waits_for)
+                self.remainder = _Remainder(context, coro, waits_for)
                 pool.waits(slot)
                 break
             mark = clock()
@@ -112,6 +115,6 @@ class EagerTask:
         else:
             pool.end(slot)
             unused = True
-        item = append = context = coro = None  # an error's traceback leads to this frame
+        item = append = context = coro = None  # the traceback of an error refers to this frame
         del chunk
         return unused

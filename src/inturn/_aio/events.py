@@ -1,5 +1,5 @@
-"""What a coroutine waits with: for news of a run (`LoopEvent`), for tasks to end (`all_done`), for threads to end
-(`in_thread`).
+"""What a coroutine waits for: an event (`LoopEvent`), the end of tasks (`all_done`), or of calls in
+a thread (`in_thread`).
 """
 
 from __future__ import annotations
@@ -8,18 +8,50 @@ import asyncio
 import threading
 from asyncio import _get_running_loop  # None where get_running_loop raises
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import Any
 
 from inturn._base.events import LONG_S
 
-__all__ = ["LoopEvent", "all_done", "in_thread", "tell"]
+__all__ = ["LoopEvent", "Timer", "all_done", "in_thread", "tell"]
+
+
+class Timer:
+    """Calls a function in the loop after so many seconds, unless it is cancelled before.
+
+    An event loop cannot count any number of seconds (uvloop has milliseconds in 64 bits), so a
+    longer time than `LONG_S` is waited for in several steps.
+    """
+
+    __slots__ = ("_call", "_context", "_due", "_handle", "_loop")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        seconds: float,
+        call: tuple[Callable[..., object], Any],
+        context: Context | None = None,
+    ) -> None:
+        self._loop = loop
+        self._due = loop.time() + seconds
+        self._call = call
+        self._context = context
+        self._arm()
+
+    def _arm(self) -> None:
+        left = self._due - self._loop.time()
+        fn, argument = (Timer._arm, self) if left > LONG_S else self._call
+        self._handle = self._loop.call_later(min(left, LONG_S), fn, argument, context=self._context)
+
+    def cancel(self) -> None:
+        self._handle.cancel()
 
 
 class LoopEvent:
-    """A wake-up for one coroutine: `set` it from anywhere, `wait` for it in its loop.
+    """An event for one coroutine: any code may `set` it, the coroutine waits in its loop.
 
-    A `set` while nobody waits is remembered and ends the next `wait` at once. So a `wait` may end without a reason,
-    but no wake-up is ever missed.
+    A `set` while nothing waits is remembered, and ends the next `wait` at once. So a `wait` may end
+    without a reason, but no `set` is lost.
     """
 
     __slots__ = ("_future", "_loop", "_set")
@@ -30,7 +62,7 @@ class LoopEvent:
         self._set = False
 
     def set(self) -> None:
-        """Wake who waits; from anywhere. In the loop's thread this sets a future; elsewhere the loop is woken first."""
+        """Set it; from any thread, a finaliser or a signal handler."""
         if _get_running_loop() is self._loop:
             self._wake()
         else:
@@ -42,13 +74,11 @@ class LoopEvent:
         if future is not None:
             _resolve(future)
 
-    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - every wake-up of the library has it
-        """Wait until it is set, at most so many seconds; returns whether it was set."""
+    async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - as every event of the library
+        """Wait until it is set, for at most so many seconds; returns whether it was set."""
         if not self._set:
             future = self._future = self._loop.create_future()
-            timer = None
-            if timeout is not None:
-                timer = self._loop.call_later(min(timeout, LONG_S), _resolve, future)
+            timer = None if timeout is None else Timer(self._loop, timeout, (_resolve, future))
             try:
                 await future
             finally:
@@ -58,27 +88,26 @@ class LoopEvent:
         was_set, self._set = self._set, False
         return was_set
 
-    # The names that `_core` still calls.
 
+class _AllDone(asyncio.Future[None]):
+    """A future that is done when the last of some tasks is, and that cannot be cancelled.
 
-class _Landing(asyncio.Future[None]):
-    """A future that cannot be cancelled: it is done when the last of some tasks is.
-
-    The task that awaits it sleeps until then, however often it is cancelled meanwhile: asyncio keeps the request and
-    raises ``CancelledError`` from the ``await``, once, when the future is done. To catch each ``CancelledError`` and
-    wait again instead would wake the task at every turn of the loop: a cancel scope of anyio cancels so often.
+    A task that awaits it sleeps until then, however often it is cancelled: asyncio keeps the
+    request, and raises ``CancelledError`` from the ``await`` once, when the future is done. To
+    catch each ``CancelledError`` and wait again would not do: a cancel scope of anyio cancels the
+    task in every turn of the loop, so the loop would never sleep.
     """
 
     def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
         self._left = len(tasks)
         for task in tasks:
-            task.add_done_callback(self._landed)
+            task.add_done_callback(self._one_done)
 
     def cancel(self, msg: Any = None) -> bool:
         return False
 
-    def _landed(self, task: asyncio.Task[Any]) -> None:
+    def _one_done(self, task: asyncio.Task[Any]) -> None:
         self._left -= 1
         if not self._left:
             self.set_result(None)
@@ -90,7 +119,7 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
-    """Have the loop call the function; from anywhere. A loop that is closed has nobody left to tell."""
+    """Have the loop call the function, unless the loop is closed; from any thread."""
     try:
         loop.call_soon_threadsafe(fn)
     except RuntimeError:
@@ -98,15 +127,16 @@ def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
 
 
 async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
-    """Wait for tasks that have been cancelled, and for what else there is by then, their cleanup included.
+    """Wait for tasks that were cancelled, and for tasks that appear meanwhile (guarantee 30).
 
-    As with ``asyncio.TaskGroup``, a cancellation of who waits is not passed on to them: it is raised in the end.
+    As with ``asyncio.TaskGroup``, a cancellation of the task that waits is not passed on to them:
+    it is raised in the end.
     """
     cancelled: asyncio.CancelledError | None = None
     me, loop = asyncio.current_task(), asyncio.get_running_loop()
     while waiting := [task for task in pending() if not task.done() and task is not me]:
         try:
-            await _Landing(waiting, loop)
+            await _AllDone(waiting, loop)
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
@@ -117,9 +147,9 @@ async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
 
 
 async def in_thread(*calls: Callable[[], object]) -> None:
-    """Make calls that may block, in a thread of their own; a cancellation leaves them to themselves.
+    """Make calls that may block, in a thread of their own. If the wait is cancelled, they go on.
 
-    Not in the loop's executor, whose threads may all be busy, with this very run even.
+    The loop's own executor would not do: all its threads may be busy, even with calls of this run.
     """
     loop = asyncio.get_running_loop()
     done = loop.create_future()
@@ -134,4 +164,4 @@ async def in_thread(*calls: Callable[[], object]) -> None:
     thread = threading.Thread(target=work, name="inturn-closer", daemon=True)
     thread.start()
     await done
-    thread.join()  # it has nothing left to do
+    thread.join()  # it is at its end

@@ -28,17 +28,17 @@ class OrderedAflatMap(OrderedAmap[R_co]):
     __module__ = "inturn"
     __slots__ = ("_lane",)
 
-    _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # it is made with one, and keeps it
+    _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by `__init__`
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         super().__init__(run, source, indexed=indexed, name=name)
-        self._lane: Lane = NO_LANE  # the head's, while elements can be taken from it without further ado
+        self._lane: Lane = NO_LANE  # the head's, while its elements can be taken at once
 
     async def __anext__(self) -> R_co:
         if self._lane.buffer and clock() < self._breath:
             try:
                 return self._take()  # type: ignore[no-any-return]
-            except BaseException:  # it comes from outside, and the element is lost
+            except BaseException:  # a signal handler raised it, and the element is lost
                 await self._leave()
                 raise
         return await self._next()  # type: ignore[no-any-return]
@@ -51,11 +51,11 @@ class OrderedAflatMap(OrderedAmap[R_co]):
         return (lane.index, element) if self._run.indexed else element
 
     async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
-        if self._lane.buffer:  # others are to have a turn first
+        if self._lane.buffer:  # let other tasks run first
             await self._breathe()
             if self._lane.buffer:
                 return self._take()
-        self._lane = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
+        self._lane = self._run.lane = NO_LANE  # so that a second consumer gets its error
         try:
             return await super()._step(loop)
         finally:

@@ -1,16 +1,18 @@
-"""The pool behind `ordered_aflat_map`: each attempt at an item is an asyncio task that produces into the item's lane.
+"""The pool behind `ordered_aflat_map`: a task for each attempt, producing into the item's lane.
 
-A slot is kept from an item's first attempt to its end, as `lanes` wants it: between two attempts a task *holds* it,
-which waits for the pause to be over or for the policy to decide.
+A slot is kept from an item's first attempt to its end, as `lanes` requires. Between two attempts a
+task *holds* the slot: it waits until the pause is over or the policy has decided.
 
-========= ============================================ =======================================================
-slot     how it is told                               left by
-========= ============================================ =======================================================
-producing ``call`` is the attempt's                    its task's end; `_expire`, then it is late (see `tasks`)
-resting   besides, ``timer`` is None: the lane is full its lane's event
-holding   its task is `_hold`                          the pause's end or a decision: another attempt, or free
-given up  ``call`` is another's, or None               the task's end, which nobody sees
-========= ============================================ =======================================================
+========= ================================= ===================================================
+slot      condition                         left by
+========= ================================= ===================================================
+producing ``call`` is the attempt's         the end of its task; `_expire`, then late as in
+                                            `tasks`
+full      producing, and ``timer`` is None  room in the lane
+holding   its task runs `_hold`             the end of the pause, or a decision: then another
+                                            attempt, or the slot is free
+given up  ``call`` is another's, or None    (the end of the task is ignored)
+========= ================================= ===================================================
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
-from inturn._base.events import LONG_S
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.job import Call
 from inturn._engine.chunk import Chunk
@@ -39,11 +40,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LaneTaskPool", "new_event"]
 
-_TURN_S: Final = 0.002  # how long a producer that never waits keeps the loop to itself
+_TURN_S: Final = 0.002  # maximum seconds per turn of a producer that does not wait
 
 
 def new_event() -> LoopEvent:
-    """The wake-up of a lane whose producer is a task of the running loop."""
+    """The event of a lane whose producer is a task of the running loop."""
     return LoopEvent(asyncio.get_running_loop())
 
 
@@ -61,40 +62,32 @@ class LaneTaskPool(TaskPool):
         self._attempt(slot)
 
     def _attempt(self, slot: TaskSlot) -> None:
-        """Run the item of the slot."""
+        """Run the item of the slot once."""
         job, chunk = self.job, slot.chunk
         assert chunk is not None
         item = next(chunk.todo, NOTHING)
-        if item is NOTHING:  # drained: it never starts
+        if item is NOTHING:  # drained: the item never starts
             super().end(slot)
             return
         lane: Lane = chunk.out[0]
         slot.item, slot.mark, slot.late = item, clock(), False
         slot.call = call = Call(None, slot.mark)
         self._limit(slot)
-        self._start(slot, self._produce(slot, call, lane, item), job.context.copy(), self._landed)
+        self._start(slot, self._produce(slot, call, lane, item), job.context.copy(), self._task_done)
 
-    def _start(self, slot: TaskSlot, coro: Coroutine[Any, Any, None], context: Context, landed: Any) -> None:
+    def _start(self, slot: TaskSlot, coro: Coroutine[Any, Any, None], context: Context, done: Any) -> None:
         assert self._loop is not None
         make = self._make or self._loop.create_task
         slot.task = task = make(coro, context=context)  # type: ignore[call-arg]
         self._tasks[task] = slot
-        task.add_done_callback(partial(landed, slot), context=self.job.context)
+        task.add_done_callback(partial(done, slot), context=self.job.context)
         if self.job.stopped:
             self.cancel_late(task)
-
-    def _limit(self, slot: TaskSlot) -> None:
-        """Start the clock of the item, or go on with it."""
-        timeout = self.job.timeout
-        if timeout is not None:
-            assert self._loop is not None
-            left = max(0.0, timeout - (clock() - slot.mark))
-            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=self.job.context)
 
     # ---- in the task -----------------------------------------------------------------------------
 
     async def _produce(self, slot: TaskSlot, call: Call, lane: Lane, item: Any) -> None:
-        """Run the item once, into its lane."""
+        """Append the elements of the item to its lane."""
         job = self.job
         iterator: Any = None
         try:
@@ -103,14 +96,14 @@ class LaneTaskPool(TaskPool):
             breath = clock() + _TURN_S
             while True:
                 if lane.full():
-                    await self._rest(slot, call, lane)
+                    await self._wait_for_room(slot, call, lane)
                 try:
                     element = await take()
                 except StopAsyncIteration:
                     iterator = None
                     return
                 if slot.call is not call or slot.late:
-                    return  # too late
+                    return  # given up, or past its time limit: drop the element
                 lane.made += 1
                 lane.append(element)
                 del element
@@ -126,11 +119,9 @@ class LaneTaskPool(TaskPool):
                 await _close(iterator)
         raise WrappedError(caught, Kind.PASSING)
 
-    async def _rest(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
-        """Wait for room in the lane; the item's clock stands still."""
-        if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = None
+    async def _wait_for_room(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
+        """Wait for room in the lane; the time limit does not count this time (guarantee 17)."""
+        slot.stop_timer()
         begun = clock()
         while lane.full():
             lane.producer_waits.append(None)
@@ -143,7 +134,7 @@ class LaneTaskPool(TaskPool):
             self._limit(slot)
 
     async def _elements_of(self, fn: Any, item: Any) -> AsyncIterator[Any]:
-        """An iterator over what ``fn`` returns, or what that is when it has been awaited."""
+        """An iterator over what ``fn`` returns; an awaitable is awaited first."""
         result = fn(item)
         awaited = isawaitable(result)
         if awaited:
@@ -160,7 +151,7 @@ class LaneTaskPool(TaskPool):
         raise WrappedError(TypeError(text), Kind.FAILED if self._proven else Kind.FATAL)
 
     async def _hold(self, lane: Lane) -> None:
-        """Keep the slot until the item runs again, or does not."""
+        """Keep the slot until the item runs again, or has ended."""
         while True:
             left = None
             if lane.phase is Phase.PAUSING:
@@ -179,27 +170,27 @@ class LaneTaskPool(TaskPool):
         lane: Lane = chunk.out[0]
         try:
             task.result()
-        except BaseException as error:  # it travels to the consumer
+        except BaseException as error:  # it is raised in the consumer
             self.failed(chunk, slot.item, error, clock() - slot.mark)
         else:
             lane.finish()
             self.job.rouse(lane.index)
 
     def end(self, slot: TaskSlot) -> None:
-        """An attempt is over: the slot is free, unless there may be another one."""
+        """An attempt has ended: free the slot, unless another attempt may follow."""
         assert slot.chunk is not None
         lane: Lane = slot.chunk.out[0]
         slot.call = slot.item = slot.task = None
         if self.job.stopped or lane.phase is Phase.ENDED:
             super().end(slot)
         else:
-            self._start(slot, self._hold(lane), self.job.context.copy(), self._held)
+            self._start(slot, self._hold(lane), self.job.context.copy(), self._hold_done)
 
-    def _held(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
+    def _hold_done(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         del self._tasks[task]
         assert slot.chunk is not None
         if not task.cancelled():
-            task.result()  # it raises nothing but faults of ours
+            task.result()  # only an error of this library can be raised here
         if self.job.stopped or slot.chunk.out[0].phase is Phase.ENDED:
             super().end(slot)
             self.notify(min(1, self.job.window.available()))
@@ -229,5 +220,5 @@ class _Plain:
 async def _close(iterator: Any) -> None:
     try:
         await iterator.aclose()
-    except Exception:  # as for calls that end after the run
+    except Exception:  # dropped, as errors of calls that end after the run
         pass

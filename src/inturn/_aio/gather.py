@@ -1,4 +1,4 @@
-"""`ordered_gather`: a run whose results are all kept, and which ends with the first failure in time."""
+"""`ordered_gather`: a run whose results are all kept; the first failure in time ends it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["GatherRun", "gather"]
 
 
 class _Batches(Window):
-    """A window that is refilled when all of it has been delivered."""
+    """A window that is refilled only when everything in it was delivered."""
 
     def __init__(self, concurrency: int, size: int, *, batch: bool) -> None:
         super().__init__(concurrency, size, None, batch=batch)
@@ -30,8 +30,8 @@ class _Batches(Window):
         return self._batch_size - begun
 
 
-class _Hasty(Job):
-    """A job that ends with the first failure in time that no policy takes."""
+class _FailFast(Job):
+    """A job that ends with the first failure in time to which no policy gives a value."""
 
     def _end_at(self, index: int, chunk: Chunk | None = None) -> None:
         super()._end_at(-1, chunk)
@@ -46,10 +46,7 @@ class _Hasty(Job):
 
 
 class GatherRun(Run):
-    """The engine of `ordered_gather`: no bound on what is held, other than a batch.
-
-    Guarantee 33.
-    """
+    """The run of `ordered_gather` (guarantee 33): nothing bounds what is held but `batch_size`."""
 
     batch_size: int | None = None
 
@@ -64,7 +61,7 @@ class GatherRun(Run):
 
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
         job = super()._job_of(fn, timeout, concurrency)
-        return _Hasty(fn, self.window, job.decide, timeout, concurrency)
+        return _FailFast(fn, self.window, job.decide, timeout, concurrency)
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:

@@ -1,22 +1,26 @@
-"""Pauses before a retry, where calls are tasks: timers of the event loop."""
+"""Pauses before a retry where calls are tasks: timers of the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 
-from inturn._base.events import LONG_S
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
+
+from .events import Timer
 
 __all__ = ["Pauses"]
 
 
 class Pauses:
-    """As the supervisor on threads: it lets an item run again after its pause. Slices and limits are the pool's."""
+    """Lets an item run again after its pause, as the supervisor does on threads.
+
+    Tasks need nothing else of a supervisor: `TaskPool` itself keeps time limits.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._timers: dict[Chunk, asyncio.TimerHandle] = {}
+        self._timers: dict[Chunk, Timer] = {}
 
     def start(self) -> None:
         pass
@@ -34,9 +38,8 @@ class Pauses:
         pass
 
     def later(self, seconds: float, chunk: Chunk) -> None:
-        """The chunk is ready to run again after a pause."""
-        loop = asyncio.get_running_loop()
-        self._timers[chunk] = loop.call_later(min(seconds, LONG_S), self._over, chunk, context=self._job.context)
+        """Let the chunk run again after so many seconds."""
+        self._timers[chunk] = Timer(asyncio.get_running_loop(), seconds, (self._over, chunk), self._job.context)
 
     def _over(self, chunk: Chunk) -> None:
         del self._timers[chunk]

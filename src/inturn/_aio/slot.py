@@ -1,4 +1,4 @@
-"""Where one call at a time runs, if calls are tasks."""
+"""A slot whose calls are tasks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any, Protocol
 from inturn._core.job import Job, Slot
 from inturn._engine.chunk import Chunk
 
+from .events import Timer
+
 __all__ = ["Starts", "TaskSlot"]
 
 
 class Starts(Protocol):
-    """The pool of tasks, as far as its slots and an `EagerTask` are concerned."""
+    """What an `EagerTask` needs of the pool of tasks."""
 
     @property
     def job(self) -> Job: ...
@@ -22,22 +24,22 @@ class Starts(Protocol):
     def waits(self, slot: TaskSlot, /) -> None: ...
     def end(self, slot: TaskSlot, /) -> None: ...
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, /) -> None: ...
-    def give_up(self, slot: TaskSlot, /) -> None: ...
 
 
 class TaskSlot(Slot):
-    """Where one call at a time runs; its states are told in `tasks`."""
+    """Where one call at a time runs; its states are in `tasks`."""
 
-    __slots__ = ("item", "late", "mark", "pool", "task", "timer")
+    __slots__ = ("item", "late", "mark", "task", "timer")
 
-    def __init__(self, pool: Starts) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.pool = pool
         self.item: Any = None
         self.task: asyncio.Task[Any] | None = None
         self.mark = 0.0  # when the call began
-        self.timer: asyncio.TimerHandle | None = None
-        self.late = False
+        self.timer: Timer | None = None
+        self.late = False  # whether the call was cancelled by its time limit
 
-    def give_up(self) -> None:
-        self.pool.give_up(self)
+    def stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None

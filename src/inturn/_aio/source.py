@@ -1,17 +1,17 @@
-"""Async sources: `together` zips them, and a `TaskFeeder` pulls them, so that a ready head never waits for the source.
+"""Async sources: `together` zips them; a `TaskFeeder` pulls, so that a ready head never waits.
 
-The feeder is a task that pulls within the window: the slot is there before the pull begins.
+The feeder is a task that pulls within the window: room is reserved before the pull begins.
 
-======== ============================================== ============================================
-state    how it is told                                 left by
-======== ============================================== ============================================
-pulling  ``pulling``                                    the source's answer; `cancel`
-resting  its event is waited for                        `room`; `cancel`
-done     its task is done                               (the source has ended, or failed, or the run is over)
-======== ============================================== ============================================
+======== ============================== ======================================================
+feeder   condition                      left by
+======== ============================== ======================================================
+pulling  ``pulling``                    an item; the end or an error of the source; `cancel`
+full     it waits for its event         `room`; `cancel`
+done     its task is done               (the source has ended or failed, or the run is over)
+======== ============================== ======================================================
 
-A feeder that is cancelled while it pulls cancels the source in its wait, which ends an async generator. One that
-rests leaves the source as it is.
+Cancelling a feeder that pulls cancels the source, which ends an async generator. Cancelling one
+that waits for room leaves the source as it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["TaskFeeder", "together"]
 
 
 def together(sources: tuple[Iterable[Any] | AsyncIterable[Any], ...], *, strict: bool) -> AsyncIterator[Any]:
-    """One async iterator over the items; the iterator of each source is taken here and now."""
+    """One async iterator over the items; `iter` of each source is taken at this call."""
     each: list[Iterator[Any] | AsyncIterator[Any]] = []
     for source in sources:
         each.append(checks.iterator(source, len(each), len(sources)))
@@ -59,7 +59,7 @@ class _Zip:
         items: list[Any] = []
         try:
             for iterator in self._iterators:
-                items.append(await _next(iterator))  # noqa: PERF401 - what came before the end is needed
+                items.append(await _next(iterator))  # noqa: PERF401 - `_compare` needs those before the end
         except StopAsyncIteration:
             self._ended = True
             if self._strict:
@@ -68,7 +68,7 @@ class _Zip:
         return tuple(items)
 
     async def _compare(self, position: int) -> None:
-        """The words are those of ``zip(strict=True)``."""
+        """Raise what ``zip(strict=True)`` raises."""
         if position:
             others = f"argument{'s 1-' if position > 1 else ' '}{position}"
             raise ValueError(f"zip() argument {position + 1} is shorter than {others}")
@@ -91,6 +91,8 @@ async def _next(iterator: Any) -> Any:
 
 
 class TaskFeeder:
+    """Pulls from an async source in a task of its own."""
+
     def __init__(self, source: AsyncIterator[Any], window: Window, job: Job) -> None:
         self._source: AsyncIterator[Any] | None = source
         self._window = window
@@ -105,12 +107,12 @@ class TaskFeeder:
         self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
 
     def room(self) -> None:
-        """The consumer has taken something (consumer only) (guarantee 29)."""
+        """The consumer has delivered something (guarantee 29); called by the consumer only."""
         if self._event is not None:
             self._event.set()
 
     def cancel(self) -> None:
-        """Let go of the source, and cancel the pull that waits for it: once, so that its cleanup is left alone."""
+        """Cancel the feeder, only once: a second time would interrupt the cleanup of the source."""
         source, self._source = self._source, None
         if source is not None and self.task is not None:
             self.task.cancel()
@@ -123,10 +125,10 @@ class TaskFeeder:
         assert self._source is not None
         try:
             await self._pull(self._source.__anext__)
-        except BaseException as error:  # it ends the run, unless the run's end is what it tells of
+        except BaseException as error:  # it ends the run, unless the run's end has caused it
             if not job.stopped:
                 tb = error.__traceback__
-                BaseException.with_traceback(error, tb and tb.tb_next and tb.tb_next.tb_next)  # not our two frames
+                BaseException.with_traceback(error, tb and tb.tb_next and tb.tb_next.tb_next)  # without our two frames
                 job.crash(error)
         finally:
             self._source = None
@@ -149,25 +151,25 @@ class TaskFeeder:
             except StopAsyncIteration:
                 self._finish(None)
                 return
-            except Exception as error:  # it surfaces in its turn
+            except Exception as error:  # it is raised in its turn
                 if job.stopped:
                     return
                 tb = error.__traceback__
-                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
+                BaseException.with_traceback(error, tb and tb.tb_next)  # without this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             finally:
                 self.pulling = False
             if job.stopped:
-                return  # the source has swallowed its cancellation: the item is lost
+                return  # the source has caught its cancellation: the item is lost
             fresh = window.add(item)
             del item
             if fresh and pool.has_capacity():
                 pool.notify(fresh)
-            if clock() >= until:  # it answers without ever waiting: the others' turn
+            if clock() >= until:  # the source does not wait: let other tasks run
                 await asyncio.sleep(0)
                 until = clock() + HANDFUL_S
 
     def _finish(self, final: Err | None) -> None:
         self._job.pool.notify(self._window.finish(final))
-        self._job.notify()  # the consumer may be waiting for an item that does not come
+        self._job.notify()  # the consumer may wait for an item that does not come

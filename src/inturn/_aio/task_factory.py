@@ -1,4 +1,4 @@
-"""How tasks are made in a loop, and what they run."""
+"""How tasks are made in a loop, and the coroutine that they run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Make = Callable[[Coroutine[Any, Any, Any], Context], "asyncio.Task[Any]"]
 
 
 class WrappedError(Exception):
-    """Carries an error out of a task: asyncio would stop the loop for a ``SystemExit``."""
+    """Wraps an error that leaves a task: asyncio would stop the loop at a ``SystemExit``."""
 
     def __init__(self, error: BaseException, kind: Kind) -> None:
         self.error = error
@@ -24,7 +24,7 @@ class WrappedError(Exception):
 
 
 async def call(fn: Callable[[Any], Any], item: Any) -> Any:
-    """What a task runs where ``fn`` is known to be async."""
+    """What a task runs if ``fn`` is known to be async."""
     try:
         return await fn(item)
     except (SystemExit, KeyboardInterrupt) as error:
@@ -33,9 +33,10 @@ async def call(fn: Callable[[Any], Any], item: Any) -> Any:
 
 
 def maker(loop: asyncio.AbstractEventLoop) -> Make | None:
-    """How a task is made in this loop, if possible running its first step at once.
+    """The function that makes tasks in this loop; eager ones, where Python has them.
 
-    None on Python 3.11 without a factory of the user's: there `eager` runs first steps.
+    A task factory of the user's is respected. None on Python 3.11 without one: there `eager` is
+    used.
     """
     factory = loop.get_task_factory()
     if sys.version_info >= (3, 12):

@@ -1,24 +1,26 @@
-"""The pool whose workers are asyncio tasks: each call that waits is a `Task` of its own, with a context of its own.
+"""The pool whose workers are asyncio tasks: a call that waits has a task and a context of its own.
 
-A task belongs to one call for all the call's life, so whatever hangs on a task (its cancellation count,
-``current_task()`` as a key, ``asyncio.timeout``, a task group) can never pass from one item to the next. What makes
-that cheap is that a call which returns at once costs no trip through the loop: its task is started eagerly by the
-*pump*, which takes the result and goes on to the next item of the chunk (on Python 3.11, where tasks cannot start
-eagerly, see `eager`). At the first call that waits, the rest of its chunk is taken back, and a done-callback tells
-of its end.
+A task belongs to one call from its first line to its last. So nothing that code keeps by task (its
+cancellation count, ``current_task()`` as a key, ``asyncio.timeout``, a task group) passes from one
+item to the next. Calls that return at once cost no turn of the loop all the same: the *pump* starts
+their tasks eagerly, takes the result, and goes on to the next item of the chunk (on Python 3.11,
+which has no eager tasks, see `eager`). At the first call that waits, the remainder of its chunk
+goes back to the window, and a done callback reports the end of the call.
 
-======== =================================================== ==============================================
-slot    how it is told                                      left by
-======== =================================================== ==============================================
-free     counted in ``_permits``                             the pump, which claims a chunk for it
-begun    ``chunk`` is set, inside the pump                   its chunk's end; its first call that waits
-waiting  its task is in ``_tasks``, and maps to the slot    the call's end: `_landed`
-late     besides, ``late`` is set: its time limit is over    the call's end; after a grace period `give_up`
-given up its task maps to None; the slot is free            the call's end, which nobody sees
-======== =================================================== ==============================================
+======== =================================== ==================================================
+slot     condition                           left by
+======== =================================== ==================================================
+free     in ``_free``                        the pump, which claims a chunk for it
+begun    ``chunk`` is set, inside the pump   the end of the chunk; the first call that waits
+waiting  ``_tasks[task]`` is the slot        the end of the call: `_task_done`
+late     waiting, and ``late`` is set: its   the end of the call; after a grace period
+         time limit has cancelled it         `_give_up`
+given up ``_tasks[task]`` is None; the slot  (the end of the call is ignored)
+         is free
+======== =================================== ==================================================
 
-Everything here runs in the loop's thread, except `stop`, which is for anyone at any moment. The pump is a callback of
-the loop that runs for a few milliseconds at most and then lets others have a turn.
+Everything here runs in the loop's thread, except `stop`, which may be called from anywhere. The
+pump is a callback of the loop. It runs for `_TURN_S`, and then lets other callbacks run.
 """
 
 from __future__ import annotations
@@ -30,20 +32,20 @@ from inspect import isawaitable
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._base.events import LONG_S
 from inturn._core.job import BasePool, Job, Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 
 from .eager import EagerTask
+from .events import Timer
 from .pauses import Pauses
 from .slot import TaskSlot
 from .task_factory import Make, WrappedError, call, maker
 
 __all__ = ["TaskPool", "WrappedError"]
 
-_TURN_S: Final = 0.002  # how long the pump keeps the loop to itself, and one call more
-_GRACE_S: Final = 0.5  # how long a call that was cancelled by its time limit may take to end, before it is given up
+_TURN_S: Final = 0.002  # maximum seconds per turn of the pump; checked between calls
+_GRACE_S: Final = 0.5  # a call that its time limit has cancelled is given up after so many seconds
 
 
 class TaskPool(BasePool):
@@ -53,7 +55,7 @@ class TaskPool(BasePool):
         super().__init__(job)
         self.pauses = Pauses(job)
         self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = call if known else self._call_checked
-        self._proven = known  # that fn returns awaitables
+        self._proven = known  # whether fn is known to return awaitables
         self._loop: asyncio.AbstractEventLoop | None = None
         self._make: Make | None = None
         self._permits = job.concurrency
@@ -62,7 +64,7 @@ class TaskPool(BasePool):
         self._tasks: dict[asyncio.Task[Any], TaskSlot | None] = {}
         self._scheduled = False
         self._cancelled = False
-        self._turns: dict[asyncio.Task[Any], None] = {}  # the eager tasks of 3.11 that are to run the pump
+        self._turns: dict[asyncio.Task[Any], None] = {}  # tasks of 3.11 that will run the pump
 
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -81,24 +83,24 @@ class TaskPool(BasePool):
         assert self._loop is not None
         self._scheduled = True
         if self._make is None:
-            for _ in range(max(1, min(self._permits, self.job.window.available()))):  # one for each call that may wait
-                turn = asyncio.Task(self._carry(), loop=self._loop, context=self.job.context)
+            for _ in range(max(1, min(self._permits, self.job.window.available()))):  # a task for each call
+                turn = asyncio.Task(self._run_turn(), loop=self._loop, context=self.job.context)
                 self._turns[turn] = None
-                turn.add_done_callback(self._turned)
+                turn.add_done_callback(self._turn_cancelled)
         else:
             self._loop.call_soon(self._pump, context=self.job.context)
 
-    async def _carry(self) -> Any:
+    async def _run_turn(self) -> Any:
         task = asyncio.current_task()
         assert task is not None
         del self._turns[task]
-        task.remove_done_callback(self._turned)
+        task.remove_done_callback(self._turn_cancelled)
         turn = EagerTask(task)
         self._pump(turn)
-        return None if turn.rest is None else await turn.rest
+        return None if turn.remainder is None else await turn.remainder
 
-    def _turned(self, task: asyncio.Task[Any]) -> None:
-        """The task was cancelled before its turn came."""
+    def _turn_cancelled(self, task: asyncio.Task[Any]) -> None:
+        """The task was cancelled before it ran the pump."""
         self._turns.pop(task, None)
         self._scheduled = bool(self._turns)
         self.notify(1)
@@ -112,7 +114,7 @@ class TaskPool(BasePool):
     # ---- the pump --------------------------------------------------------------------------------
 
     def _pump(self, turn: EagerTask | None = None) -> None:
-        """Start what can be started, for a few milliseconds."""
+        """Start calls, for at most one turn."""
         job = self.job
         try:
             until = clock() + _TURN_S
@@ -121,7 +123,7 @@ class TaskPool(BasePool):
                 chunk = job.window.claim()
                 if chunk is None:
                     break
-                slot = self._free.pop() if self._free else TaskSlot(self)
+                slot = self._free.pop() if self._free else TaskSlot()
                 self._permits -= 1
                 self._busy[slot] = None
                 job.begun(slot, chunk)
@@ -140,7 +142,7 @@ class TaskPool(BasePool):
     def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> None:
         """Run a chunk, each call eagerly, until one of them waits or the turn is over.
 
-        Guarantee 31.
+        Guarantees 21 and 31: each call has its own copy of the consumer's context.
         """
         job, make, call = self.job, self._make, self.call
         fn, copy = job.fn, job.context.copy
@@ -157,47 +159,42 @@ class TaskPool(BasePool):
                 break
             try:
                 append(task.result())
-            except BaseException as error:  # it travels to the consumer
+            except BaseException as error:  # it is raised in the consumer
                 self.failed(chunk, item, error, clock() - mark)
             mark = clock()
             if mark >= until:
                 job.window.take_back(chunk)
         else:
             self.end(slot)
-        item = task = append = None  # an error's traceback leads to this frame
+        item = task = append = None  # the traceback of an error refers to this frame
         del chunk
 
     def waits(self, slot: TaskSlot) -> None:
-        """The call has not ended in its first step: it keeps the slot, and its batch-mates go elsewhere."""
+        """The call waits: it keeps the slot; the remainder of its chunk goes back to the window."""
         job, task, chunk = self.job, slot.task, slot.chunk
         assert task is not None
         assert chunk is not None
-        assert self._loop is not None
         self._tasks[task] = slot
-        task.add_done_callback(partial(self._landed, slot), context=job.context)
+        task.add_done_callback(partial(self._task_done, slot), context=job.context)
         if job.stopped:
             self.cancel_late(task)
             return
         job.window.take_back(chunk)
         if chunk.out and job.sleeping:
-            job.notify()  # what came before it in the batch may be delivered
-        if job.timeout is not None:
-            left = max(0.0, job.timeout - (clock() - slot.mark))
-            slot.timer = self._loop.call_later(min(left, LONG_S), self._expire, slot, context=job.context)
+            job.notify()  # earlier results of the chunk may be delivered
+        self._limit(slot)
 
-    def _landed(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
-        """The task of a call that has waited is done."""
+    def _task_done(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
+        """Record the outcome of a call that has waited."""
         job = self.job
         if self._tasks.pop(task) is None:
-            _retrieve(task)  # it was given up
+            _discard(task)  # given up
             return
-        if slot.timer is not None:
-            slot.timer.cancel()
-            slot.timer = None
+        slot.stop_timer()
         try:
             try:
                 if job.stopped:
-                    _retrieve(task)
+                    _discard(task)
                 elif slot.late:
                     self._overran(slot, task)
                 else:
@@ -209,9 +206,10 @@ class TaskPool(BasePool):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
-        """A fault of ours, or what a signal handler has raised in a callback of ours: it ends the run in the consumer.
+        """End the run by an error of this library, or one that a signal handler raised here.
 
-        While the consumer is busy elsewhere, Ctrl-C stops the loop at once, as it does in any callback of a loop.
+        The consumer raises it (guarantee 14). While the consumer does not wait for the run, Ctrl-C
+        also stops the loop at once, as it does in any callback.
         """
         self.job.crash(error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.job.sleeping:
@@ -223,9 +221,8 @@ class TaskPool(BasePool):
         assert chunk is not None
         try:
             chunk.out.append(task.result())
-        except BaseException as error:  # it travels to the consumer
+        except BaseException as error:  # it is raised in the consumer
             self.failed(chunk, slot.item, error, clock() - slot.mark)
-        slot.item = slot.task = None
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is WrappedError:
@@ -234,7 +231,7 @@ class TaskPool(BasePool):
             self.job.failed(chunk, item, error, elapsed)
 
     def end(self, slot: TaskSlot) -> None:
-        """The slot is free."""
+        """Free the slot."""
         chunk = slot.chunk
         assert chunk is not None
         self.job.ended(slot, chunk)
@@ -245,7 +242,7 @@ class TaskPool(BasePool):
         self._permits += 1
 
     async def _call_checked(self, fn: Callable[[Any], Any], item: Any) -> Any:
-        """What a task runs where ``fn`` may return anything (guarantee 32)."""
+        """What a task runs if it is not known that ``fn`` is async (guarantee 32)."""
         try:
             awaitable = fn(item)
             if isawaitable(awaitable):
@@ -262,21 +259,29 @@ class TaskPool(BasePool):
 
     # ---- time limits -----------------------------------------------------------------------------
 
+    def _limit(self, slot: TaskSlot) -> None:
+        """Start the clock of the call, or resume it."""
+        timeout = self.job.timeout
+        if timeout is not None:
+            assert self._loop is not None
+            left = max(0.0, timeout - (clock() - slot.mark))
+            slot.timer = Timer(self._loop, left, (self._expire, slot), self.job.context)
+
     def _expire(self, slot: TaskSlot) -> None:
-        """The call has taken too long: it is cancelled."""
+        """Cancel a call that has taken too long (guarantee 17)."""
         assert slot.task is not None
         assert self._loop is not None
         slot.timer = None
         if not slot.task.done():
             slot.late = True
             slot.task.cancel()
-            slot.timer = self._loop.call_later(_GRACE_S, slot.give_up, context=self.job.context)
+            slot.timer = Timer(self._loop, _GRACE_S, (self._give_up, slot), self.job.context)
 
     def _overran(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         cause: BaseException | None = None
         try:
-            task.result()  # a call that swallows the cancellation has failed all the same
-        except BaseException as error:  # it shows where the call was
+            task.result()  # a call that returns in spite of its cancellation has failed, too
+        except BaseException as error:  # its traceback shows where the call was
             cause = detach(error.error if type(error) is WrappedError else error)
         self._fail_late(slot, cause)
 
@@ -286,8 +291,8 @@ class TaskPool(BasePool):
         error.__cause__ = cause
         self.job.failed(slot.chunk, slot.item, error, clock() - slot.mark, Kind.FAILED)
 
-    def give_up(self, slot: TaskSlot) -> None:
-        """The call does not heed its cancellation: its item fails now; the call no longer counts."""
+    def _give_up(self, slot: TaskSlot) -> None:
+        """The call goes on in spite of its cancellation: fail its item, and free its slot."""
         assert slot.task is not None
         slot.timer = None
         if self.job.stopped:
@@ -306,13 +311,13 @@ class TaskPool(BasePool):
         if loop is not None and (self._busy or self._tasks or self.pauses):
             try:
                 loop.call_soon_threadsafe(self.cancel)
-            except RuntimeError:  # the loop is closed: its tasks are gone
+            except RuntimeError:  # the loop is closed, and so its tasks have ended
                 pass
 
     def cancel(self) -> None:
-        """Cancel every call that still runs, once: its cleanup is left alone (after `stop`; in the loop).
+        """After `stop`: cancel every call that runs, only once: its cleanup is not interrupted.
 
-        A call that its time limit has cancelled keeps its grace period, and is cancelled again only after that.
+        A call that its time limit has cancelled is cancelled again only after its grace period.
         """
         if self._cancelled:
             return
@@ -320,21 +325,20 @@ class TaskPool(BasePool):
         self.pauses.cancel()
         for turn in self._turns:
             turn.cancel()
-        for task, slot_or_none in list(self._tasks.items()):
-            if slot_or_none is not None and slot_or_none.late and slot_or_none.timer is not None:
-                continue
-            if slot_or_none is not None and slot_or_none.timer is not None:
-                slot_or_none.timer.cancel()
-                slot_or_none.timer = None
+        for task, slot in list(self._tasks.items()):
+            if slot is not None and slot.timer is not None:
+                if slot.late:
+                    continue
+                slot.stop_timer()
             task.cancel()
 
     def cancel_late(self, task: asyncio.Task[Any]) -> None:
-        """Cancel a task that has come after `stop`, unless `cancel`, which will, is still to come."""
+        """Cancel a task that was made after `stop`; before `cancel`, that will do it."""
         if self._cancelled:
             task.cancel()
 
     def tasks(self) -> list[asyncio.Task[Any]]:
-        """What is to be awaited after `cancel`."""
+        """The tasks to be awaited after `cancel`."""
         return [*self._tasks, *self._turns]
 
 
@@ -342,7 +346,7 @@ def _raise(error: BaseException) -> None:
     raise error
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Look at what became of the task, so that asyncio has nothing to complain of."""
+def _discard(task: asyncio.Task[Any]) -> None:
+    """Retrieve the outcome of the task: else asyncio logs an error that was never retrieved."""
     if not task.cancelled():
         task.exception()

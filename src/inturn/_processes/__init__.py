@@ -1,3 +1,3 @@
-"""Worker processes: the pool, the parent's end, and what runs in a worker. May import `_pools` and
+"""Worker processes: the pool, the parent's side, and what runs in a worker. May import `_pools` and
 below; knows no driver.
 """

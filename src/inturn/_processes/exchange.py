@@ -1,21 +1,36 @@
-"""One chunk on its way through a worker process: from packing its items to its last outcome.
+"""One chunk and one worker process: send the items, receive their outcomes.
 
-All of it happens in the slot's thread. ``chunk.todo`` is an `Away` meanwhile, so that draining the chunk (by a
-failure that ends the run, `Job.stop`) reaches the worker, at once and from any thread.
+All of it happens in the slot's thread, but for `Away`: while the worker has the items,
+``chunk.todo`` is an `Away`. Code that takes from it (`Job.stop`, or a failure that ends the run)
+thereby recalls the items from the worker, at once and from any thread.
 
-With the counter of the worker's memory at item *i* and *r* outcomes reported, a death is settled like this:
+What the parent waits for, besides messages, is a time. `Exchange._due_at` is the end of the item's
+time limit if there is a ``timeout``, else the end of the chunk's time slice:
 
-=============== ================================ =========================================================
-items           how it is told                   what becomes of them
-=============== ================================ =========================================================
-before *r*      their outcomes are here          delivered
-*r* up to *i*   finished, or being taken         run again, each in its place
-*i*             begun, if *i* is not before *r*  fails with `WorkerDied` (`TimeoutError`, if it was killed for that)
-after           not begun                        back to the window
-=============== ================================ =========================================================
+=========== ============================ ==========================================================
+exchange    condition                    left by
+=========== ============================ ==========================================================
+working     ``grace_until`` is None      the last report; the death of the process; ``_due_at`` with
+                                         a ``timeout``: kill, the item fails; the end of the run
+expired     besides, ``chunk.expired``:  as working
+            unstarted items are recalled
+ending      ``grace_until`` is set       the same; ``grace_until``: kill
+=========== ============================ ==========================================================
 
-The worker reports so that what runs again has taken less than a time slice, and nothing does with chunks of one or a
-``timeout``.
+When the process dies, whose fault was it? The worker counts in shared memory: position *i* is the
+item that was begun last (see `worker`). The parent has received *r* outcomes. So
+
+=============== ============================== =================================================
+items           what is known                  what becomes of them
+=============== ============================== =================================================
+before *r*      their outcomes were received   delivered
+*r* up to *i*   finished, but not reported     run again, in the same order
+*i*             begun (if not before *r*)      fails: `WorkerDied`, or `TimeoutError` if killed
+after *i*       not begun                      go back to the window
+=============== ============================== =================================================
+
+The worker reports at least once per time slice, so only items shorter than that can run again, and
+none with chunks of one or with a ``timeout``.
 """
 
 from __future__ import annotations
@@ -42,7 +57,7 @@ _SIZED: Final = frozenset({str, bytes})
 
 
 class Away:
-    """What a chunk has to do, while its items are in a worker: taking from it recalls them."""
+    """Stands for the items that are in a worker: taking from it recalls them, and yields none."""
 
     __slots__ = ("_recall", "_serial")
 
@@ -59,7 +74,7 @@ class Away:
 
 
 class Pool(Protocol):
-    """What a exchange needs to know of its pool."""
+    """What an exchange needs to know of its pool."""
 
     job: Job
     slices: bool
@@ -70,61 +85,60 @@ class Pool(Protocol):
 
 
 class Exchange:
-    """Carries the items of a chunk to a worker that is up, and their outcomes back.
+    """Sends the items of a chunk to a worker process, and receives their outcomes.
 
-    Guarantee 24.
+    Guarantee 24: a worker that dies costs one item; `_died` settles which.
     """
 
-    def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, awake: Any) -> None:
+    def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any) -> None:
         self._pool = pool
         self._job = pool.job
         self._slot = slot
         self._chunk = chunk
         self._items = items
         self._worker = worker
-        self._awake = awake
+        self._user_code = user_code
         self._serial = worker.next_serial()
-        self.size = len(items)  # how many have not been handed back
-        self._taken = 0  # outcomes that are here
-        self._bad: dict[int, BaseException] = {}  # items that could not be pickled
+        self.size = len(items)  # without those that were handed back
+        self._taken = 0  # outcomes received
+        self._bad: dict[int, BaseException] = {}  # why an item could not be pickled, by position
         self._begun = 0.0
-        self._slice_ends: float | None = None
-        self._limit_at: float | None = None
+        self._due_at: float | None = None
         self.grace_until: float | None = None  # set when the run is over
 
     def run(self) -> None:
         job, worker, chunk = self._job, self._worker, self._chunk
         how = EACH if job.timeout is not None else PACED if self.size > 1 else ALONE
-        with self._awake:
+        with self._user_code:
             load = self._load()
         worker.up.numbers[0] = -1
         chunk.todo = iter(Away(worker.recall, self._serial))
         fence()
-        if job.stopped or chunk.index > job.window.last_index:  # asked after `todo` is set: see `Job.stop`
+        if job.stopped or chunk.index > job.window.last_index:  # read after `todo` is set: see `Job.stop`
             return
         self._begun = clock()
+        limit: float | None = None
         if job.timeout is not None:
-            self._limit_at = self._begun + job.timeout
+            limit = self._due_at = self._begun + job.timeout
         elif self._pool.slices and self.size > 1:
-            self._slice_ends = self._begun + SLICE_S
-        said: Any = worker.send((self._serial, how, load), self._limit_at)
+            self._due_at = self._begun + SLICE_S
+        said: Any = worker.send((self._serial, how, load), limit)
         del load
         if worker.ignores_stop and said is not Event.DIED:
-            if said is Event.LATE:  # it had its grace, and has half a message
+            if said is Event.LATE:  # the grace period is over and a message was sent in part: kill
                 worker.kill()
             said = Event.OVER
         elif said is None:
             said = worker.wait(self._until())
-        while not self._heard(said):
+        while not self._react(said):
             said = worker.wait(self._until())
 
     def _until(self) -> float | None:
-        if self._slice_ends is None and self._limit_at is None and self.grace_until is None:
-            return None
-        return min(at for at in (self._slice_ends, self._limit_at, self.grace_until) if at is not None)
+        times = [at for at in (self._due_at, self.grace_until) if at is not None]
+        return min(times, default=None)
 
-    def _heard(self, said: Any) -> bool:
-        """Whether that was the last there is to hear."""
+    def _react(self, said: Any) -> bool:
+        """React to a message or an event; True if no more are to come."""
         worker = self._worker
         if not isinstance(said, Event):
             return self._take(*said)
@@ -134,25 +148,24 @@ class Exchange:
         if said is Event.OVER:
             worker.ignore_stop()
             self.grace_until = clock() + GRACE_S
-            self._slice_ends = None
-            worker.recall(self._serial)
-            return False
-        now = clock()
-        if self.grace_until is not None and now >= self.grace_until:
+            if self._job.timeout is None:
+                self._due_at = None
+        elif self.grace_until is not None and clock() >= self.grace_until:
             worker.kill()
             return True
-        if self._limit_at is not None and now >= self._limit_at:
-            return self._timed_out()
-        if self._slice_ends is not None and now >= self._slice_ends:
-            self._slice_ends = None
+        elif self._job.timeout is not None:
+            self._timed_out()
+            return True
+        else:
+            self._due_at = None
             self._chunk.expired = True
-            worker.recall(self._serial)
+        worker.recall(self._serial)
         return False
 
-    # ---- there -----------------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------
 
     def _load(self) -> list[Any]:
-        """The items in a form that travels; `pickling` says which."""
+        """The items in the form of a message: atoms as they are, everything else packed."""
         items, down = self._items, self._worker.down
         down.clear()
         if len(items) > 1:
@@ -173,10 +186,18 @@ class Exchange:
             self._bad[position] = error
             return ()
 
-    # ---- and back --------------------------------------------------------------------------------
+    # ---- receiving -------------------------------------------------------------------------------
 
-    def _take(self, serial: int, batch: list[Any], plain: bool, done: bool, rest: int, seconds: float) -> bool:
-        """Outcomes have come after so many seconds of work, and `rest` items back."""
+    def _take(self, batch: list[Any], plain: bool, done: bool, remainder: int, seconds: float) -> bool:
+        """Receive a report; True if it was the last one.
+
+        Args:
+            batch: Outcomes that were not reported before.
+            plain: Whether all of them are atoms.
+            done: Whether the chunk has ended.
+            remainder: How many items the worker hands back.
+            seconds: How long the worker has worked on the chunk.
+        """
         job, chunk, worker = self._job, self._chunk, self._worker
         if batch:
             worker.used = True
@@ -186,22 +207,23 @@ class Exchange:
         else:
             for outcome in batch:
                 if chunk.index + len(chunk.out) > job.window.last_index:
-                    break  # nobody will ask for what is behind
+                    break  # nothing behind the last index is delivered
                 self._outcome(outcome)
-        if self._chunk.expired and not done:
+        if chunk.expired and not done:
             job.window.measured(seconds, [*chunk.out, None])
-        if rest:
-            self.size -= rest
+        if remainder:
+            self.size -= remainder
             self._give_back(self._items[self.size :])
         if done:
-            self._slot.since = clock() - seconds  # the way there and back does not count: it would keep chunks small
+            # Sending and receiving do not count as work, else chunks would stay small.
+            self._slot.since = clock() - seconds
             return True
         for position in range(self._taken - len(batch), self._taken):
-            self._items[position] = None  # it may be delivered now, and nothing of it is kept
+            self._items[position] = None  # guarantee 12: it may be delivered from now on
         if batch and job.sleeping:
             job.notify()
-        if self._limit_at is not None and job.timeout is not None:
-            self._limit_at = clock() + job.timeout
+        if job.timeout is not None:
+            self._due_at = clock() + job.timeout
         return False
 
     def _outcome(self, outcome: Any) -> None:
@@ -214,15 +236,15 @@ class Exchange:
         elapsed = 0.0
         if len(outcome) == 3:
             packed, elapsed, _ = outcome
-            with self._awake:
+            with self._user_code:
                 error = self._bad.pop(position) if position in self._bad else unpack_error(packed)
         else:
             try:
-                with self._awake:
+                with self._user_code:
                     result = unpack(outcome, self._worker.up)
                 chunk.out.append(result)
                 return
-            except BaseException as caught:  # a result that pickles and does not unpickle
+            except BaseException as caught:  # some results can be pickled but not unpickled
                 noted(caught, "the result could not be unpickled")
                 error = caught
         job.failed(chunk, self._items[position], error, elapsed)
@@ -237,6 +259,7 @@ class Exchange:
     # ---- the end of the process ------------------------------------------------------------------
 
     def _died(self, exitcode: int | None, late: TimeoutError | None = None) -> None:
+        """Settle what becomes of each item; see the second table above."""
         job, chunk, items, worker = self._job, self._chunk, self._items, self._worker
         begun = min(worker.up.numbers[0], self.size - 1)
         if begun >= 0:
@@ -257,13 +280,10 @@ class Exchange:
             following = begun + 1
         self._give_back(items[following : self.size])
 
-    def _timed_out(self) -> bool:
-        job, worker = self._job, self._worker
-        worker.kill()
-        said = worker.wait()
-        while not isinstance(said, Event):  # what it said just before
-            if self._take(*said):
-                return True
-            said = worker.wait()
-        self._died(None, TimeoutError(f"the call took longer than timeout={job.timeout:g} s; its process was killed"))
-        return True
+    def _timed_out(self) -> None:
+        """Guarantee 17: kill the process; the item that it was running fails."""
+        for report in self._worker.kill_and_drain():
+            if self._take(*report):
+                return
+        text = f"the call took longer than timeout={self._job.timeout:g} s; its process was killed"
+        self._died(None, TimeoutError(text))

@@ -1,19 +1,21 @@
-"""What runs in a worker process for an item of a flat map: its elements stream to the parent, against *credits*.
+"""What runs in a worker process for an item of a flat map: a stream, limited by *credits*.
 
-A credit is the parent's leave to produce one element: it has reserved room for it. Credits come through the link, as
-does everything; the main thread reads them when it has none left, and besides when large elements wait in shared
-memory, which is free again as soon as the parent says that it has received all of them.
+A credit allows the worker to produce one element: the parent has reserved room for it. The main
+thread receives credits through the link when it has none left. It also does so when shared memory
+is in use, which is free again when the parent has received all elements.
 
-An element is sent at once, unless the last message was sent less than a moment ago: then it waits for company, and the
-*flusher* sends them all when the moment is over. So a slow element is never late, and tiny ones travel by the hundred.
+An element is sent at once, unless the last message was sent less than a millisecond ago. Then it
+waits for further elements, and the *flusher* thread sends all of them when the millisecond is over.
+So a slow element is never late, and tiny ones are sent by the hundred.
 
-========== ================================== ==========================================================
-stream     how it is told                     left by
-========== ================================== ==========================================================
-producing  ``credit`` is above 0              an element; the end of the iterator; an error
-starved    ``credit`` is 0                    a message of the parent: credits, or None: the run is over
-recalled   the worker's ``_recalled``         the iterator is closed, and the last message sent
-========== ================================== ==========================================================
+========= ============================== ======================================================
+stream    condition                      left by
+========= ============================== ======================================================
+producing ``_credit`` is above 0         an element; the end of the iterator; an error
+starved   ``_credit`` is 0               a message: credits, or None if the run is over
+recalled  ``_recalled`` of the worker    closing the iterator and sending the last message
+          is its serial, or above
+========= ============================== ======================================================
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ from inturn._transport.shared_memory import Memory
 
 __all__ = ["Streams"]
 
-_MOMENT_S: Final = 0.001
+_FLUSH_S: Final = 0.001  # for so long an element may wait for others, in seconds
 
 
 class Worker(Protocol):
-    """What a stream needs of the worker that it runs in."""
+    """What `Streams` needs of the worker."""
 
     _link: int
     _lock: threading.Lock
@@ -51,7 +53,7 @@ class Worker(Protocol):
 
 
 class Streams:
-    """The streams of a worker process, one after the other."""
+    """Runs the streams of a worker process, one after the other."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -68,7 +70,7 @@ class Streams:
     # ---- the main thread -------------------------------------------------------------------------
 
     def run(self, fn: Callable[[Any], Any], serial: int, load: tuple[Any, int]) -> None:
-        """Produce the item to its end, or until it is recalled."""
+        """Produce the elements of an item, to the end or until it is recalled."""
         worker = self._worker
         item, credit = load
         worker._up.clear()
@@ -86,7 +88,7 @@ class Streams:
                 if not self._credit:
                     mark = clock()
                     self.flush()
-                    if not self._replenish():
+                    if not self._await_credit():
                         break
                     starved += clock() - mark
                 try:
@@ -97,15 +99,15 @@ class Streams:
                 self._credit -= 1
                 if not is_atom(element):
                     element = self._pack(element)
-                with worker._lock:  # the flusher may be just about to take what is pending
+                with worker._lock:  # the flusher takes from `_pending`, too
                     self._pending.append(element)
                     first = len(self._pending) == 1
                 del element
-                if clock() - self._sent_at >= _MOMENT_S:
+                if clock() - self._sent_at >= _FLUSH_S:
                     self.flush()
                 elif first:
-                    self._later()
-        except BaseException as error:  # it travels to the consumer
+                    self._flush_soon()
+        except BaseException as error:  # it is raised in the consumer
             packed = pack_error(detach(error))
         if not complete:
             close(iterator)
@@ -113,21 +115,22 @@ class Streams:
 
     def _pack(self, element: Any) -> Any:
         while self._worker._up.used() and self._poller.poll(0):
-            self._hear()
+            self._receive()
         return self._worker._pack(element)
 
-    def _replenish(self) -> bool:
-        """Wait for credits; False if there will be none."""
+    def _await_credit(self) -> bool:
+        """Wait for a credit; False if the run is over."""
         while not self._credit:
-            if not self._hear():
+            if not self._receive():
                 return False
         return True
 
-    def _hear(self) -> bool:
+    def _receive(self) -> bool:
+        """Receive credits; False if the run is over."""
         worker = self._worker
         serial, _, (credit, received) = pickle.loads(wire.read(worker._link, wire.receive(worker._link)))
         if serial != self._serial:
-            return True  # it came too late for an earlier stream
+            return True  # for an earlier stream, which has ended
         if credit is None:
             self._credit = 0
             return False
@@ -137,9 +140,9 @@ class Streams:
                 worker._up.clear()
         return True
 
-    def _later(self) -> None:
+    def _flush_soon(self) -> None:
         if self._flusher is None:
-            self._flusher = threading.Thread(target=self._flush_later, name="inturn-flusher", daemon=True)
+            self._flusher = threading.Thread(target=self._flusher_main, name="inturn-flusher", daemon=True)
             self._flusher.start()
         self._wake_ups.put(None)
 
@@ -158,19 +161,19 @@ class Streams:
         batch, self._pending = self._pending, []
         self._sent += len(batch)
         stowed = self._worker._up.used()
-        message = (self._serial, batch, stowed, last, complete, packed, seconds)
+        message = (batch, stowed, last, complete, packed, seconds)
         wire.send(self._worker._link, pickle.dumps(message, PROTOCOL))
         self._sent_at = clock()
 
     # ---- the flusher -----------------------------------------------------------------------------
 
-    def _flush_later(self) -> None:
-        moment = threading.Lock()
-        moment.acquire()
+    def _flusher_main(self) -> None:
+        timer = threading.Lock()
+        timer.acquire()
         while True:
             self._wake_ups.get()
-            moment.acquire(timeout=_MOMENT_S)
+            timer.acquire(timeout=_FLUSH_S)
             try:
                 self.flush()
             except OSError:
-                os._exit(1)  # the parent is gone
+                os._exit(1)  # the parent has ended

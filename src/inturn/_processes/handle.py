@@ -1,19 +1,21 @@
-"""The parent's end of one worker process: start it, talk to it, wait for it, end it.
+"""The parent's side of one worker process: start it, send, receive, wait, end it.
 
-All methods are for the slot's thread; `recall` may be used from anywhere. The parent waits in one place only, `_poll`,
-for whatever comes first: a message, the end of the process, the end of the run, or a moment in time.
+All methods are for the slot's thread; `recall` may be used from anywhere. The parent waits only in
+`_poll`: for a message, the end of the process, the end of the run, or a point in time,
+whichever is first.
 
-The end of the process is told by a pidfd, where the system has them: pipes do not tell, since other children of the
-user's, and children of the worker, may hold copies of their ends. Elsewhere it is told by the ``sentinel`` and a look
-each second.
+Where the system has pidfds, a pidfd shows that the process has ended. The closing of a pipe would
+not: other child processes may hold copies of its ends, and so may children of the worker. Elsewhere
+the process's ``sentinel`` is used, which has that fault, and a look at the process each second.
 
-======== =============================================== =========================================
-process  how it is told                                  left by
-======== =============================================== =========================================
-born     not ``up``                                      its first message, which says *up* or why not
-up       ``up``                                          `end`, `kill`, its death
-ended    ``exitcode`` is set or `ended` is True          `close`
-======== =============================================== =========================================
+======== ========================= ===============================================================
+process  condition                 left by
+======== ========================= ===============================================================
+starting (known to `pool` only)    its first message, which says that it is up, or why not
+up       not ``ended``             `end`; `kill`; its death
+ended    ``ended``: reaped,        `close`
+         ``exitcode`` is final
+======== ========================= ===============================================================
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_sentinel
@@ -43,46 +46,53 @@ from .start import new_process, owned, starting
 __all__ = ["GRACE_S", "Event", "Handle"]
 
 GRACE_S: Final = 0.5
-"""Seconds that running items are given when the run is over."""
+"""Seconds for running items to end when the run is over; then their process is killed."""
 
-
-_LOOK_S: Final = 1.0  # between two looks at a process that has no pidfd
-_READ: Final = 1 << 16  # bytes; over twice as many, and the allocator asks the system for each
-_TAILS: Final = 20  # looks at the exit code of a process that has ended
-_TAIL_S: Final = 0.002
+_LOOK_S: Final = 1.0  # between two looks at a process that has no pidfd, in seconds
+_READ: Final = 1 << 16  # bytes; for much larger blocks malloc calls mmap each time
+_REAP_LOOKS: Final = 20  # at the exit code of a process that has ended
+_REAP_LOOK_S: Final = 0.002
 
 
 class Event(enum.Enum):
-    """Why there is no message."""
+    """What can come instead of a message."""
 
     DIED = "the process has ended"
     OVER = "the run is over"
-    LATE = "the moment has come"
+    LATE = "the time is over"
 
 
 class Handle:
     """A worker process that has been started.
 
     Args:
-        method: How, as `multiprocessing` names it.
-        name: The process's.
-        stop_event: It is set when the run is over.
-        setup: What it does first and last.
+        method: The start method, as `multiprocessing` names it.
+        name: Of the process.
+        stop_event: Is set when the run is over.
+        setup: What the process does first and last.
+
+    Attributes:
+        down: The memory that the parent writes.
+        up: The memory that the worker writes.
+        recall: Asks the worker to hand back what it has not started; from anywhere.
+        ended: Whether the process has ended and was reaped.
+        exitcode: The exit code of a process that has ended; None if it is not known.
+        tasks: How many items were sent to it (and not handed back).
+        used: Whether it has begun an item.
 
     Raises:
-        OSError: No further process, descriptor or memory can be had.
+        OSError: The system refuses another process, descriptor or more memory.
     """
 
     def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup) -> None:
         self._method = method
         self._stop_event: PipeEvent | None = stop_event
-        self.ignores_stop = False  # the stop_event has been heard, or need not be
-        self._inbox: bytes | bytearray = b""  # received, and not yet given out
+        self._inbox: bytes | bytearray = b""  # received, but not yet returned by `wait`
         self._serial = 0
         self.ended = False
         self.exitcode: int | None = None
-        self.tasks = 0  # items that were sent to it
-        self.used = False  # whether it has begun one
+        self.tasks = 0
+        self.used = False
         with starting(method), ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
@@ -112,10 +122,10 @@ class Handle:
             os.set_blocking(self._link, False)
             os.set_blocking(recall, False)
             self.recall = Recall(asking)
-        self._tells = self._process.sentinel if self._pidfd is None else self._pidfd
+        self._end_fd = self._process.sentinel if self._pidfd is None else self._pidfd  # readable when it has ended
         self._poller = select.poll()
         self._poller.register(self._link, select.POLLIN)
-        self._poller.register(self._tells, select.POLLIN)
+        self._poller.register(self._end_fd, select.POLLIN)
         self._poller.register(stop_event.fd, select.POLLIN)
 
     def _abort(self) -> None:
@@ -128,10 +138,14 @@ class Handle:
         self._serial += 1
         return self._serial
 
-    # ---- talking ---------------------------------------------------------------------------------
+    # ---- messages --------------------------------------------------------------------------------
 
     def send(self, message: Any, until: float | None = None) -> Event | None:
-        """Send a message, whole; or else why not. When the run is over, it has as long as running items have."""
+        """Send a message; None, or an event if it was not sent.
+
+        When the run ends meanwhile, sending goes on for at most the grace period: the worker could
+        not read a message that was sent in part.
+        """
         data = memoryview(frame(pickle.dumps(message, pickle.HIGHEST_PROTOCOL)))
         sent = 0
         while sent < len(data):
@@ -144,7 +158,7 @@ class Handle:
                 finally:
                     self._poller.modify(self._link, select.POLLIN)
                 if event is Event.OVER:
-                    self.ignore_stop()  # half a message would be worse
+                    self.ignore_stop()
                     at = clock() + GRACE_S
                     until = at if until is None else min(until, at)
                 elif event is not None:
@@ -154,7 +168,7 @@ class Handle:
         return None
 
     def wait(self, until: float | None = None) -> Any:
-        """The next message, or an `Event`. What was sent before the process ended comes first."""
+        """The next message, or an event; what was sent before the process ended comes first."""
         while True:
             message = self._message() if self._inbox else None
             if message is not None:
@@ -162,29 +176,28 @@ class Handle:
             event = self._poll(until)
             if event is Event.OVER:
                 return event
-            there = self._fill()  # whatever the event: time may have passed since
-            if there is True:
+            received = self._fill()  # also after an event: a message may have come since
+            if received is True:
                 continue
-            if there is None:
+            if received is None:
                 return self._broken()
             if event is not None:
                 return event
 
     def _message(self) -> Any:
-        """The first message, if it is all there."""
+        """The first message, if all of it was received."""
         inbox = self._inbox
-        there = len(inbox)
-        if there < LENGTH.size:
+        if len(inbox) < LENGTH.size:
             return None
         whole = LENGTH.unpack_from(inbox)[0] + LENGTH.size
-        if there < whole:
+        if len(inbox) < whole:
             return None
-        self._inbox = inbox[whole:] if there > whole else b""
+        self._inbox = inbox[whole:] if len(inbox) > whole else b""
         with memoryview(inbox) as view:
             return pickle.loads(view[LENGTH.size : whole])
 
     def _fill(self) -> bool | None:
-        """Read what is there: True if there was something, None if the other end is closed."""
+        """Read without waiting: True if bytes came, False if none did, None if it is closed."""
         try:
             data = os.read(self._link, _READ)
         except BlockingIOError:
@@ -204,13 +217,13 @@ class Handle:
     def _poll(self, until: float | None) -> Event | None:
         """Wait in C; None if the link is ready."""
         while True:
-            rest = None if until is None else min(max(0.0, until - clock()), LONG_S)
+            left = None if until is None else min(max(0.0, until - clock()), LONG_S)
             if self._pidfd is None:
-                rest = _LOOK_S if rest is None else min(rest, _LOOK_S)
-            ready = dict(self._poller.poll(None if rest is None else rest * 1000))
+                left = _LOOK_S if left is None else min(left, _LOOK_S)
+            ready = dict(self._poller.poll(None if left is None else left * 1000))
             if self._link in ready:
                 return None
-            if self._tells in ready or (self._pidfd is None and self._process.exitcode is not None):
+            if self._end_fd in ready or (self._pidfd is None and self._process.exitcode is not None):
                 self._reap()
                 return Event.DIED
             if ready:
@@ -220,23 +233,32 @@ class Handle:
 
     # ---- the end ---------------------------------------------------------------------------------
 
+    @property
+    def ignores_stop(self) -> bool:
+        return self._stop_event is None
+
     def ignore_stop(self) -> None:
-        """The stop_event has been heard, and need not be heard again."""
-        self.ignores_stop = True
+        """Ignore further stop notifications."""
         if self._stop_event is not None:
             self._poller.unregister(self._stop_event.fd)
             self._stop_event = None
 
     def end(self, until: float) -> None:
-        """Ask the process to leave, kill it if it has not in time, and let go of everything."""
+        """Ask the process to end, kill it if it has not ended in time, and close everything."""
         self.ignore_stop()
         if not self.ended:
             said: Any = self.send((0, 0, None), until)
-            while not isinstance(said, Event):  # messages that nobody wants any more
+            while not isinstance(said, Event):  # messages of a run that is over
                 said = self.wait(until)
             if said is Event.LATE:
                 self.kill()
         self.close()
+
+    def kill_and_drain(self) -> Iterator[Any]:
+        """Kill the process; yield the messages that it had sent before."""
+        self.kill()
+        while not isinstance(said := self.wait(), Event):
+            yield said
 
     def kill(self) -> None:
         if not self.ended:
@@ -246,18 +268,18 @@ class Handle:
                 else:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             except OSError:
-                pass  # it has ended by itself
+                pass  # it has already ended
             self._await_end(None)
 
     def _broken(self) -> Event:
-        """The link is closed: the process ends just now, or has closed what it must not."""
+        """The worker's end is closed: the process is ending, or ``fn`` has closed it: then kill."""
         if not self.ended and not self._await_end(clock() + _LOOK_S):
             self.kill()
         return Event.DIED
 
     def _await_end(self, until: float | None) -> bool:
         poller = select.poll()
-        poller.register(self._tells, select.POLLIN)
+        poller.register(self._end_fd, select.POLLIN)
         while not poller.poll(_LOOK_S * 1000) and self._process.exitcode is None:
             if until is not None and clock() >= until:
                 return False
@@ -265,22 +287,29 @@ class Handle:
         return True
 
     def _reap(self) -> None:
-        """Learn the exit code of a process that has ended."""
+        """Store the exit code of a process that has ended.
+
+        `multiprocessing` reaps a child where any code asks for its state, also in another thread:
+        that thread has the exit code then, and stores it a moment later. Starting a process reaps
+        all children; taking the lock of `starting` waits until such a reap has stored our exit
+        code. For other code that reaps we look again for `_REAP_LOOKS` times. If that was not
+        `multiprocessing`, the exit code stays unknown.
+        """
         self.ended = True
         if self._method == "forkserver":
-            wait_for_sentinel([self._process.sentinel], _LOOK_S)  # the server tells the code, just after the end
+            wait_for_sentinel([self._process.sentinel], _LOOK_S)  # the server sends the code just after the end
         code = self._process.exitcode
         if code is None:
-            with starting(""):  # who starts a process asks for the codes of all: whoever was just asking knows it now
+            with starting(""):
                 pass
-        for _ in range(_TAILS):
+        for _ in range(_REAP_LOOKS):
             if (code := self._process.exitcode) is not None:
                 break
-            time.sleep(_TAIL_S)  # another thread is just asking, or somebody else has reaped it and knows the code
+            time.sleep(_REAP_LOOK_S)
         self.exitcode = code
 
     def close(self) -> None:
-        """Let go of everything; the process has ended."""
+        """Close everything; the process has ended."""
         with starting(""):
             owned.difference_update(self._owned)
             self._owned.clear()
@@ -291,12 +320,12 @@ class Handle:
             self.down.close()
             self.up.close()
             if self.exitcode is None and self._process._popen is not None:
-                self._process._popen.returncode = 255  # somebody else has reaped it
+                self._process._popen.returncode = 255  # other code has reaped it
             self._process.close()
 
 
 class _Descriptor:
-    """One of `owned`."""
+    """A member of `owned`."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -306,7 +335,7 @@ class _Descriptor:
 
 
 def _lent(fd: int) -> Connection:
-    """A descriptor in the one form that every start method knows to hand on."""
+    """A copy of a descriptor, as the type that every start method can hand to a child."""
     return Connection(os.dup(fd))
 
 

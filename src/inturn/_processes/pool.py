@@ -1,23 +1,24 @@
-"""The pool behind ``executor="process"``: each slot is a thread that has a worker process of its own.
+"""The pool behind ``executor="process"``: each slot is a thread with a worker process of its own.
 
-The thread claims a chunk, sends it to its process, and waits for the outcomes; so chunks are claimed as lazily, and
-work goes on without the consumer as well, as on threads, and there is no dispatcher. What happens to a chunk here::
+The thread claims a chunk, sends it to its process, and waits for the outcomes. So there is no
+dispatcher: chunks are claimed as late as on threads, and work goes on without the consumer. What
+can happen to a chunk::
 
     packed ──▶ sent ──▶ reported, in one or several parts ──▶ done
                  │
-                 ├─ its time slice is over: what the worker has not started goes back to the window
-                 ├─ a failure before it ends the run, or the run is over: the same, and then its grace period begins
-                 ├─ an item's time is over: the process is killed, the item fails, what is behind it goes back
+                 ├─ its time slice ends: what the worker has not started goes back to the window
+                 ├─ the run is over, or an earlier failure ends it: the same, then the grace period
+                 ├─ an item's time limit ends: the process is killed, the item fails
                  └─ the process dies: see `exchange`
 
-======== ========================================= ======================================================
-backend  how it is told                            left by
-======== ========================================= ======================================================
-vacant   ``_worker`` is None                       `ready`, which starts a process and waits until it is up
-manned   ``_worker`` is up, no chunk               `run`; `close`; its budget of items (`run`)
-flying   a `_Flight` in `run`                      all outcomes; the death of the process; the end of the run
-doomed   ``pool.fatal_error`` is set                      the first item claimed then fails with it, and the run ends
-======== ========================================= ======================================================
+======= ============================= =============================================================
+backend condition                     left by
+======= ============================= =============================================================
+none    ``_worker`` is None           `ready`: starts a process and waits until it is up
+idle    ``_worker`` is up, no chunk   `run`; `close`; `ready`, after its most tasks
+busy    in `run`                      the last outcome; the death of the process
+failed  ``pool.fatal_error`` is set   (the next item that is claimed fails with it; the run ends)
+======= ============================= =============================================================
 """
 
 from __future__ import annotations
@@ -41,28 +42,32 @@ from inturn._transport.wire import PipeEvent
 from .exchange import Exchange
 from .handle import GRACE_S, Event, Handle
 from .setup import Setup
-from .start import GUARD, NO_GUARD, awake_lock, choose_method, main_of_workers
+from .start import GUARD, NO_GUARD, choose_method, main_of_workers, user_code_lock
 
 __all__ = ["ProcessPool"]
 
-_STILLBORN: Final = 3  # so many workers in a row that die before their first item end the run
+_EARLY_DEATHS: Final = 3  # in a row, of workers before their first item; then the run ends
 
-# The last registered is the first called: before `multiprocessing`, which would wait for our processes to leave by
-# themselves.
+# Exit handlers run in reverse order. Ours is registered after that of `multiprocessing`, so it runs
+# before it: `multiprocessing` would wait for our processes without telling them to end.
 atexit.unregister(at_exit)
 atexit.register(at_exit)
-_farewell: util.Finalize[Any] | None = None
+_finalizer: util.Finalize[Any] | None = None
 
 
 def end_runs_at_exit() -> None:
-    """In a child of `multiprocessing`'s too, which forgets what is registered and calls nothing but its finalizers."""
-    global _farewell
-    if _farewell is None or not _farewell.still_active():
-        _farewell = util.Finalize(None, at_exit, exitpriority=100)
+    """Guarantee 15: have open runs ended at exit.
+
+    A child process of `multiprocessing` runs no exit handlers, only the finalizers of
+    `multiprocessing`, and it starts without those of its parent.
+    """
+    global _finalizer
+    if _finalizer is None or not _finalizer.still_active():
+        _finalizer = util.Finalize(None, at_exit, exitpriority=100)
 
 
 class ProcessPool(ThreadPool):
-    """Places with a process each; see `ThreadPool`."""
+    """Slots with a worker process each; see `ThreadPool`."""
 
     kills = True
 
@@ -73,7 +78,7 @@ class ProcessPool(ThreadPool):
         self.stop_event: PipeEvent | None = None
         self.fatal_error: BaseException | None = None
         self._registered: set[WorkerBackend] = set()
-        self._stillborn = 0
+        self._early_deaths = 0
         self._processes = 0
         self.main = Main.SAME
         self._fn: bytes | None = None
@@ -89,32 +94,34 @@ class ProcessPool(ThreadPool):
 
     def settle(self) -> None:
         if self.method == "fork" and self._permits and self._wanting():
-            self.job.supervisor.settle()  # whoever pulls may be in the midst of anything, and holds still in C
+            self.job.supervisor.settle()  # it may be inside a pull: it waits in C, see `start`
 
     # ---- backends --------------------------------------------------------------------------------
 
     def start_process(self) -> Handle | None:
-        """A process that is on its way up; None if the run is over.
+        """Start a process, which is not up yet; None if the run is over.
 
         Raises:
-            OSError: None can be had.
-            Exception: What every worker has to be sent cannot be pickled.
+            OSError: The system refuses another process.
+            Exception: ``fn`` or the initializer cannot be pickled.
         """
         if self._fn is None:
             self.main = main_of_workers(self.method)
             self._fn = dumps_fn(self.job.fn, self.main)
-        stop_event = self.stop_event  # not before: an error of pickling keeps this frame alive
+        # The traceback of an error would keep this frame, and so the descriptors of the stop event.
+        # So the event is read after `fn` was pickled, and the traceback of later errors is cut.
+        stop_event = self.stop_event
         if stop_event is None:
             return None
         self._processes += 1
         try:
             handle = Handle(self.method, f"inturn-{self._processes}", stop_event, Setup(self.settings, self.main))
-        except Exception as error:  # its frames have the stop_event, too
+        except Exception as error:
             raise error.with_traceback(None) from error.__cause__
         finally:
-            del stop_event  # the same goes for errors from here on
+            del stop_event
         try:
-            handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` will tell
+            handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` returns why
         except BaseException:  # out of memory
             handle.kill()
             handle.close()
@@ -123,26 +130,33 @@ class ProcessPool(ThreadPool):
         return handle
 
     def register(self, backend: WorkerBackend) -> None:
-        """The backend has a process, or is about to start one."""
+        """Count the backend as one that has a process, or is about to start one."""
         with self.lock:
             self._registered.add(backend)
 
     def unregister(self, backend: WorkerBackend, *, unused: bool, why: BaseException | None = None) -> None:
-        """The backend's process is gone, by itself and before its first item if `unused`."""
+        """The backend's process has ended. `unused`: it died before its first item.
+
+        Guarantee 25: three such deaths in a row, for the reason `why`, end the run.
+        """
         with self.lock:
             self._registered.discard(backend)
             if not unused:
                 return
-            self._stillborn += 1
-            if self._stillborn >= _STILLBORN and self.fatal_error is None:
+            self._early_deaths += 1
+            if self._early_deaths >= _EARLY_DEATHS and self.fatal_error is None:
                 self.fatal_error = why
 
-    def thrives(self) -> None:
-        """A worker has run an item."""
-        self._stillborn = 0
+    def item_was_run(self) -> None:
+        """A worker has run an item: count early deaths from zero again."""
+        self._early_deaths = 0
 
     def continue_without(self, backend: WorkerBackend, error: BaseException) -> bool:
-        """No process can be had for the backend: whether the run goes on with those it has."""
+        """The system refuses a process for the backend.
+
+        Returns:
+            Whether the run continues with the processes that it has (guarantee 28).
+        """
         with self.lock:
             self._registered.discard(backend)
             if self._registered:
@@ -156,12 +170,12 @@ class ProcessPool(ThreadPool):
         super().stop()
         stop_event = self.stop_event
         if stop_event is not None:
-            stop_event.set()  # first: an interrupt in between would leave nobody who could
+            stop_event.set()  # before the next line: an interrupt in between must not lose the event
             self.stop_event = None
 
 
 class WorkerBackend:
-    """One worker process after another, for one slot; see the table above."""
+    """The worker processes of one slot, one after the other; see the table above."""
 
     watched = False
 
@@ -169,23 +183,23 @@ class WorkerBackend:
         self._pool = pool
         self._job = pool.job
         self._worker: Handle | None = None
-        self._awake: Any = None
-        self._born: SimpleQueue[None] = SimpleQueue()
+        self._user_code: Any = None
+        self._process_started: SimpleQueue[None] = SimpleQueue()
         self._grace_until: float | None = None
 
     def open(self) -> None:
-        self._awake = awake_lock()
+        self._user_code = user_code_lock()
         try:
-            self.ready()  # the slot has not arrived before its process is up
+            self.ready()  # a slot counts as started when its process is up
         finally:
-            self._born.put(None)
+            self._process_started.put(None)
 
     def started(self) -> None:
         if self._pool.method == "fork":
-            self._born.get()
+            self._process_started.get()
 
     def ready(self) -> bool:
-        """Have a process that is up, if one can be had."""
+        """Make sure that a process is up; False if the system refuses one and the run goes on."""
         pool, worker = self._pool, self._worker
         if worker is not None and (worker.ended or worker.tasks == pool.settings.max_tasks_per_worker):
             self._release(clock() + GRACE_S)
@@ -197,17 +211,17 @@ class WorkerBackend:
                 if pool.continue_without(self, error.with_traceback(None)):
                     return False
                 break
-            except Exception as error:  # what cannot be pickled may refuse in any way
+            except Exception as error:  # an object may refuse to be pickled with any error
                 pool.fatal_error = detach(error)
                 break
             finally:
-                self._born.put(None)
+                self._process_started.put(None)
             if worker is None:
                 break
-            self._await_up(worker)
+            self._wait_until_up(worker)
         return True
 
-    def _await_up(self, worker: Handle) -> None:
+    def _wait_until_up(self, worker: Handle) -> None:
         said = worker.wait()
         if said is Event.OVER:
             self._grace_until = clock() + GRACE_S
@@ -226,7 +240,7 @@ class WorkerBackend:
             noted(error, "the initializer failed in each of three worker processes in a row")
         else:
             worker.close()
-            error = _stillborn(worker.exitcode)
+            error = _early_death(worker.exitcode)
             if worker.exitcode == NO_GUARD:
                 self._pool.fatal_error = error
         self._pool.unregister(self, unused=True, why=error)
@@ -239,24 +253,24 @@ class WorkerBackend:
         if worker is None:
             if pool.fatal_error is not None:
                 job.failed(chunk, items[0], pool.fatal_error, 0.0, Kind.FATAL)
-            return True  # else the run is over
+            return True  # without an error: the run is over
         most = pool.settings.max_tasks_per_worker
         if most is not None and len(items) > most - worker.tasks:
-            rest = items[most - worker.tasks :]
+            remainder = items[most - worker.tasks :]
             del items[most - worker.tasks :]
             with pool.lock:
-                job.window.give_back(chunk, rest)
+                job.window.give_back(chunk, remainder)
             pool.notify(job.window.available())
-        exchange = Exchange(pool, slot, chunk, items, worker, self._awake)
+        exchange = Exchange(pool, slot, chunk, items, worker, self._user_code)
         exchange.run()
-        worker.tasks += exchange.size  # what came back was not begun
+        worker.tasks += exchange.size
         self._grace_until = exchange.grace_until
         if worker.used and not worker.ended:
-            pool.thrives()
+            pool.item_was_run()
         return True
 
     def close(self) -> None:
-        self._born.put(None)
+        self._process_started.put(None)
         self._release(self._grace_until or clock() + GRACE_S)
 
     def _release(self, until: float) -> None:
@@ -264,10 +278,11 @@ class WorkerBackend:
         if worker is not None:
             unused = worker.ended and not worker.used
             worker.end(until)
-            self._pool.unregister(self, unused=unused, why=_stillborn(worker.exitcode))
+            self._pool.unregister(self, unused=unused, why=_early_death(worker.exitcode))
 
 
-def _stillborn(exitcode: int | None) -> BaseException:
+def _early_death(exitcode: int | None) -> BaseException:
+    """The error that ends the run when workers die before their first item."""
     if exitcode == NO_GUARD:
         return RuntimeError(f"the main module starts a run while a worker process imports it: {GUARD}")
     return RuntimeError(

@@ -1,7 +1,8 @@
 """What a worker process does before its first item and after its last one.
 
-It travels with the process object: under ``fork`` it is inherited as it is, and by the other methods it is pickled
-while `multiprocessing` starts the process. In that moment alone a lock, a queue or a shared value can be handed on.
+A `Setup` is an argument of the process: under ``fork`` the child inherits it, and with the other
+start methods `multiprocessing` pickles it when it starts the process. Only then can a lock, a queue
+or a shared value be handed to the child.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Setup"]
 
 
 class Setup:
-    """The settings of a run, as far as they concern its workers."""
+    """The initializer, its arguments and the finalizer."""
 
     def __init__(self, settings: Processes, main: Main) -> None:
         self._calls = settings.initializer, settings.initargs, settings.finalizer
@@ -31,10 +32,10 @@ class Setup:
 
 
 class _Packed:
-    """A `Setup` in a worker that was not forked: unpickled when there is somebody to be told of an error."""
+    """A `Setup` in a worker that was not forked; errors of `load` are sent to the parent."""
 
     def __init__(self, blob: bytes) -> None:
         self._blob = blob
 
     def load(self) -> Any:
-        return pickle.loads(self._blob)  # from the parent
+        return pickle.loads(self._blob)  # trusted: from the parent

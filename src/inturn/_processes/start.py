@@ -1,14 +1,25 @@
-"""How a worker process is started: which start method, and what has to hold still meanwhile.
+"""How a worker process is started.
 
-What ``multiprocessing`` does is used as it is, but for three things:
+`multiprocessing` starts it, with three additions.
 
-- *fork while slots run.* A worker that is replaced, or started late, is forked while the threads of other slots
-  exist. A slot holds its `awake_lock` while it runs code of the user (pickling and unpickling, with all the imports
-  that this may bring), and a thread that forks takes the locks of all slots first. Besides, the thread that pulls
-  waits in C while workers are forked. So no lock of the interpreter or of a module is copied while it is held.
-- *silence.* ``os.fork`` warns about threads, since Python 3.12. These threads are ours and hold still.
-- *Ctrl-C.* A worker that is still being born must not see it: its signal mask is inherited, or where a server forks it,
-  set by the first thing that it unpickles.
+*Fork and locks.* A worker that replaces another one, or is started late, is forked while the
+threads of other slots run. A forked child has one thread and a copy of every lock; a lock that
+another thread held at that moment stays locked in the child for ever: the child's next import may
+hang. What does not work: to fork only before there are threads (workers are replaced later);
+``forkserver`` always (the initializer would have to be picklable, and users may ask for ``fork``);
+to reset locks in the child (those of the user's modules are unknown). What works: our threads take
+such locks only where they run code of the user, that is, where they pickle and unpickle, which may
+import modules. There a slot holds a lock of its own (`user_code_lock`). The thread that forks takes
+the locks of all slots first (`starting`), so that no slot is inside code of the user. The thread
+that pulls from the source waits in C while workers are forked. The fork waits for slots for at most
+`_FORK_WAIT_S`: code of the user may never end.
+
+*Warnings.* Since Python 3.12 ``os.fork`` warns if there are other threads. For the reason above
+ours do no harm, so the warning is suppressed.
+
+*Ctrl-C.* A worker must not receive SIGINT before it has set its own handler. A child inherits the
+signal mask, so SIGINT is blocked while it is started. A child of a fork server inherits that
+server's mask: there the first object that the child unpickles makes it ignore SIGINT.
 """
 
 from __future__ import annotations
@@ -31,45 +42,54 @@ from typing import Any, Final
 from inturn._core.threads import CallThread
 from inturn._transport.pickling import Main
 
-__all__ = ["GUARD", "NO_GUARD", "awake_lock", "choose_method", "main_of_workers", "new_process", "owned", "starting"]
+__all__ = [
+    "GUARD",
+    "NO_GUARD",
+    "choose_method",
+    "main_of_workers",
+    "new_process",
+    "owned",
+    "starting",
+    "user_code_lock",
+]
 
 NO_GUARD: Final = 78
-"""The exit code of a worker whose ``__main__`` starts a run while it is being imported."""
+"""The exit code of a worker whose ``__main__`` starts a run while the worker imports it."""
 
 GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
 SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
-_PIPES: Final = 4  # as many as a forkserver's client opens on its way to a process, and more
-_PATIENCE_S: Final = 0.25  # how long a fork waits for slots that run code of the user
+_PIPES: Final = 4  # more than a client of the fork server opens to start a process
+_FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
 
 owned: Final[set[Any]] = set()
-"""What a forked child, a worker or not, has no business with: the parent's ends, and the memory it shares with workers.
+"""Descriptors of the parent's side, to be closed in any forked child.
 
-Each has a ``close``. Changed while `_forking` is held only.
+Each has a ``close``. Changed only while `_forking` is held.
 """
 
 _forking = threading.Lock()
 
-_awake: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_user_code_locks: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
-def awake_lock() -> Any:
-    """The lock that a slot holds while it runs code of the user; needed where workers are forked."""
+def user_code_lock() -> Any:
+    """A new lock, for a slot to hold while it runs code of the user."""
     lock = threading.Lock()
     with _forking:
-        _awake.add(lock)
+        _user_code_locks.add(lock)
     return lock
 
 
 @contextmanager
 def starting(method: str) -> Generator[None]:
-    """While a worker is started, and while descriptors of ours are opened or closed."""
+    """To be held while a worker is started, and while `owned` changes."""
     with _forking:
         if method != "fork":
             yield
             return
-        until = clock() + _PATIENCE_S
-        held = [each for each in list(_awake) if each.acquire(timeout=max(0.0, until - clock()))]
+        until = clock() + _FORK_WAIT_S
+        held = [each for each in list(_user_code_locks) if each.acquire(timeout=max(0.0, until - clock()))]
         try:
             yield
         finally:
@@ -78,36 +98,36 @@ def starting(method: str) -> Generator[None]:
 
 
 def _after_fork() -> None:
-    """In a forked child, ours or another's, nothing is held, and nothing kept of what its parent lets go."""
+    """In any forked child: renew the lock, and close the descriptors of the parent's side."""
     global _forking
     _forking = threading.Lock()
     for each in owned:
         try:
             each.close()
-        except (OSError, BufferError):  # memory that another thread was just reading
+        except (OSError, BufferError):  # another thread of the parent was reading this memory
             pass
     owned.clear()
-    _awake.clear()
+    _user_code_locks.clear()
 
 
 # ---- start methods -------------------------------------------------------------------------------
 
 
 def choose_method(wanted: str | None) -> str:
-    """What ``multiprocessing`` would use; ``forkserver`` instead of ``fork`` beside threads that are not ours.
+    """The start method (guarantee 28): what ``multiprocessing`` would use, with one exception.
 
-    Guarantee 28.
+    Where the process has threads that are not ours, it is ``forkserver`` instead of ``fork``.
     """
     if wanted is not None:
         return wanted
     methods = multiprocessing.get_all_start_methods()
     method = multiprocessing.get_start_method(allow_none=True) or methods[0]
-    if method == "fork" and "forkserver" in methods and _others():
+    if method == "fork" and "forkserver" in methods and _has_other_threads():
         return "forkserver"
     return method
 
 
-def _others() -> bool:
+def _has_other_threads() -> bool:
     me = threading.current_thread()
     return any(
         each is not me and not isinstance(each, CallThread) and not each.name.startswith("inturn-")
@@ -116,10 +136,11 @@ def _others() -> bool:
 
 
 def main_of_workers(method: str) -> Main:
-    """Whether a worker has the module ``__main__`` as it is here.
+    """What workers know of the module ``__main__``.
 
-    `multiprocessing` imports a script, or the module of ``python -m``, for it. It imports no ``__main__.py`` (of a
-    package, a directory or an archive), and has nothing to import for a notebook or ``python -c``.
+    In a worker `multiprocessing` imports a script, or the module of ``python -m``. It imports no
+    file ``__main__.py`` (of a package, a directory or an archive), and for a notebook or
+    ``python -c`` there is nothing to import.
     """
     if method == "fork":
         return Main.SAME
@@ -128,22 +149,22 @@ def main_of_workers(method: str) -> Main:
     data: dict[str, Any] = spawn.get_preparation_data("")
     name = data.get("init_main_from_name")
     if name is not None:
-        there = name != "__main__" and not name.endswith(".__main__")
+        imported = name != "__main__" and not name.endswith(".__main__")
     else:
-        there = _importable(data.get("init_main_from_path"))
-    return Main.SAME if there else Main.OWN_WORKER
+        imported = _importable(data.get("init_main_from_path"))
+    return Main.SAME if imported else Main.OWN_WORKER
 
 
 def _importable(path: str | None) -> bool:
-    """Whether a main module from there is imported by a worker; a program from standard input is called a file, too."""
+    """Whether a worker imports the main module from this path; ``<stdin>`` is no file."""
     return path is not None and os.path.isfile(path) and os.path.splitext(os.path.basename(path))[0] != "ipython"  # noqa: PTH113, PTH119, PTH122
 
 
 def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> Any:
-    """Start a process; within `starting` only.
+    """Start a process that does not receive SIGINT (guarantee 14); call it only within `starting`.
 
     Raises:
-        OSError: No further process or descriptor can be had.
+        OSError: The system refuses another process or descriptor.
         RuntimeError: The fork server cannot import the main module.
     """
     if method == "forkserver":
@@ -152,7 +173,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         server: Any = forkserver._forkserver
         path = _main_path()
         if path is not None and not _importable(path) and server._preload_modules == ["__main__"]:
-            server.set_forkserver_preload([])  # the default, which would be the end of the server
+            server.set_forkserver_preload([])  # not `__main__`, the default: its import would end the server
         for attempt in (1, 2):
             forkserver.ensure_running()
             _have_descriptors()
@@ -160,7 +181,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
             process = context.Process(name=_IgnoringName(name), target=target, args=args)
             try:
                 process.start()
-            except (ConnectionError, EOFError):  # killed, which a new one makes up for, or it cannot be had
+            except (ConnectionError, EOFError):  # the server was killed: a new one is tried once
                 if attempt == 2:
                     raise RuntimeError(SERVER_DIED) from None
             else:
@@ -177,21 +198,24 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
 
 
 class _Ignoring:
-    """Unpickling it makes a process ignore SIGINT; it takes nothing but the standard library."""
+    """When it is unpickled, the process ignores SIGINT. It needs the standard library only."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return signal.signal, (signal.SIGINT, signal.SIG_IGN)
 
 
 class _Main:
-    """Is unpickled as the main module of the one who unpickles it."""
+    """When it is unpickled, it is the main module of that process."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, ("__main__",)
 
 
 class _MainImported:
-    """Unpickling it makes `multiprocessing` believe that a main module which cannot be imported has been."""
+    """When it is unpickled, `multiprocessing` no longer tries to import the main module.
+
+    `multiprocessing` compares ``__main__.__file__`` with the path. Used if it cannot be imported.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -201,7 +225,10 @@ class _MainImported:
 
 
 class _WorkerName(str):
-    """A name of a process, among the first things that it is sent."""
+    """The name of a process, which runs code when it is unpickled.
+
+    Every start method sends the name among the first objects, before it imports the main module.
+    """
 
     __slots__ = ()
 
@@ -216,7 +243,7 @@ class _WorkerName(str):
 
 
 class _IgnoringName(_WorkerName):
-    """Of a process that is forked by a server, whose signal mask is not ours."""
+    """The name of a process that a fork server forks."""
 
     __slots__ = ()
 
@@ -224,7 +251,7 @@ class _IgnoringName(_WorkerName):
 
 
 def _main_path() -> str | None:
-    """What `multiprocessing` would import as a worker's main module, without looking whether it is there."""
+    """Where `multiprocessing` would import the main module from, whether it exists or not."""
     from multiprocessing import process
 
     main = sys.modules["__main__"]
@@ -239,7 +266,7 @@ def _fork() -> int:
     return os.fork()
 
 
-# A warning is not shown where the module of its caller has no name, as happens when the interpreter exits.
+# `warnings` shows nothing for a caller whose module has no name (as for modules at exit).
 _fork_quietly: Final = FunctionType(_fork.__code__, {"os": os, "__name__": None})
 
 
@@ -251,7 +278,11 @@ def _pipe(undo: ExitStack) -> tuple[int, int]:
 
 
 def _have_descriptors() -> None:
-    """Fail now if there are too few: a client that fails half-way loses some, and its server complains on stderr."""
+    """Raise `OSError` if too few descriptors are left.
+
+    A client of the fork server that runs out of them half-way leaks some, and the server writes a
+    traceback to stderr.
+    """
     with ExitStack() as undo:
         for _ in range(_PIPES):
             _pipe(undo)

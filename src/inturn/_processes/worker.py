@@ -1,22 +1,25 @@
 """What runs in a worker process.
 
-Two threads share it. The *main* thread receives a chunk, runs its items one after the other and reports. The *helper*
-rests in ``poll`` until the parent recalls what has not been started, or is gone.
+It has two threads. The *main* thread receives a chunk, runs its items one after the other and
+reports outcomes. The *helper* sleeps in ``poll`` until the parent has ended, or recalls what has
+not been started.
 
-========== =============================================== ==================================================
-chunk      how it is told                                  left by
-========== =============================================== ==================================================
-none       ``_serial`` is 0                                a message, received by the main thread
-running    ``_serial`` is its number                       its last item; the main thread then reports
-recalled   besides, ``_serial <= _recalled``               the same; the helper has reported what there was
-========== =============================================== ==================================================
+========= ============================== =====================================================
+chunk     condition                      left by
+========= ============================== =====================================================
+none      ``_serial`` is 0               a message, which the main thread receives
+running   ``_serial`` is its number      its last item; then the main thread reports
+recalled  besides ``_serial <=           the same; the helper has reported what was complete
+          _recalled``
+========= ============================== =====================================================
 
-`_lock` is held while reporting, so the main thread takes it once per report and not once per item. Main thread and
-helper both take from ``_todo``, each item exactly once.
+`_lock` is held while a report is sent: the main thread takes it once per report, not once per item.
+Both threads take from ``_todo``, and each item is taken exactly once.
 
-The counter, ``numbers[0]`` of the worker's memory, is the position of the item that was begun last: it is set before
-the item is unpickled and still stands while its result is pickled, so if the process dies the parent knows whom to
-blame. It becomes 0 as soon as a chunk begins to arrive, and the parent makes it -1 before it sends one.
+``numbers[0]`` of the worker's memory is the position of the item that was begun last. It is set
+before the item is unpickled, and still stands while its result is pickled: if the process dies at
+any of these stages, the parent knows which item to blame. It becomes 0 as soon as a chunk begins to
+arrive; the parent sets it to -1 before it sends one.
 """
 
 from __future__ import annotations
@@ -44,53 +47,48 @@ if TYPE_CHECKING:
 
 __all__ = ["ALONE", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "main"]
 
-ALONE: Final = 0  # a chunk of one: its outcome is reported
-PACED: Final = (
-    1  # outcomes are reported at the end, when recalled, and between two items a time slice after the last report
-)
-EACH: Final = 2  # besides, after every item
-STREAM: Final = 3  # an item of a flat map and how many elements it may produce: see `flat_worker`
-CREDIT: Final = 4  # how many more, or None when the run is over; and how many have arrived
+# What a message is; for chunks, when the worker reports besides at the end and when recalled.
+ALONE: Final = 0  # a chunk of one: never
+PACED: Final = 1  # a chunk: between two items, when a time slice has passed since the last report
+EACH: Final = 2  # a chunk: after every item
+STREAM: Final = 3  # an item of a flat map, and its first credits: see `flat_worker`
+CREDIT: Final = 4  # further credits, or None when the run is over; and how many elements were received
 
-_FAULT: Final = 70  # the exit code of a worker that failed by itself, as in sysexits.h
-_LOOK_MS: Final = 1000  # between two looks at the parent, where its end cannot be waited for
+_FAULT: Final = 70  # the exit code of a worker that failed outside of any item, as in sysexits.h
+_LOOK_MS: Final = 1000  # between two looks at the parent, where there is no pidfd
 
 
 def ignore_interrupts() -> None:
-    """Ctrl-C is the parent's affair, and signals of the worker's are not (guarantee 14).
+    """Let SIGINT have no effect in this process (guarantee 14): the parent handles Ctrl-C.
 
-    A handler that does nothing, since programs that the worker starts would inherit that a signal is ignored: Ctrl-C
-    would not end them. A handler, the system takes from them.
+    The handler is a function that does nothing, not ``SIG_IGN``: programs that the worker starts
+    would inherit ``SIG_IGN``, and Ctrl-C would not end them. A handler is not inherited.
     """
-    signal.set_wakeup_fd(-1)  # a forked worker would wake the parent's event loop, for a signal that was sent to itself
-    signal.signal(signal.SIGINT, _do_nothing)
-    signal.siginterrupt(signal.SIGINT, False)  # what the worker is doing in C goes on
+    signal.set_wakeup_fd(-1)  # a forked worker would wake the parent's event loop by its own signals
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.siginterrupt(signal.SIGINT, False)  # system calls are restarted
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _do_nothing(number: int, frame: object) -> None:
-    pass
 
 
 def main(link: Any, control: Any, down: Any, up: Any, parent: int, setup: Any) -> None:
     """The target of the process.
 
     Args:
-        link: The connection that chunks and outcomes go through. This and the next three carry descriptors, in the one
-            form that every start method knows to hand on.
-        control: The pipe that recalls come through.
+        link: The connection for chunks and outcomes. It and the next three are connections because
+            every start method can hand those to a child.
+        control: The pipe for recalls.
         down: The memory that the parent writes.
         up: The memory that the worker writes.
         parent: The parent's process id.
-        setup: A `Setup`, or what it became on its way.
+        setup: A `Setup`, or what it is unpickled as.
     """
     ignore_interrupts()
     enclosing.set(())
     try:
         _Worker(link.fileno(), control.fileno(), Memory(down.fileno()), Memory(up.fileno()), parent).serve(setup)
     except (EOFError, OSError):
-        os._exit(1)  # the parent is gone, or has no more use for us
-    except BaseException:  # out of memory outside of any item, above all; it is told by the exit code
+        os._exit(1)  # the parent has ended, or has closed its side
+    except BaseException:  # above all MemoryError outside of any item; the exit code shows it
         os._exit(_FAULT)
 
 
@@ -106,7 +104,7 @@ class _Worker:
         self._recalled = 0
         self._todo: Any = iter(())
         self._out: list[Any] = []
-        self._reported = 0  # how many of `_out`
+        self._reported = 0  # how many outcomes of `_out` were sent
         self._begun = self._reported_at = 0.0
         self._streams: Streams | None = None
 
@@ -129,7 +127,7 @@ class _Worker:
                 finalize(finalizer)
                 return
             if how == CREDIT:
-                numbers[0] = -1  # too late for a stream that has ended; nothing has begun
+                numbers[0] = -1  # credits for a stream that has ended: nothing is begun
             elif how == STREAM:
                 self._stream(fn, serial, items)
             else:
@@ -137,7 +135,10 @@ class _Worker:
             del items
 
     def _prepare(self, setup: Any) -> tuple[Callable[[Any], Any], Callable[[], object] | None] | None:
-        """Run the initializer and receive the function; None if either fails, which the parent is told."""
+        """Run the initializer and receive ``fn``; None if either fails.
+
+        Guarantee 25: the parent receives the error.
+        """
         what = "unread"
         reading = "the initializer"
         try:
@@ -150,7 +151,7 @@ class _Worker:
             fn = pickle.loads(unpack(hello, self._down))
         except (EOFError, BrokenPipeError):
             raise
-        except BaseException as error:  # it travels to the parent
+        except BaseException as error:  # it is sent to the parent
             if what == "unread":
                 note_unread(error, f"{reading} could not be unpickled in a worker process")
             wire.send(self._link, pickle.dumps((what, pack_error(detach(error))), PROTOCOL))
@@ -164,7 +165,7 @@ class _Worker:
         self._up.clear()
         with self._lock:
             self._serial, self._todo, self._out, self._reported = serial, todo, out, 0
-            rest = len(remainder_of(todo)) if serial <= self._recalled else 0
+            remainder = len(remainder_of(todo)) if serial <= self._recalled else 0
         numbers, append = self._up.numbers, out.append
         mark = self._begun = self._reported_at = clock()
         for position, item in enumerate(todo):
@@ -178,16 +179,16 @@ class _Worker:
                     append(result)
                 else:
                     append(self._pack(result))
-            except BaseException as error:  # it travels to the consumer
+            except BaseException as error:  # it is raised in the consumer
                 now = clock()
                 append((pack_error(detach(error)), now - mark, None))
                 mark = now
             if how and (how == EACH or clock() - self._reported_at > SLICE_S):
                 mark = clock()
                 with self._lock:
-                    self._report(serial, done=False, rest=0)
+                    self._report(done=False, remainder=0)
         with self._lock:
-            self._report(serial, done=True, rest=rest)
+            self._report(done=True, remainder=remainder)
             self._serial, self._todo, self._out = 0, iter(()), []
 
     def _stream(self, fn: Callable[[Any], Any], serial: int, load: tuple[Any, int]) -> None:
@@ -199,7 +200,7 @@ class _Worker:
 
     def _unpack(self, packed: tuple[Any, ...]) -> Any:
         if not packed:
-            raise pickle.PicklingError("the item could not be pickled")  # the parent knows better
+            raise pickle.PicklingError("the item could not be pickled")  # the parent has the real error
         try:
             return unpack(packed, self._down)
         except Exception as error:
@@ -214,7 +215,7 @@ class _Worker:
             raise
 
     def _forked(self) -> None:
-        """In a child that ``fn`` forks: if it returns as well, it runs no other item, and nobody hears of it."""
+        """In a child that ``fn`` forks: if ``fn`` returns there, run no item and send nothing."""
         remainder_of(self._todo)
         self._up.fill()
         self._lock = threading.Lock()
@@ -222,19 +223,19 @@ class _Worker:
             try:
                 os.close(fd)
             except OSError:
-                pass  # closed before, in a child's child
-        self._link = self._control = -1  # whoever uses it ends, in `main`
+                pass  # closed before: this is a child's child
+        self._link = self._control = -1  # using it raises OSError, which ends the child in `main`
 
     # ---- either thread ---------------------------------------------------------------------------
 
-    def _report(self, serial: int, *, done: bool, rest: int) -> None:
-        """Send what has not been sent; the lock is held."""
+    def _report(self, *, done: bool, remainder: int) -> None:
+        """Send the outcomes that were not sent before; the lock is held."""
         batch = self._out[self._reported :] if self._reported else self._out[:]
         self._reported += len(batch)
         self._reported_at = clock()
         plain = ATOMS.issuperset(map(type, batch))
         seconds = self._reported_at - self._begun
-        wire.send(self._link, pickle.dumps((serial, batch, plain, done, rest, seconds), PROTOCOL))
+        wire.send(self._link, pickle.dumps((batch, plain, done, remainder, seconds), PROTOCOL))
 
     # ---- the helper ------------------------------------------------------------------------------
 
@@ -256,17 +257,21 @@ class _Worker:
                     if not data:
                         os._exit(1)  # the parent has closed its end
                     self._recall(max(each for (each,) in wire.LENGTH.iter_unpack(data)))
-                except OSError:  # or fn has closed ours
+                except OSError:  # fn has closed our end
                     os._exit(1)
 
     def _recall(self, serial: int) -> None:
+        """Hand back what has not been started, and report what is complete (guarantee 26)."""
         with self._lock:
             self._recalled = max(self._recalled, serial)
             if self._serial and self._serial <= serial:
-                self._report(self._serial, done=False, rest=len(remainder_of(self._todo)))
+                self._report(done=False, remainder=len(remainder_of(self._todo)))
 
     def _watch_parent(self) -> int | None:
-        """Guarantee 27."""
+        """A descriptor that is readable when the parent has ended (guarantee 27).
+
+        None where there is none: then `_listen` looks at the parent each second.
+        """
         if not hasattr(os, "pidfd_open"):
             return None
         try:

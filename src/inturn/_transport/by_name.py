@@ -1,4 +1,4 @@
-"""What travels by name: everything that the receiver can import, and whatever has a reducer."""
+"""What is pickled by name: objects that the receiver can import. Reducers are applied, too."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 
 
 class Main(enum.Enum):
-    """What the receiver knows of this process's module ``__main__``, and so how what it defines travels."""
+    """What the receiver knows of our module ``__main__``: how its objects are to be pickled."""
 
-    SAME = "it has the module: everything that can be found there goes by name"
-    OWN_WORKER = "a worker of ours without it: by value, and its functions share one namespace there, as they do here"
-    LACKING = "a worker of somebody's without it: by value, each pickle with a namespace of its own"
+    SAME = "it has the module: objects are pickled by name"
+    OWN_WORKER = "a worker process of ours without it: by value, functions share one namespace"
+    LACKING = "the worker of another library without it: by value, a namespace for each pickle"
 
 
 class Pickler(pickle.Pickler):
-    """Has the reducers that are `registered`."""
+    """Applies the reducers that are `registered`."""
 
 
 _usual: Final = copyreg.dispatch_table
-_extra: Any = None  # those of `multiprocessing`, which is imported when first needed
+_extra: Any = None  # the reducers of `multiprocessing`, imported when first needed
 _count = -1
 
 
 def registered() -> dict[type, Callable[[Any], Any]]:
-    """The reducers of `multiprocessing`, for sockets and the like, besides those of `copyreg`.
+    """The reducers of `copyreg` and those of `multiprocessing` (for sockets, connections, …).
 
-    `ForkingPickler` copies both for each object that it pickles.
+    They are merged again only when a table has grown; `ForkingPickler` merges for each object.
     """
     global _extra, _count
     if _extra is None:
         from multiprocessing import connection, reduction
 
-        del connection  # it was imported for the reducers that it registers
+        del connection  # imported only because it registers reducers
         _extra = reduction.ForkingPickler._extra_reducers  # type: ignore[attr-defined]
     count = len(_extra) + len(_usual)
     if count != _count:

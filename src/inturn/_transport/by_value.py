@@ -1,14 +1,17 @@
-"""What travels by value, with cloudpickle: lambdas, closures, and what the receiver's main module does not have.
+"""What is pickled by value, with cloudpickle: lambdas, closures, objects the receiver lacks.
 
-cloudpickle alone sends everything of ``__main__`` by value, and gives the functions of each pickle a namespace of
-their own. So a worker that has the main module would get second copies of its classes and enums, which are not those
-that it knows, and a lambda would not see what an initializer has put into a global variable. Here
+The problem: cloudpickle pickles everything of ``__main__`` by value, and gives the functions of
+each pickle a namespace of their own. In a worker that has the main module, this makes second copies
+of its classes and enums, which are not equal to the worker's own. And a lambda does not see what an
+initializer has assigned to a global variable. Therefore
 
-- what can be found in the main module goes by name wherever the receiver has the module, also inside a closure;
-- functions of the main module that go by value live in the receiver's main module, or in its stand-in in a worker of
-  ours that has none. What is there already stays: an initializer may have set it.
+- what is found in the main module is pickled by name if the receiver has the module, also inside a
+  closure;
+- functions of the main module that are pickled by value get the namespace of the receiver's main
+  module, or one stand-in for it in a worker of ours that has none. Names that exist there keep
+  their values: an initializer may have assigned them.
 
-This module is imported where cloudpickle is installed only.
+This module is imported only where cloudpickle is installed.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ __all__ = ["dumps"]
 _NAMES: Final = frozenset({"__main__", "__mp_main__"})
 
 _stand_in: Final[dict[str, Any]] = {"__name__": "__main__"}
-_arrived: Final[dict[str, Any]] = {}  # what pickles have put into the stand-in
+_arrived: Final[dict[str, Any]] = {}  # the values in the stand-in that came from pickles
 _ABSENT: Final = object()
 
 
@@ -66,7 +69,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _is_found(obj: Any) -> bool:
-    """Whether the main module has the object under its name."""
+    """Whether the main module has this object under its qualified name."""
     if getattr(obj, "__module__", None) not in _NAMES:
         return False
     found: Any = sys.modules.get("__main__")
@@ -76,15 +79,15 @@ def _is_found(obj: Any) -> bool:
 
 
 def _at_home(reduced: Any, home: _Home) -> Any:
-    """What cloudpickle makes of a function, but with another namespace."""
+    """The reduced function of cloudpickle, with the receiver's namespace instead of its own."""
     if not isinstance(reduced, tuple):
-        return reduced  # it goes by name
+        return reduced  # by name
     make, (code, _, *more), state, items, pairs, settle = reduced
     return make, (code, home, *more), (settle, state), items, pairs, _settle
 
 
 class _Home:
-    """Is pickled as the namespace where the functions of the main module live."""
+    """When it is unpickled, it is the namespace for functions of the main module."""
 
     def __init__(self, main: Main) -> None:
         self._main = main
@@ -103,8 +106,8 @@ def _namespace(of_main: bool) -> dict[str, Any]:
 def _main_namespace() -> dict[str, Any]:
     """The global variables of the main module's functions.
 
-    Where `multiprocessing` imports a main module for a worker, the module that can be looked up is a copy of the one
-    in which its functions were defined.
+    `multiprocessing` imports the main module as ``__mp_main__`` in a worker, and copies that
+    module's variables into ``__main__``. So a function that was defined there has the real ones.
     """
     names = vars(sys.modules["__main__"])
     for each in names.values():
@@ -114,7 +117,10 @@ def _main_namespace() -> dict[str, Any]:
 
 
 def _settle(function: FunctionType, state: tuple[Callable[..., object], tuple[Any, dict[str, Any]]]) -> None:
-    """Give the function its state; of its global variables those that are not there, or came by a pickle before."""
+    """Set the function's state, without changing global variables that have a value already.
+
+    In the stand-in, a value that came from an earlier pickle is replaced.
+    """
     settle, (attributes, slots) = state
     names, there = slots["__globals__"], function.__globals__
     settle(function, (attributes, {**slots, "__globals__": {}}))

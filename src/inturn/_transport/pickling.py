@@ -1,18 +1,19 @@
-"""How functions, items, results and errors travel to another process: each by itself, so that none can hurt another.
+"""How functions, items, results and errors are pickled for another process: each one separately.
 
-What a message carries for one item or result, told apart by its type:
+Guarantee 26: items of one batch share no objects, and an error costs its own item only. In a
+message, one item or result has one of these forms, which differ by type:
 
-============================= ================================================================
-what                          stands for
-============================= ================================================================
-an atom                       itself: a small object of a type in `ATOMS`, which no aliasing can betray
-``()``                        an item that could not be pickled; its error waits at the parent
-``(head, buffers)``           a pickle (bytes, or its place in a `Memory`) and the large buffers that it refers to
-``(None, (buffer,))``         a large ``bytes`` or ``bytearray``, without a pickle around it
-``(packed, elapsed, None)``   an error, and the seconds after which it was raised
-============================= ================================================================
+============================ ====================================================================
+form                         meaning
+============================ ====================================================================
+an atom                      itself: a small immutable object of a type in `ATOMS`
+``()``                       an item that could not be pickled; the parent keeps its error
+``(head, buffers)``          a pickle (bytes, or its position in a `Memory`) and its large buffers
+``(None, (buffer,))``        a large ``bytes`` or ``bytearray``, without a pickle
+``(packed, elapsed, None)``  an error, and the seconds after which it was raised
+============================ ====================================================================
 
-A buffer is ``(writable, data or place)``.
+A buffer is ``(writable, data or position)``.
 """
 
 from __future__ import annotations
@@ -49,16 +50,18 @@ __all__ = [
     "unpack_error",
 ]
 
-Packed = tuple[str, str, tuple[bytes, ...]]  # what it was, its traceback in words, itself and its causes if they pickle
+Packed = tuple[str, str, tuple[bytes, ...]]  # type and text; traceback as text; pickles of it and its causes
 _MOST_CAUSES: Final = 8
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str, bytes})
+_CONTAINERS: Final = frozenset({tuple, list, dict, set, frozenset})
+_FEW: Final = 16  # elements; to look at more would cost more time than the faster pickler saves
 LARGE: Final = 1 << 16
-"""Bytes from which a payload goes through shared memory; below, the pipe is as fast."""
+"""Payloads of more bytes go through shared memory; for smaller ones the pipe is as fast."""
 
 
 class RemoteTraceback(Exception):
-    """The cause of an error that came from another process: its traceback there, in words."""
+    """The cause of an error that came from another process: its traceback there, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -74,7 +77,7 @@ _MAIN: Final = b"__main__"
 
 
 def noted(error: BaseException, text: str) -> BaseException:
-    """The error with a note; some errors refuse notes."""
+    """The error, with a note unless it refuses notes."""
     try:
         error.add_note(text)
     except Exception:
@@ -96,19 +99,21 @@ def dumps(
     buffer_callback: Callable[[pickle.PickleBuffer], Any] | None = None,
     starts_over: Callable[[], object] | None = None,
 ) -> bytes:
-    """Pickle by name what the receiver has, and by value, where cloudpickle is installed, what it does not have.
+    """Pickle by name what the receiver has, and by value what it lacks, if cloudpickle is there.
 
     Args:
         thing: Any object.
         main: What the receiver knows of the main module.
         buffer_callback: As in `pickle`.
-        starts_over: Called before a second attempt, which meets all buffers again.
+        starts_over: Called before a second attempt, in which all buffers are passed again.
     """
+    if _is_plain(thing):
+        return pickle.dumps(thing, PROTOCOL)
     registered()
     file = io.BytesIO()
     try:
         Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
-    except Exception as error:  # any object may refuse in any way
+    except Exception as error:  # an object may refuse to be pickled with any error
         if not has_cloudpickle():
             if isinstance(error, (pickle.PicklingError, AttributeError)):
                 noted(error, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
@@ -116,7 +121,7 @@ def dumps(
     else:
         blob = file.getvalue()
         if main is Main.SAME or _MAIN not in blob or not has_cloudpickle():
-            return blob  # without cloudpickle the receiver tells the cure, if something is missing there
+            return blob  # without cloudpickle, the receiver's error names the cure
     from . import by_value
 
     if starts_over is not None:
@@ -124,15 +129,25 @@ def dumps(
     return by_value.dumps(thing, main, buffer_callback)
 
 
+def _is_plain(thing: Any) -> bool:
+    """Whether it is an atom or a small container of atoms: no reducer can apply to it."""
+    kind = type(thing)
+    if kind in ATOMS:
+        return True
+    if kind not in _CONTAINERS or len(thing) > _FEW or not ATOMS.issuperset(map(type, thing)):
+        return False
+    return kind is not dict or ATOMS.issuperset(map(type, thing.values()))
+
+
 def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
-    """Pickle a function, a closure or lambda too where cloudpickle is installed (guarantee 25).
+    """Pickle a function (guarantee 25); with cloudpickle, also a closure or a lambda.
 
     Raises:
-        TypeError: It cannot be pickled; the message tells the cure.
+        TypeError: It cannot be pickled; the message names the cure.
     """
     try:
         return dumps(fn, main)
-    except Exception as error:  # any object may refuse in any way
+    except Exception as error:  # an object may refuse to be pickled with any error
         cure = "define it at the top level of a module"
         if not has_cloudpickle():
             cure += f", or {HINT} for lambdas and closures"
@@ -140,12 +155,12 @@ def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
 
 
 def lacks_main(error: BaseException) -> bool:
-    """Whether something could not be unpickled because this process has no, or another, main module."""
+    """Whether unpickling failed because this process has no main module, or a different one."""
     return isinstance(error, AttributeError) and "_main__" in str(error)
 
 
 def note_unread(error: BaseException, text: str) -> BaseException:
-    """The error of an unpickling, with a note and, where the main module is what is missing, the cure."""
+    """The error of unpickling, with a note; and with the cure if the main module is missing."""
     noted(error, text)
     return noted(error, CURE) if lacks_main(error) else error
 
@@ -158,14 +173,14 @@ _STREAMS: Final[dict[type, str]] = {
 
 
 def note_result(error: BaseException, result: Any) -> BaseException:
-    """The error of a result that cannot be pickled, with a note and the cure if there is one."""
+    """The error of a result that cannot be pickled, with a note, and the cure if there is one."""
     noted(error, f"the result, a {type(result).__qualname__}, could not be pickled in the worker process")
     cure = _STREAMS.get(type(result))
     return error if cure is None else noted(error, cure)
 
 
 def pack_error(error: BaseException) -> Packed:
-    """An error in a form that always travels, and the causes it was raised from as far as they travel."""
+    """An error in a form that can always be sent (guarantee 25), with its causes if they can be."""
     try:
         words = "".join(traceback.format_exception(error))
     except Exception:  # its `__str__` may be broken
@@ -190,7 +205,7 @@ def _dumps_error(error: BaseException) -> bytes | None:
 
 
 def unpack_error(packed: Packed) -> BaseException:
-    """The error, with its causes; the last of them is its traceback, in words."""
+    """The error, with its causes; the last cause is its traceback as text."""
     text, words, blobs = packed
     chain = list(_loads_errors(blobs)) or [RuntimeError(text)]
     for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
@@ -204,8 +219,8 @@ def unpack_error(packed: Packed) -> BaseException:
 def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
     for blob in blobs:
         try:
-            error = pickle.loads(blob)  # from a worker of the same run
-        except BaseException:  # many errors pickle and do not unpickle
+            error = pickle.loads(blob)  # trusted: from a worker of the same run
+        except BaseException:  # many errors can be pickled but not unpickled
             return
         if not isinstance(error, BaseException):
             return
@@ -221,7 +236,7 @@ def is_atom(thing: Any) -> bool:
 
 
 def pack(thing: Any, memory: Memory | None, main: Main = Main.SAME) -> tuple[Any, ...]:
-    """An item or a result in a form that travels alone; its large parts go into `memory` as far as there is room."""
+    """Pickle an item or a result; its large parts are put into `memory` if there is room."""
     kind = type(thing)
     if (kind is bytes or kind is bytearray) and len(thing) > LARGE:
         return None, (_stow(memoryview(thing), memory, writable=kind is bytearray),)
@@ -249,13 +264,13 @@ def _stow(data: memoryview, memory: Memory | None, *, writable: bool) -> tuple[b
 
 
 def unpack(packed: tuple[Any, ...], memory: Memory | None) -> Any:
-    """What was packed, as an object of its own: nothing of it lies in `memory`."""
+    """The object that was packed; it keeps no reference to `memory`."""
     head, buffers = packed
     parts = [_fetch(data, memory, writable=writable) for writable, data in buffers]
     if head is None:
         return parts[0]
     if type(head) is bytes:
-        return pickle.loads(head, buffers=parts)  # from our own worker or parent
+        return pickle.loads(head, buffers=parts)  # trusted: from our own worker or parent
     assert memory is not None
     with memory.view(head) as view:
         return pickle.loads(view, buffers=parts)

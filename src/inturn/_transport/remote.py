@@ -1,7 +1,8 @@
-"""A load that an executor takes out of the process: it works by itself there, and the future brings its outcomes.
+"""Loads: what `inturn` submits to an executor whose calls run in other processes.
 
-Whether the worker has our main module, nobody can say beforehand: so names are tried first. What cannot be found there
-comes back as `Outcome.LACKS`, and then travels by value.
+A load runs there without help, and its future brings the outcomes back. It is not known beforehand
+whether such a worker has our main module. So objects are pickled by name first; what the worker
+does not find comes back as `Outcome.LACKS`, and is then sent by value.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ __all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_remote", "unpack_out
 class Outcome(enum.Enum):
     RESULT = "a pickled result"
     ERROR = "a packed error of one item"
-    LACKS = "the same: the item needs a main module that the worker does not have"
-    UNREAD_FN = "a packed error: fn could not be unpickled, so no item could be run"
-    FN_LACKS = "the same: fn needs a main module that the worker does not have"
+    LACKS = "a packed error: the item needs a main module that the worker does not have"
+    UNREAD_FN = "a packed error: fn could not be unpickled, so no item was run"
+    FN_LACKS = "a packed error: fn needs a main module that the worker does not have"
 
 
 ANY: Final = ""
-"""In place of a main module's file: names are looked up whatever the worker's main module is."""
+"""Instead of the file of a main module: whatever main module the worker has is accepted."""
 
 
 def main_file() -> str | None:
-    """Where the main module comes from, which tells it from that of another program."""
+    """The file of the main module; other programs have another one."""
     path = getattr(sys.modules.get("__main__"), "__file__", None)
     return os.path.normpath(path) if isinstance(path, str) else None
 
@@ -47,15 +48,15 @@ def unpack_outcome(kind: Outcome, packed: Any) -> tuple[bool, Any]:
     """Whether it is a result, and the result or the error."""
     try:
         return (True, pickle.loads(packed)) if kind is Outcome.RESULT else (False, unpack_error(packed))
-    except Exception as error:  # a result that pickles and does not unpickle
+    except Exception as error:  # some results can be pickled but not unpickled
         return False, error
 
 
 def _loads(blob: bytes, file: str | None, what: str) -> Any:
     try:
-        if file != ANY and b"__main__" in blob and file != main_file():  # its names would mean something else
+        if file != ANY and b"__main__" in blob and file != main_file():  # the same name may be another object there
             raise AttributeError(f"the worker has another module '__main__', from {main_file()}")
-        return pickle.loads(blob)  # from the run that submitted it
+        return pickle.loads(blob)  # trusted: from the run that submitted it
     except BaseException as error:
         note_unread(error, f"{what} could not be unpickled in the worker")
         raise
@@ -64,19 +65,19 @@ def _loads(blob: bytes, file: str | None, what: str) -> Any:
 def run_remote(
     fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, slice_s: float | None
 ) -> list[tuple[Outcome, Any, float]]:
-    """Run a load in another process; leaves what it has not started when the time slice is over.
+    """Run a load, in another process. Items that are not started when the time slice ends are left.
 
     Args:
         fn_blob: The pickled function.
-        items: What `pack_item` made of the items.
-        file: The file of the main module in which names are meant, or `ANY`.
-        slice_s: Seconds after which no further item is started; None: all are.
+        items: The items, packed by `pack_item`.
+        file: The file of the main module that pickled names refer to, or `ANY`.
+        slice_s: After so many seconds no further item is started; None: no limit.
     """
     outcomes: list[tuple[Outcome, Any, float]] = []
     begun = clock()
     try:
         fn = _loads(fn_blob, file, "fn")
-    except Exception as error:  # whatever unpickling raises
+    except Exception as error:  # unpickling may raise any error
         return [(Outcome.FN_LACKS if lacks_main(error) else Outcome.UNREAD_FN, pack_error(error), 0.0)]
     for good, packed in items:
         mark = clock()
@@ -104,5 +105,5 @@ def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:
         except Exception as error:
             note_result(error, result)
             raise
-    except BaseException as error:  # it travels to the consumer
+    except BaseException as error:  # it is raised in the consumer
         return kind, pack_error(error)

@@ -1,20 +1,24 @@
-"""Memory that two processes share, and large payloads that travel through it.
+"""Memory that two processes share, for large payloads.
 
-A `Memory` is anonymous: a memfd, or a temporary file whose name is gone before anybody writes to it. It is known by a
-file descriptor alone, so nothing is left of it when both sides are gone, however they went; there is no name to leak
-and nothing for the resource tracker to do. Space is really allocated before it is mapped, so a full file system is an
-``OSError`` here and not a ``SIGBUS`` later.
+The problem: large objects are slow through a pipe. Named shared memory
+(`multiprocessing.shared_memory`) leaves files behind when processes are killed, and needs a
+resource tracker. And on a full file system, writing to mapped memory kills the process by
+``SIGBUS``. So a `Memory` has no name: it is a memfd, or a temporary file that is unlinked before
+anything is written. Both sides refer to it by a file descriptor, and the system frees it when both
+have ended, however they end. And space is allocated before it is mapped: a full file system is an
+``OSError``.
 
-Each worker process has two: the parent writes into *down*, the worker into *up*. The first page holds a few numbers
-(`numbers`); the rest is the *hold*, which its writer fills from the front and uses again from the front once the
-reader has answered. What is read out is copied, so a payload never changes after it has been delivered.
+Each worker process has two: the parent writes into *down*, the worker into *up*. The first page
+holds a few numbers (`numbers`). Payloads follow, from the front; the writer starts again at the
+front when the reader has read all of them. Readers copy, so a payload never changes after it was
+delivered.
 
-========= ===================================== ==================================
-hold      how it is told                        left by
-========= ===================================== ==================================
-filling   ``_end`` grows with `stow`            `clear`, when the reader has all
-full      the next payload would be past `MOST` `clear`; until then payloads go the other way, through the pipe
-========= ===================================== ==================================
+======== ==================================== ===============================================
+memory   condition                            left by
+======== ==================================== ===============================================
+filling  ``_end`` grows with `stow`           `clear`, when the reader has everything
+full     the next payload would exceed `MOST` `clear`; until then payloads go through the pipe
+======== ==================================== ===============================================
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from typing import Any, Final
 __all__ = ["Memory", "Where"]
 
 MOST: Final = 1 << 28
-"""Bytes that the payloads of one chunk may take up in a hold; one payload alone may be larger."""
+"""Bytes that the payloads of one chunk may use in all; a single payload may be larger."""
 
 _NO_MEMFD: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
 _HEAD: Final = 4096
@@ -39,7 +43,7 @@ Where = tuple[int, int]  # offset and length in bytes
 
 
 class Memory:
-    """One side's view of a piece of shared memory. One side writes, the other reads; each in one thread at a time."""
+    """One process's view of shared memory: one process writes, one reads, each in one thread."""
 
     __slots__ = ("_end", "_map", "_page", "_size", "fd", "numbers")
 
@@ -74,19 +78,19 @@ class Memory:
     # ---- the writer ------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """The reader has taken everything out."""
+        """Start again at the front: the reader has copied everything."""
         self._end = _HEAD
 
     def fill(self) -> None:
-        """From now on there is no room for anything."""
+        """Accept nothing from now on."""
         self._end = MOST + 1
 
     def used(self) -> bool:
-        """Whether anything was stowed since `clear`."""
+        """Whether anything was written since `clear`."""
         return self._end > _HEAD
 
     def stow(self, data: memoryview) -> Where | None:
-        """Copy the data in; None if there is no room for it."""
+        """Write the data; None if there is no room for it."""
         begin, size = self._end, data.nbytes
         end = begin + size
         if end > MOST and begin > _HEAD:
@@ -97,7 +101,7 @@ class Memory:
                 _allocate(self.fd, self._size, wanted)
                 self._size = wanted
             self._reach(end)[begin:end] = data
-        except (OSError, MemoryError):  # full: the pipe is slower, but has room
+        except (OSError, MemoryError):  # the file system is full: use the pipe
             return None
         self._end = -(-end // 64) * 64
         return begin, size
@@ -105,12 +109,12 @@ class Memory:
     # ---- the reader ------------------------------------------------------------------------------
 
     def view(self, where: Where) -> memoryview:
-        """What is there, in place: to be released before anything else is done with this memory."""
+        """The data, without a copy; release it before any other use of this memory."""
         begin, size = where
         return memoryview(self._reach(begin + size))[begin : begin + size]
 
     def _reach(self, end: int) -> mmap.mmap:
-        """The mapping, at least up to there."""
+        """The mapping, at least `end` bytes long."""
         if self._map is None or len(self._map) < end:
             if self._map is not None:
                 self._map.close()
@@ -138,6 +142,7 @@ def _anonymous() -> int:
 
 
 def _allocate(fd: int, begin: int, end: int) -> None:
+    """Allocate space on the file system; `OSError` if it is full (guarantee 28)."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(fd, begin, end - begin)
         return

@@ -1,10 +1,10 @@
-"""Messages between a run and its worker processes, and the ways to wake whoever waits for one.
+"""Messages between a run and its worker processes, and what wakes a thread that waits for one.
 
-A message on the link is eight bytes of length and a pickle. The worker's end blocks; the parent's end does not, since
-the parent waits for other things besides (see `handle.Handle`).
+A message on the link is its length in eight bytes, and a pickle. The worker's end blocks. The
+parent's end does not: the parent waits for other things, too (see `handle.Handle`).
 
-`PipeEvent` and `Recall` may be used from anywhere and any number of times: they take no lock, and what
-an interrupt leaves undone is done when they are used again.
+`PipeEvent` and `Recall` may be used by any thread, a finaliser or a signal handler, any number of
+times. They take no lock. If an interrupt prevents a call, a later call does the same.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def send(fd: int, body: bytes) -> None:
 
 
 def receive(fd: int) -> int:
-    """The length of the next message, whose body is then to be `read`."""
+    """Read the length of the next message; `read` its body next."""
     (length,) = LENGTH.unpack(read(fd, LENGTH.size))
     return length  # type: ignore[no-any-return]
 
@@ -52,11 +52,11 @@ def read(fd: int, size: int) -> bytes | bytearray:
         data = os.read(fd, size - len(whole))
 
 
-# ---- to be used from anywhere --------------------------------------------------------------------
+# ---- for any thread ------------------------------------------------------------------------------
 
 
 class End:
-    """A descriptor to write to, which is closed when nobody holds it any more, and so never under a writer's hands."""
+    """A descriptor to write to, closed with the last reference: so never while a thread writes."""
 
     __slots__ = ("fd",)
 
@@ -64,7 +64,7 @@ class End:
         self.fd = fd
 
     def close(self) -> None:
-        """Close it now: nobody else can hold it."""
+        """Close it now: there is no other reference."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -73,7 +73,7 @@ class End:
 
 
 class Recall:
-    """The writing end of a pipe into a worker: asks it to hand back what it has not started of a chunk."""
+    """Asks a worker, through a pipe, to hand back the items of a chunk that it has not started."""
 
     __slots__ = ("_end",)
 
@@ -86,15 +86,15 @@ class Recall:
             try:
                 os.write(end.fd, LENGTH.pack(serial))
             except OSError:
-                pass  # the worker is gone, or has been asked a thousand times
+                pass  # the worker has ended, or the pipe is full of recalls
 
     def close(self) -> None:
-        """Let go of the descriptor: the worker is gone."""
+        """The worker has ended: drop the descriptor."""
         self._end = None
 
 
 class PipeEvent:
-    """Set once, for threads that poll file descriptors: from then on `fd` is readable."""
+    """An event for threads that poll file descriptors: once it is set, `fd` stays readable."""
 
     __slots__ = ("__weakref__", "_writing", "fd")
 
@@ -102,11 +102,11 @@ class PipeEvent:
         self.fd, self._writing = os.pipe()
 
     def set(self) -> None:
-        os.write(self._writing, b".")  # closing it would not do: a forked child may hold another copy
+        os.write(self._writing, b".")  # not close: a forked child may hold a copy
 
     def __del__(self) -> None:
         try:
             os.close(self.fd)
             os.close(self._writing)
-        except AttributeError:  # there was no descriptor to be had
+        except AttributeError:  # the system had no descriptor for it
             pass
