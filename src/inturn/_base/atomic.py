@@ -1,8 +1,8 @@
 """Steps that are atomic: with the GIL, without it, and whatever a signal handler does in between.
 
-With the GIL, an iterator over a list can be shared (each step is atomic), and all threads see writes in one order.
-Without it, neither holds: the processor may let a thread read before its own last write is seen by others. Two
-threads that each write one thing and then read the other's could so both miss the other (Dekker's pattern).
+With the GIL, threads can share an iterator over a list (each step is atomic), and all threads see writes in the same
+order. Without the GIL, neither holds: the processor may let a thread read before others see its last write. If two
+threads each write one thing and then read the other's, both may miss the other's write (Dekker's pattern).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Taking:
             raise StopIteration from None
 
     def rest(self) -> list[Any]:
-        """From the right, so that one who takes from the left meanwhile leaves no gap."""
+        """Take all from the right, so that a thread that takes from the left meanwhile leaves no gap."""
         items: list[Any] = []
         try:
             while True:
@@ -52,7 +52,7 @@ GIL = _gil_enabled is None or bool(_gil_enabled())
 def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
     """An iterator that a worker runs through while others may take `remainder_of` it.
 
-    The fastest keeps all items until it is at its end; unless `keep`, what has been taken is let go.
+    The fastest form refers to all items until its end; without `keep`, items that were taken are released.
     """
     if not GIL:
         return _Taking(items)
@@ -60,12 +60,12 @@ def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
 
 
 def remainder_of(iterator: Iterator[Any]) -> list[Any]:
-    """All that is left of what `taking` returned, in one piece."""
+    """Take all that is left of an iterator that `taking` returned, in one piece."""
     return iterator.rest() if type(iterator) is _Taking else list(iterator)
 
 
 class Once:
-    """A token that one of several threads takes: what it stands for is done once."""
+    """A token that only one of several threads can take, so that something is done once."""
 
     __slots__ = ("_token",)
 
@@ -77,7 +77,7 @@ class Once:
         return self._token.pop(None, False)
 
     def give_back(self) -> None:
-        """Let it be taken again; only by the one who has taken it."""
+        """Allow it to be taken again; only whoever has taken it may call this."""
         self._token[None] = True
 
     def taken(self) -> bool:
@@ -94,7 +94,7 @@ class Total:
         self._lock = None if GIL else threading.Lock()
 
     def add(self, amount: float) -> None:
-        if self._lock is None:  # between reading and writing it nothing lets go of the GIL
+        if self._lock is None:  # the GIL is not released between reading and writing
             self.value += amount
         else:
             with self._lock:
@@ -102,7 +102,7 @@ class Total:
 
 
 def fence() -> None:
-    """What this thread has written is seen by all before it reads on."""
+    """All threads see what this thread has written, before it reads anything else."""
     if not GIL:
         barrier: list[None] = []
-        barrier.append(None)  # takes and leaves the list's own lock: an atomic exchange, which is a full barrier
+        barrier.append(None)  # locks and unlocks the list: an atomic exchange, which is a full barrier

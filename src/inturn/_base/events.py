@@ -16,11 +16,11 @@ from .atomic import fence
 __all__ = ["LONG_S", "Event", "Latch", "ThreadEvent"]
 
 LONG_S = 1e6
-"""No single wait is longer, in seconds: the operating system's limits are lower than what users may ask for."""
+"""The longest single wait, in seconds: the system's limit is lower than what users may ask for."""
 
 
 class Event(Protocol):
-    """What wakes somebody; how that somebody waits is the medium's own affair."""
+    """Wakes somebody; each medium waits in its own way."""
 
     def set(self) -> None:
         """Wake; from anywhere."""
@@ -41,7 +41,7 @@ class ThreadEvent:
         self._lock.acquire()
 
     def set(self) -> None:
-        """Wake the one who waits, or the next who will."""
+        """Wake whoever waits, or the next one to wait."""
         try:
             self._lock.release()
         except RuntimeError:  # set already, and nobody has waited since
@@ -66,7 +66,7 @@ class Latch:
         self._waiting: deque[ThreadEvent] = deque()
 
     def open(self) -> None:
-        """It has happened; from anywhere, and as often as one likes."""
+        """It has happened; may be called from anywhere, and again."""
         self.is_open = True
         fence()
         for event in list(self._waiting):
@@ -77,5 +77,5 @@ class Latch:
         event = ThreadEvent()
         self._waiting.append(event)
         fence()
-        if not self.is_open:  # asked after it is known that we wait
+        if not self.is_open:  # read after `open` can see our event
             event.wait()

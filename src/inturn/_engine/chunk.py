@@ -1,4 +1,4 @@
-"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. Their rules are told in `window`."""
+"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. `window` states their rules."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Chunk(Node):
         self.out: list[Any] = []
         self.plain = True  # no Err and no Chunk in `out`; cleared before the first of them is appended
         self.ended = False
-        self.expired = False  # its time slice is over, its rest has been taken back
+        self.expired = False  # its time slice is over: what it had not started was taken back
 
     @classmethod
     def again(cls, index: int, item: Any, attempt: int) -> Chunk:

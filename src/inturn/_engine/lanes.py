@@ -1,11 +1,11 @@
 """The engine of `ordered_flat_map`: a bounded lane of elements per item, the lanes in the order of their items.
 
-Sans-IO, as `window` is, whose order and bound it takes over: a *lane* is the outcome of an item, there from the
-moment a worker claims the item, and complete when nothing more comes. So the window counts items, as ever, and a lane
-at the head is delivered while it fills.
+Sans-IO, like `window`, whose order and bound it keeps. A *lane* is the outcome of an item: it exists from the moment
+a worker claims the item, and it is complete when no more elements come. So the window counts items, as always, and
+the head's lane is delivered while it fills.
 
 ========== ================================= ============================================================
-phase      what it says                      left by
+phase      meaning                           left by
 ========== ================================= ============================================================
 OPEN       elements come, or may come        `finish`, `fail`, `pause` (producer)
 PAUSING    it runs again when it is `due`    `reopen` (producer)
@@ -15,8 +15,8 @@ ENDED      nothing more comes; ``error``     nothing
            tells why, if it failed
 ========== ================================= ============================================================
 
-Whoever produces keeps its place from OPEN to ENDED, through all phases between: were the place given to a later item,
-that one could fill its buffer, wait for its turn, and the head would never find a slot to run again.
+A producer keeps its slot from OPEN to ENDED, through all phases between. If the slot were given to a later item, that
+item could fill its buffer and wait for its turn, and the head would never find a slot to run again.
 
 Who may call what:
 
@@ -44,7 +44,7 @@ from .window import NEVER, Window
 
 __all__ = ["NO_LANE", "Lane", "LaneWindow", "Phase"]
 
-_GULP: Final = 8  # a producer that waits is woken for so many elements at once, if the buffer is so large
+_GULP: Final = 8  # elements for which there is room before a waiting producer is woken, in a large buffer
 
 
 class _Mute:
@@ -80,7 +80,7 @@ class Lane:
     def __init__(self, index: int, size: int, event: Event) -> None:
         self.index = index
         self.size = size
-        self.enough = size - max(1, min(_GULP, size // _GULP))  # with so few elements left a producer is woken
+        self.enough = size - max(1, min(_GULP, size // _GULP))  # a producer is woken when so few are left
         self.event = event
         self.buffer: deque[Any] = deque()
         self.append = self.buffer.append
@@ -125,7 +125,7 @@ class Lane:
         return bool(self.buffer) or self.over()
 
     def over(self) -> bool:
-        """Whether nothing more comes as things are; ask before ``pop``, as it is set after the last element."""
+        """Whether no more elements come (as things are); ask before ``pop``: it is set after the last element."""
         return self.phase is Phase.ENDED or self.phase is Phase.UNDECIDED
 
     def relieve(self) -> None:
@@ -182,7 +182,7 @@ class LaneWindow(Window):
 
     def clear(self) -> None:
         for lane in self._lanes():
-            lane.buffer.clear()  # a call that was given up may hold on to the lane for long
+            lane.buffer.clear()  # a call that was given up may hold the lane for a long time
             lane.error = None
         super().clear()
 

@@ -1,7 +1,7 @@
 """The engine of `ordered_map`: what is held, in which order, and what to do now.
 
 Sans-IO: nothing here starts a call, waits, or reads a clock, so every interleaving can be driven by a
-test without a thread, and the same object serves threads, processes, borrowed executors and asyncio.
+test without a thread, and the same object serves threads, processes, executors that are passed in, and asyncio.
 
 The window is a linked list of nodes, oldest first, that ends in the *main backlog*::
 
@@ -15,12 +15,12 @@ The window is a linked list of nodes, oldest first, that ends in the *main backl
 - what a chunk has not started can be *taken back*: it becomes a backlog right behind its chunk;
 - an item that runs again is a chunk of one that stands in the place of its outcome.
 
-===========  ================  ============================================
-chunk state  how it is told    what happens next
-===========  ================  ============================================
-running      ``not ended``     ``out`` grows; ``todo`` shrinks at both ends' will
-ended        ``ended``         ``len(out) == size`` once a rest has been linked
-===========  ================  ============================================
+===========  ================  ==========================================================
+chunk state  condition         what happens next
+===========  ================  ==========================================================
+running      ``not ended``     ``out`` grows; ``todo`` shrinks, as items are run or taken back
+ended        ``ended``         ``len(out) == size``, once what was taken back is linked
+===========  ================  ==========================================================
 
 Who may call what:
 
@@ -55,9 +55,9 @@ SLICE_S: Final = 0.005
 NEVER: Final = sys.maxsize
 """The value of `Window.last_index` while no failure ends the run."""
 
-_AIM_S: Final = 0.002  # the batch size aims at this; under the box, so that a good guess is never taken back
+_AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, so that it is rarely taken back
 _TINY_S: Final = 100e-6  # items shorter than this may widen a default window
-_MOST: Final = 4096  # and never past this
+_MOST: Final = 4096  # items; a default window never grows beyond
 
 
 def small(thing: Any) -> bool:
@@ -93,7 +93,7 @@ class Window:
         by_default = 2 * concurrency * chunksize if chunksize else min(ahead * concurrency, max(_MOST, 2 * concurrency))
         self._base = by_default if limit is None else limit
         self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
-        self._share = max(1, min(2, self._base // concurrency))  # what a worker may take of however few there are
+        self._share = max(1, min(2, self._base // concurrency))  # items that a worker may take even if few are there
         self._chunksize = chunksize
         self._batch = batch
         self._cursor: Node = start
@@ -108,7 +108,7 @@ class Window:
         self.final: Err | None = None
         self.last_index = NEVER  # nothing of a higher index is started
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
-        self._small_items = True  # the last that was looked at
+        self._small_items = True  # whether the item that was looked at last is small
         self._small_results = True
 
     # ---- the side of the source ------------------------------------------------------------------
@@ -118,13 +118,13 @@ class Window:
         return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
 
     def add(self, item: Any) -> int:
-        """One item more; returns how many chunks more may be claimed."""
+        """Add an item that was pulled; returns how many more chunks may be claimed."""
         self.pulled += 1  # first: once it is in the backlog, it may be run and complete before our next step
         self._main.items.append(item)
         return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
 
     def extend(self, items: list[Any]) -> int:
-        """Several items more; returns how many chunks more may be claimed."""
+        """Add items that were pulled; returns how many more chunks may be claimed."""
         before = self.pulled
         self.pulled += len(items)
         self._main.items.extend(items)
@@ -233,7 +233,7 @@ class Window:
         self.last_index = min(self.last_index, index)
 
     def measured(self, seconds: float, outcomes: list[Any]) -> None:
-        """A chunk took so long; the pace falls by half at most, and rises at once."""
+        """Learn from the seconds that a chunk took: the pace rises at once, and falls by half at most."""
         pace = seconds / len(outcomes)
         self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
         if self._most > self._base:
@@ -293,7 +293,7 @@ class Window:
         self.taken += 1
 
     def run_again(self, item: Any, attempt: int) -> Chunk:
-        """The head, whose outcome is not wanted, gets another turn: this chunk is to be given to `again`."""
+        """Run the head again: returns a chunk of one in the place of its outcome; give it to `again`."""
         chunk = self._cursor
         assert isinstance(chunk, Chunk)
         fresh = Chunk.again(self.taken, item, attempt)
@@ -301,7 +301,7 @@ class Window:
         return fresh
 
     def _put(self, chunk: Chunk, outcome: Chunk | None) -> None:
-        """In the place of the head's outcome; frames that its error keeps alive may hold its chunk, but to no more."""
+        """Replace the head's outcome. Frames that its error keeps alive may hold the chunk, but no outcomes."""
         old = chunk.out[self._position]
         chunk.out[self._position] = outcome
         while type(old) is Chunk:
@@ -339,7 +339,7 @@ class Window:
     def clear(self) -> None:
         """The run is over: let go of everything that is held; the counts stay."""
         node = self._cursor
-        while node is not self._main:  # frames that an error keeps alive may hold on to chunks, but to no more
+        while node is not self._main:  # frames that an error keeps alive may hold chunks, but no outcomes
             if isinstance(node, Chunk) and self._clears_outcomes:
                 node.out = []
             node = node.next
@@ -351,7 +351,7 @@ class Window:
         self._again.clear()
         self.final = None
 
-    # ---- for whoever looks on --------------------------------------------------------------------
+    # ---- counts, for anyone --------------------------------------------------------------------
 
     def waiting(self) -> int:
         """How many items in the window are complete."""
