@@ -24,7 +24,6 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncIterator
-from time import perf_counter as clock
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -55,7 +54,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_breath", "_cleanup", "_consumer", "_feeder", "_held", "_pid")
+    __slots__ = ("__weakref__", "_breath", "_cleanup", "_clock", "_consumer", "_feeder", "_held", "_pid")
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         self._run: Run = run
@@ -69,6 +68,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         run.bulk = self._feeder is None and not run.shows_progress
         self._cleanup = Cleanup(run.job, self._feeder)
         self._held: list[Any] = _NOTHING  # taken from the window, not yet delivered; the oldest last
+        self._clock = run.job.clock
         self._breath = 0.0  # when other tasks must run
         self._consumer: dict[None, object] = {}
         self._pid = os.getpid()
@@ -79,7 +79,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     async def __anext__(self) -> R_co:
         held = self._held
-        if held and clock() < self._breath:
+        if held and self._clock() < self._breath:
             try:
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException:  # a signal handler raised it, and the result is lost
@@ -127,6 +127,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         self._cleanup.take(loop)
+        self._clock = self._run.job.clock  # the loop may have one of its own
         self._run.begin()
         if self._feeder is not None:
             self._feeder.start()
@@ -137,7 +138,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         if not run.begun:
             if not run.job.stopped:
                 self._begin(loop)
-        elif clock() >= self._breath:
+        elif self._clock() >= self._breath:
             await self._breathe()
             if self._held:
                 return self._held.pop()
@@ -146,7 +147,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             step = run.advance()
             if step is BREATHE:  # pulling took long: let other tasks run
                 await self._breathe()
-                run.until = clock() + HANDFUL_S
+                run.until = self._clock() + HANDFUL_S
             elif type(step) is Wait:
                 await self._wait(step.seconds)
             else:
@@ -159,7 +160,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     async def _breathe(self) -> None:
         await asyncio.sleep(0)
-        self._breath = clock() + _BREATH_S
+        self._breath = self._clock() + _BREATH_S
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait until the head may be complete, or for so many seconds."""
@@ -174,7 +175,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                     await asyncio.sleep(0)
                 else:
                     await event.wait(seconds)
-                self._breath = clock() + _BREATH_S
+                self._breath = self._clock() + _BREATH_S
         finally:
             run.after_wait(begun)
 

@@ -21,7 +21,6 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from contextvars import Context
 from sys import getrefcount
-from time import perf_counter as clock
 from typing import Any
 from weakref import getweakrefcount
 
@@ -75,7 +74,7 @@ class EagerTask:
         """Run a chunk until a call waits or the turn ends; False if the task must not be reused."""
         job, call = pool.job, pool.call
         task: Any = self._task  # its private attributes are used: this is for 3.11 only
-        fn, copy = job.fn, job.context.copy
+        fn, copy, clock = job.fn, job.context.copy, job.clock
         append: Any = chunk.out.append
         name, weak, refs = task.get_name(), getweakrefcount(task), getrefcount(task)
         mark = slot.since

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter as clock
 from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun
@@ -35,7 +34,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
         self._lane: Lane = NO_LANE  # the head's, while its elements can be taken at once
 
     async def __anext__(self) -> R_co:
-        if self._lane.buffer and clock() < self._breath:
+        if self._lane.buffer and self._clock() < self._breath:
             try:
                 return self._take()  # type: ignore[no-any-return]
             except BaseException:  # a signal handler raised it, and the element is lost

@@ -21,7 +21,6 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from functools import partial
 from inspect import isawaitable
-from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
 from inturn._core.flat_job import NOTHING, FlatJob
@@ -70,7 +69,7 @@ class LaneTaskPool(TaskPool):
             super().end(slot)
             return
         lane: Lane = chunk.out[0]
-        slot.item, slot.mark, slot.late = item, clock(), False
+        slot.item, slot.mark, slot.late = item, job.clock(), False
         slot.call = call = Call(None, slot.mark)
         self._limit(slot)
         self._start(slot, self._produce(slot, call, lane, item), job.context.copy(), self._task_done)
@@ -88,7 +87,7 @@ class LaneTaskPool(TaskPool):
 
     async def _produce(self, slot: TaskSlot, call: Call, lane: Lane, item: Any) -> None:
         """Append the elements of the item to its lane."""
-        job = self.job
+        job, clock = self.job, self.job.clock
         iterator: Any = None
         try:
             iterator = await self._elements_of(job.fn, item)
@@ -122,7 +121,7 @@ class LaneTaskPool(TaskPool):
     async def _wait_for_room(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
         """Wait for room in the lane; the time limit does not count this time (guarantee 17)."""
         slot.stop_timer()
-        begun = clock()
+        begun = self.job.clock()
         while lane.full():
             lane.producer_waits.append(None)
             try:
@@ -130,7 +129,7 @@ class LaneTaskPool(TaskPool):
             finally:
                 lane.producer_waits.clear()
         if slot.call is call:
-            slot.mark += clock() - begun
+            slot.mark += self.job.clock() - begun
             self._limit(slot)
 
     async def _elements_of(self, fn: Any, item: Any) -> AsyncIterator[Any]:
@@ -155,7 +154,7 @@ class LaneTaskPool(TaskPool):
         while True:
             left = None
             if lane.phase is Phase.PAUSING:
-                left = lane.due - clock()
+                left = lane.due - self.job.clock()
                 if left <= 0:
                     lane.reopen()
             if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
@@ -171,7 +170,7 @@ class LaneTaskPool(TaskPool):
         try:
             task.result()
         except BaseException as error:  # it is raised in the consumer
-            self.failed(chunk, slot.item, error, clock() - slot.mark)
+            self.failed(chunk, slot.item, error, self.job.clock() - slot.mark)
         else:
             lane.finish()
             self.job.rouse(lane.index)

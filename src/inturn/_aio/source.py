@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from time import perf_counter as clock
 from typing import Any
 
 from inturn._base import checks
@@ -136,7 +135,7 @@ class TaskFeeder:
 
     async def _pull(self, take: Any) -> None:
         window, job = self._window, self._job
-        pool, event = job.pool, self._event
+        pool, event, clock = job.pool, self._event, job.clock
         assert event is not None
         until = clock() + HANDFUL_S
         while True:

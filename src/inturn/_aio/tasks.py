@@ -29,7 +29,6 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from inspect import isawaitable
-from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._core.job import BasePool, Job, Slot
@@ -117,7 +116,7 @@ class TaskPool(BasePool):
         """Start calls, for at most one turn."""
         job = self.job
         try:
-            until = clock() + _TURN_S
+            until = job.clock() + _TURN_S
             more = False
             while not more and self._permits and job.may_start():
                 chunk = job.window.claim()
@@ -131,7 +130,7 @@ class TaskPool(BasePool):
                     self._run(slot, chunk, until)
                 elif not turn.run(self, slot, chunk, until):
                     more = True
-                more = more or clock() >= until
+                more = more or job.clock() >= until
             self._scheduled = bool(self._turns)
             if more and job.window.available():
                 self.notify(1)
@@ -145,7 +144,7 @@ class TaskPool(BasePool):
         Guarantees 21 and 31: each call has its own copy of the consumer's context.
         """
         job, make, call = self.job, self._make, self.call
-        fn, copy = job.fn, job.context.copy
+        fn, copy, clock = job.fn, job.context.copy, job.clock
         append: Any = chunk.out.append
         assert make is not None
         mark = slot.since
@@ -222,7 +221,7 @@ class TaskPool(BasePool):
         try:
             chunk.out.append(task.result())
         except BaseException as error:  # it is raised in the consumer
-            self.failed(chunk, slot.item, error, clock() - slot.mark)
+            self.failed(chunk, slot.item, error, self.job.clock() - slot.mark)
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is WrappedError:
@@ -264,7 +263,7 @@ class TaskPool(BasePool):
         timeout = self.job.timeout
         if timeout is not None:
             assert self._loop is not None
-            left = max(0.0, timeout - (clock() - slot.mark))
+            left = max(0.0, timeout - (self.job.clock() - slot.mark))
             slot.timer = Timer(self._loop, left, (self._expire, slot), self.job.context)
 
     def _expire(self, slot: TaskSlot) -> None:
@@ -289,7 +288,7 @@ class TaskPool(BasePool):
         assert slot.chunk is not None
         error = TimeoutError(f"the call took longer than timeout={self.job.timeout:g} s")
         error.__cause__ = cause
-        self.job.failed(slot.chunk, slot.item, error, clock() - slot.mark, Kind.FAILED)
+        self.job.failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark, Kind.FAILED)
 
     def _give_up(self, slot: TaskSlot) -> None:
         """The call goes on in spite of its cancellation: fail its item, and free its slot."""

@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextvars
 import enum
 from collections.abc import Callable
-from time import perf_counter as clock
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
@@ -173,7 +172,7 @@ class Run:
         """The consumer is back, in another ``next``."""
         job, clocks = self.job, self.clocks
         self.held = []
-        now = clock()
+        now = job.clock()
         if clocks.left and job.last_end and not job.pool.running() and not self.window.available():
             clocks.on_consumer += max(0.0, now - max(clocks.left, job.last_end))
         self.until = now + HANDFUL_S
@@ -203,7 +202,7 @@ class Run:
                     self._exchanged = False
                     continue
                 self.tick()
-                self.clocks.left = clock()
+                self.clocks.left = job.clock()
                 try:
                     return outcome
                 finally:
@@ -212,21 +211,21 @@ class Run:
             if now is Now.DONE:
                 return DONE
             at = job.deadline_at
-            left = None if at is None else at - clock()
+            left = None if at is None else at - job.clock()
             if left is not None and left <= 0:
                 return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
             if now is Now.WAIT or self.source is None or (job.pool.inline and window.taken < window.pulled):
                 return Wait(left)
             self._pull(self.source)
             self.tick()
-            if clock() >= self.until:
+            if job.clock() >= self.until:
                 return BREATHE
 
     def _pull(self, source: Source) -> None:
         if self.job.may_start():
-            begun = clock()
+            begun = self.job.clock()
             source.pull(self.until)
-            self.clocks.on_source += clock() - begun
+            self.clocks.on_source += self.job.clock() - begun
 
     def before_wait(self) -> float | None:
         """Say which item the consumer sleeps for; None if it need not. `after_wait` follows in any case."""
@@ -234,13 +233,13 @@ class Run:
         job.sleeping.append(window.taken)
         self.clocks.nothing_pulled = window.taken == window.pulled
         ready = window.now() in (Now.DELIVER, Now.DONE) or job.end is not None  # asked after we have said so
-        return None if ready else clock()
+        return None if ready else job.clock()
 
     def after_wait(self, begun: float | None) -> None:
         self.job.sleeping.clear()
         if begun is not None:
             clocks = self.clocks
-            seconds = clock() - begun
+            seconds = self.job.clock() - begun
             if clocks.nothing_pulled:
                 clocks.on_source += seconds
             else:
@@ -332,7 +331,7 @@ class Run:
         """Stop everything; what is held is let go. Only by whoever is the consumer now."""
         clocks = self.clocks
         if clocks.ended is None:
-            clocks.ended = clock()
+            clocks.ended = self.job.clock()
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
@@ -359,8 +358,8 @@ class Run:
             looks += 1
             if looks == _LOOKS or (held == len(self.held) and taken == window.taken):
                 break
-        elapsed = 0.0 if clocks.started is None else (clocks.ended or clock()) - clocks.started
-        now = clock()
+        elapsed = 0.0 if clocks.started is None else (clocks.ended or job.clock()) - clocks.started
+        now = job.clock()
         busy = job.busy_s.value + sum(now - slot.since for slot in job.pool.slots() if slot.chunk is not None)
         return Stats(
             pulled=pulled,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import perf_counter as clock
 from typing import Any
 
 from inturn._base.events import Event, ThreadEvent
@@ -75,6 +74,6 @@ class FlatRun(Run):
         if lane.phase is not Phase.UNDECIDED:
             return False
         self.job.retried.add(1)
-        lane.pause(clock() + after)
+        lane.pause(self.job.clock() + after)
         lane.event.set()
         return True

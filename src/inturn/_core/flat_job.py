@@ -19,7 +19,6 @@ given up     its `Call` is settled by the supervisor   its thread comes back, cl
 from __future__ import annotations
 
 from contextvars import Context
-from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._base.atomic import fence
@@ -70,7 +69,7 @@ class FlatJob(Job):
             chunk.attempt += 1
         if isinstance(decided, Retry):
             self.retried.add(1)
-            lane.pause(clock() + decided.after)
+            lane.pause(self.clock() + decided.after)
         else:
             attempt = chunk.attempt - undecided
             lane.fail(Err(error, item, kind, attempt, elapsed), undecided=undecided)
@@ -111,7 +110,7 @@ class FlatJob(Job):
                 return False
             left = None
             if lane.phase is Phase.PAUSING:
-                left = lane.due - clock()
+                left = lane.due - self.clock()
                 if left <= 0:
                     lane.reopen()
                     continue
@@ -139,7 +138,7 @@ class FlatJob(Job):
 
 def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bool:
     """Run the item once, in its context, into its lane; False if the call was given up, and its thread has to go."""
-    sleeping, index, append = job.sleeping, lane.index, lane.append
+    sleeping, index, append, clock = job.sleeping, lane.index, lane.append, job.clock
     started = clock()  # shifted by the time spent waiting for room
     mine = True
     error: BaseException | None = None

@@ -25,7 +25,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter as clock
+from time import perf_counter
 from typing import Any, Final, Protocol
 
 from inturn._base.atomic import Once, Total, fence
@@ -242,6 +242,7 @@ class Job:
         self.decide = decide
         self.timeout = timeout
         self.concurrency = concurrency
+        self.clock: Callable[[], float] = perf_counter  # seconds; another one where time is not the system's
         self.context = contextvars.Context()
         self.deadline_at: float | None = None
         self.end: End | Crash | None = None
@@ -258,7 +259,7 @@ class Job:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.context = context
         context.run(enclosing.set, (*context.get(enclosing, ()), self))
-        started = clock()
+        started = self.clock()
         if deadline is not None:
             self.deadline_at = started + deadline
         return started
@@ -269,7 +270,7 @@ class Job:
         return self.end is not None
 
     def may_start(self) -> bool:
-        return self.end is None and (self.deadline_at is None or clock() < self.deadline_at)
+        return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
 
     # ---- from the workers ------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class Job:
 
     def begun(self, slot: Slot, chunk: Chunk) -> None:
         """A slot is about to run a chunk that was claimed."""
-        slot.since = clock()
+        slot.since = self.clock()
         slot.chunk = chunk
         fence()
         if self.stopped or chunk.index > self.window.last_index:  # asked after `chunk` is set: see stop, _end_at
@@ -333,7 +334,7 @@ class Job:
 
     def ended(self, slot: Slot, chunk: Chunk) -> None:
         """The chunk has its outcomes; nobody writes to it any more."""
-        now = clock()
+        now = self.clock()
         seconds = now - slot.since
         self.busy_s.add(seconds)
         self.last_end = now
@@ -399,6 +400,7 @@ class Job:
 def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None) -> None:
     """Run the items of a chunk, each in a context of its own (guarantee 21)."""
     fn, copy, append = job.fn, (job.context if context is None else context).copy, chunk.out.append
+    clock = job.clock
     mark = clock()
     item = None
     try:
@@ -417,6 +419,7 @@ def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None
 def run_watched(chunk: Chunk, job: Job, slot: Slot, context: contextvars.Context | None = None) -> bool:
     """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
     fn, copy = job.fn, (job.context if context is None else context).copy
+    clock = job.clock
     item = call = error = result = None
     try:
         for item in chunk.todo:

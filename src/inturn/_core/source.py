@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._engine.window import NEVER, Window
@@ -55,7 +54,7 @@ class Source:
             pool.notify(window.extend(batch))
             pool.settle()
             return
-        take = self._take
+        take, clock = self._take, self._job.clock
         while True:
             try:
                 item = take()

@@ -31,7 +31,6 @@ import heapq
 import sys
 import threading
 from collections import deque
-from time import perf_counter as clock
 
 from inturn._base.atomic import fence
 from inturn._base.events import Latch, ThreadEvent
@@ -91,7 +90,7 @@ class Supervisor:
 
     def later(self, seconds: float, chunk: Chunk) -> None:
         """The chunk is ready to run again after a pause."""
-        self._new.append((clock() + seconds, chunk.index, chunk))
+        self._new.append((self._job.clock() + seconds, chunk.index, chunk))
         self.start()
         self._event.set()
 
@@ -163,7 +162,7 @@ class Supervisor:
 
         Guarantee 17.
         """
-        job, now = self._job, clock()
+        job, now = self._job, self._job.clock()
         dues: list[float] = [] if again is None else [now + again]
         while self._new:
             heapq.heappush(self._pauses, self._new.popleft())
@@ -178,7 +177,7 @@ class Supervisor:
             due = self._look_at(slot, now)
             if due is not None:
                 dues.append(due)
-        return max(0.0, min(dues) - clock()) if dues else None
+        return max(0.0, min(dues) - job.clock()) if dues else None
 
     def _look_at(self, slot: Slot, now: float) -> float | None:
         job = self._job

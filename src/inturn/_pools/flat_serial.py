@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator
-from time import perf_counter as clock
 from typing import Any
 
 from inturn._base.atomic import Once
@@ -46,7 +45,7 @@ class FlatSerial(Serial):
         assert chunk is not None
         lane: Lane = chunk.out[0]
         if lane.phase is Phase.PAUSING:
-            left = lane.due - clock()
+            left = lane.due - job.clock()
             if left > 0:
                 return left
             lane.reopen()
@@ -69,7 +68,8 @@ class FlatSerial(Serial):
         return 0.0
 
     def _advance(self, chunk: Chunk, lane: Lane) -> None:
-        job, item, begun = self._flat, self._item, clock()
+        job, item, clock = self._flat, self._item, self._flat.clock
+        begun = clock()
         try:
             if self._iterator is None:
                 self._iterator = elements_of(job.fn(item))
