@@ -84,8 +84,10 @@ def signal_when(came, condition):
 
     sender = Background(send)
     within.set()
-    yield
-    sender.result()
+    try:
+        yield
+    finally:
+        sender.result()  # else it might send another one, when nobody handles it any more
 
 
 @posix
