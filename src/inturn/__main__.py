@@ -14,11 +14,11 @@ import sys
 import sysconfig
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from . import Stats, ordered_map
 
@@ -121,7 +121,16 @@ def run(options: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Read the command line and run; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m inturn", description=(__doc__ or "").partition("\n\n")[2])
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["prove"]:
+        from .testing import prove
+
+        return _guarded(prove.main, argv[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m inturn",
+        description=(__doc__ or "").partition("\n\n")[2],
+        epilog="`python -m inturn prove` shows what inturn promises, beside the standard library.",
+    )
     parser.add_argument(
         "paths",
         nargs="*",
@@ -138,9 +147,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-e", "--executor", choices=["thread", "serial"], default="thread", help="the default is %(default)s"
     )
-    options = parser.parse_args(argv)
+    return _guarded(run, parser.parse_args(argv))
+
+
+def _guarded(command: Callable[[Any], int], options: Any) -> int:
+    """The exit status of the command; of an error that is the user's affair one line is shown."""
     try:
-        return run(options)
+        return command(options)
     except KeyboardInterrupt:
         print("inturn: interrupted", file=sys.stderr)
         return 130
