@@ -254,3 +254,23 @@ def test_the_repr_of_a_run_shows_its_counts(driver):
     assert "delivered" in repr(run)
     list(run)
     assert re.search(r"\b7\b", repr(run))
+
+
+def test_stats_of_a_run_that_was_closed_count_only_what_was_delivered(kinds):
+    run = kinds.map(double, range(5000), concurrency=2)
+    for _ in range(700):
+        next(run)
+    run.close()
+    assert run.stats.delivered == 700
+
+
+def test_stats_of_a_run_whose_results_are_held_count_only_what_was_delivered():
+    """Tiny items are taken from the window by the chunk."""
+    for settings in ({}, {"progress": lambda stats: None}, {"live": True}):
+        run = ordered_map(double, range(5000), concurrency=2, **settings)
+        most = 0
+        for count in range(1, 5001):
+            next(run)
+            assert run.stats.delivered == count
+            most = max(most, run.stats.waiting)
+        assert most > 4  # there were some at which it could have gone wrong

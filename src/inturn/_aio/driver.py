@@ -65,7 +65,6 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             run.source = source
         self.indexed: bool = indexed
         run.indexed = indexed
-        run.bulk = self._feeder is None and not run.shows_progress
         self._cleanup = Cleanup(run.job, self._feeder)
         self._held: list[Any] = _NOTHING  # taken from the window, not yet delivered; the oldest last
         self._clock = run.job.clock
@@ -236,7 +235,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         job = self._run.job
         farewell, job.farewell = job.farewell, None
         job.stop(DROPPED)
-        self._run.window.clear()  # allowed: there is no consumer any more
+        self._run.forget()
         if farewell is not None:
             tell(cleanup.loop, farewell)
         if cleanup.feeder is not None:

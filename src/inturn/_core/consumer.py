@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import contextvars
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
@@ -82,6 +83,24 @@ class Raised:
             self.error.__cause__ = error
 
 
+_pop: Final = list.pop
+
+
+class Watched(list[Any]):
+    """Results that are taken and not yet delivered; it tells of each that is popped."""
+
+    __slots__ = ("_after",)
+
+    def __init__(self, results: Iterable[Any], after: Callable[[], object]) -> None:
+        super().__init__(results)
+        self._after = after
+
+    def pop(self) -> Any:  # type: ignore[override]
+        result = _pop(self)
+        self._after()
+        return result
+
+
 def sooner(one: float | None, other: float | None) -> float | None:
     """The shorter of two times to wait, where None is for ever."""
     if one is None or other is None:
@@ -130,7 +149,6 @@ class Run:
         self.job.supervisor = Supervisor(self.job)
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
         self.feeder: Refills | None = None  # who pulls instead
-        self.bulk = False  # whether `held` is filled ahead
         self.indexed = False
         self.until = 0.0  # when further pulls of this ``next`` are over
         self._exchanged = False  # whether this ``next`` has pulled, or waited, since it last delivered or left out
@@ -140,8 +158,8 @@ class Run:
         self.skipped = 0
         self.failed = 0
         self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
+        self._lost = 0  # of these, when the run ended
         self.name = checks.name_of(fn)
-        self.shows_progress = progress is not False
         self._progress = progress
         self.progress: Progress | None = None
 
@@ -196,12 +214,12 @@ class Run:
                 if not self._exchanged and self.source is not None and window.room() > 0 and window.last_index == NEVER:
                     self._pull(self.source)  # in exchange for what left at the last `next`
                 outcome = self.deliver()
-                if self.feeder is not None:
-                    self.feeder.room()
                 if outcome is AGAIN or outcome is LEFT_OUT:
+                    if self.feeder is not None:
+                        self.feeder.room()
                     self._exchanged = False
                     continue
-                self.tick()
+                self.handed_over()
                 self.clocks.left = job.clock()
                 try:
                     return outcome
@@ -251,19 +269,20 @@ class Run:
     def deliver(self) -> Any:
         """What takes the complete head's place: a value, `LEFT_OUT`, `AGAIN`, or `Raised`.
 
-        With `bulk`, what is complete behind it in its chunk is taken too, into `held`.
+        What is complete behind it in its chunk is taken too, into `held`.
         """
         window, indexed = self.window, self.indexed
         index = window.taken
-        results = window.take_results() if self.bulk else None
+        results = window.take_results()
         if results is not None:
             window.resize()
             if not index and (instead := checks.async_result(results[-1])):
                 return self._refuse(results, instead)
             if indexed:
                 results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
-            self.held = results
-            return results.pop()
+            result = results.pop()
+            self.held = window.held = Watched(results, self.handed_over) if self._watched() else results
+            return result
         outcome = window.peek()
         if type(outcome) is Err:
             outcome = self.settle(outcome)
@@ -323,9 +342,22 @@ class Run:
 
     # ---- the books -------------------------------------------------------------------------------
 
+    def _watched(self) -> bool:
+        """Whether somebody is told of each result that is delivered."""
+        return self.feeder is not None or self.progress is not None
+
+    def handed_over(self) -> None:
+        """One result is delivered: tell those who want to know."""
+        if self.feeder is not None:
+            self.feeder.room()
+        progress = self.progress
+        if progress is not None and perf_counter() >= progress.due:
+            progress.tick(self.stats)
+
     def tick(self) -> None:
-        if self.progress is not None:
-            self.progress.tick(self.stats)
+        progress = self.progress
+        if progress is not None and perf_counter() >= progress.due:
+            progress.tick(self.stats)
 
     def end(self) -> None:
         """Stop everything; what is held is let go. Only by whoever is the consumer now."""
@@ -336,12 +368,17 @@ class Run:
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
         stats = self.stats()
-        self.window.clear()
-        self.held = []
+        self.forget()
         self.source = None
         progress, self.progress = self.progress, None
         if progress is not None:
             progress.end(lambda: stats)
+
+    def forget(self) -> None:
+        """Let go of what is held, if there is no consumer any more."""
+        self.window.clear()
+        self._lost += len(self.held)
+        self.held = []
 
     def _farewell(self) -> None:
         """The run was dropped: its last word, in a thread of its own."""
@@ -365,7 +402,7 @@ class Run:
             pulled=pulled,
             running=job.pool.running(),
             waiting=waiting,
-            delivered=taken - held - self.skipped,
+            delivered=taken - held - self._lost - self.skipped,
             failed=self.failed,
             skipped=self.skipped,
             retried=int(job.retried.value),

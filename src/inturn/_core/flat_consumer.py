@@ -14,7 +14,26 @@ from inturn._model.policy import decision_of
 from .consumer import AGAIN, LEFT_OUT, Raised, Run
 from .flat_job import FlatJob
 
-__all__ = ["FlatRun"]
+__all__ = ["FlatRun", "WatchedLane"]
+
+
+class WatchedLane:
+    """The consumer's side of a lane; it tells of each element that is popped."""
+
+    __slots__ = ("_after", "_pop", "buffer", "index", "producer_waits", "relieve")
+
+    def __init__(self, lane: Lane, after: Callable[[], object]) -> None:
+        self.index = lane.index
+        self.buffer = lane.buffer
+        self.producer_waits = lane.producer_waits
+        self.relieve = lane.relieve
+        self._pop = lane.pop
+        self._after = after
+
+    def pop(self) -> Any:
+        element = self._pop()
+        self._after()
+        return element
 
 
 class FlatRun(Run):
@@ -26,7 +45,7 @@ class FlatRun(Run):
     def __init__(self, fn: Any, *, buffer: int, event: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
         self._buffer = buffer
         self._event = event
-        self.lane = NO_LANE
+        self.lane: Lane | WatchedLane = NO_LANE
         super().__init__(fn, chunksize=None, batch=False, **settings)
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
@@ -38,7 +57,7 @@ class FlatRun(Run):
     def deliver(self) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
 
-        With `bulk`, `lane` is where further elements can be taken from, as long as there are any.
+        `lane` is where further elements can be taken from, as long as there are any.
         """
         window, indexed = self.window, self.indexed
         self.lane = NO_LANE
@@ -52,8 +71,8 @@ class FlatRun(Run):
             outcome = lane.pop()
             if lane.producer_waits:
                 lane.relieve()
-            if self.bulk and (window.room() <= 0 or window.last_index != NEVER):  # else `next` has to pull
-                self.lane = lane
+            if self.source is None or window.room() <= 0 or window.last_index != NEVER:  # else `next` has to pull
+                self.lane = WatchedLane(lane, self.handed_over) if self._watched() else lane
             return (lane.index, outcome) if indexed else outcome
         if not over:
             return AGAIN
@@ -67,6 +86,10 @@ class FlatRun(Run):
         lane.error = None
         lane.leave()
         return (lane.index, outcome) if indexed and outcome is not LEFT_OUT else outcome
+
+    def forget(self) -> None:
+        super().forget()
+        self.lane = NO_LANE
 
     def _again(self, err: Err, after: float) -> bool:
         lane = self.window.head()

@@ -39,10 +39,11 @@ import bisect
 import enum
 import sys
 from collections import deque
+from collections.abc import Sized
 from itertools import repeat
 from typing import Any, Final
 
-from inturn._base.atomic import remainder_of, taking
+from inturn._base.atomic import fence, remainder_of, taking
 from inturn._model.outcome import Err
 
 from .chunk import NOWHERE, Backlog, Chunk, Node
@@ -106,6 +107,7 @@ class Window:
         self.taken = 0
         self.exhausted = False
         self.final: Err | None = None
+        self.held: Sized = ()  # results that count as taken, and are not yet delivered
         self.last_index = NEVER  # nothing of a higher index is started
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
         self._small_items = True  # whether the item that was looked at last is small
@@ -115,7 +117,9 @@ class Window:
 
     def room(self) -> int:
         """How many items may be pulled now (guarantee 3)."""
-        return 0 if self.exhausted else self.limit - (self.pulled - self.taken)
+        taken = self.taken  # first: a result is in `held` before it counts as taken
+        fence()
+        return 0 if self.exhausted else self.limit - (self.pulled - taken) - len(self.held)
 
     def add(self, item: Any) -> int:
         """Add an item that was pulled; returns how many more chunks may be claimed."""
@@ -311,7 +315,7 @@ class Window:
     def take_results(self) -> list[Any] | None:
         """All results of the head's chunk, the newest first, if it is complete and free of errors.
 
-        They count as taken: the caller has to deliver them before it asks for room.
+        They count as taken, and as long as they are in `held` they leave no room: the caller pops from it.
         """
         chunk = self._cursor
         if not (isinstance(chunk, Chunk) and chunk.ended and chunk.plain and self._position == 0):
@@ -321,6 +325,8 @@ class Window:
             chunk.out = results
             return None
         chunk.size = 0
+        self.held = results
+        fence()
         self.taken += len(results)
         results.reverse()
         return results

@@ -27,14 +27,13 @@ class Progress:
     def __init__(self, show: Callable[[Stats], object], close: Callable[[], object]) -> None:
         self._show = show
         self._close = close
-        self._next = 0.0
+        self.due = 0.0  # when it is time to tell again
         self._last = Once()
 
     def tick(self, stats: Callable[[], Stats]) -> None:
-        """Tell how far the run is, if it is time; by the consumer."""
-        now = clock()
-        if now >= self._next and not self._last.taken():
-            self._next = now + _PERIOD_S
+        """Tell how far the run is; by the consumer, when it is time."""
+        if not self._last.taken():
+            self.due = clock() + _PERIOD_S
             self._call(stats())
 
     def end(self, stats: Callable[[], Stats]) -> None:

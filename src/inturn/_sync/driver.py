@@ -57,7 +57,6 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         self._run: Run = run
         self.indexed: bool = indexed
         run.indexed = indexed
-        run.bulk = not live and not run.shows_progress
         self._feeder: Feeder | None = None
         if live:
             self._feeder = run.feeder = run.job.feeder = Feeder(source, run.window, run.job)
@@ -220,6 +219,6 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             if self._forks == Process.forks and not run.job.stopped:
                 run.job.supervisor.drop()
                 run.job.stop(DROPPED)
-                run.window.clear()  # nobody is the consumer any more
+                run.forget()
         except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Final
 
 from inturn._base.atomic import fence
 from inturn._base.events import ThreadEvent
@@ -12,6 +13,8 @@ from inturn._core.threads import must_not_wait
 from inturn._engine.window import Window
 
 __all__ = ["Feeder"]
+
+_SHARE: Final = 32  # a feeder that sleeps is woken when such a part of the window is free
 
 
 class Feeder:
@@ -50,7 +53,10 @@ class Feeder:
         """The consumer has taken something."""
         fence()  # there is room before we ask whether anybody rests
         if self._sleeping:
-            self._event.set()
+            window = self._window
+            free = window.limit - window.pulled + window.taken - len(window.held)
+            if free * _SHARE >= window.limit or not window.held:
+                self._event.set()
 
     def bars(self, job: Job) -> bool:
         return job is self._job or not self.pulling
