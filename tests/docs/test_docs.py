@@ -72,6 +72,19 @@ def test_every_link_inside_the_documentation_leads_somewhere():
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_page_is_in_the_contents():
+    contents = (ROOT / "docs" / "index.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        if page.stem != "index":
+            assert f"]({page.name})" in contents, page.name
+            assert f"\n{page.stem}\n" in contents, page.name
+
+
+@pytest.mark.parametrize("name", inturn.__all__)
+def test_every_public_name_is_in_the_reference(name):
+    assert re.search(rf":: {name}(\(\))?$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_prose_is_at_most_100_columns_wide(page):
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
