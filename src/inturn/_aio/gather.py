@@ -9,7 +9,7 @@ from inturn._core.consumer import Run
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
-from inturn._model.outcome import Err, Kind, note
+from inturn._model.outcome import Err, Kind
 
 from .driver import OrderedAmap
 
@@ -41,7 +41,7 @@ class _FailFast(Job):
         outcome = chunk.out[-1]
         if self.window.last_index < 0 and self.end is None and type(outcome) is Err:
             if outcome.kind is not Kind.FATAL:
-                note(outcome.error, chunk.index + len(chunk.out) - 1, item)
+                self.note(chunk.index + len(chunk.out) - 1, outcome)
             self.crash(outcome.error)
 
 
@@ -61,7 +61,7 @@ class GatherRun(Run):
 
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
         job = super()._job_of(fn, timeout, concurrency)
-        return _FailFast(fn, self.window, job.decide, timeout, concurrency)
+        return _FailFast(fn, self.window, job.decide, timeout, concurrency, self.stage)
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:

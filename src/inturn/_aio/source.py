@@ -103,7 +103,7 @@ class TaskFeeder:
     def start(self) -> None:
         loop = asyncio.get_running_loop()
         self._event = LoopEvent(loop)
-        self.task = loop.create_task(self._feed(), name="inturn-feeder", context=self._job.context.copy())
+        self.task = loop.create_task(self._feed(), name=self._job.label("feeder"), context=self._job.context.copy())
 
     def room(self) -> None:
         """The consumer has delivered something (guarantee 29); called by the consumer only."""

@@ -119,7 +119,7 @@ class TaskPool(BasePool):
             until = job.clock() + _TURN_S
             more = False
             while not more and self._permits and job.may_start():
-                chunk = job.window.claim()
+                chunk = job.claim()
                 if chunk is None:
                     break
                 slot = self._free.pop() if self._free else TaskSlot()

@@ -167,6 +167,8 @@ def ordered_aflat_map(
     deadline: float | None = None,
     indexed: bool = False,
     strict: bool = False,
+    pass_failures: bool = False,
+    name: str | None = None,
     progress: Any = False,
 ) -> OrderedAflatMap[Any]:
     """Run an async generator function over items, several at once; deliver all elements in input order, the head's
@@ -242,7 +244,7 @@ def ordered_aflat_map(
         fn,
         sources,
         opener,
-        name="ordered_aflat_map",
+        function="ordered_aflat_map",
         indexed=indexed,
         strict=strict,
         concurrency=concurrency,
@@ -251,6 +253,8 @@ def ordered_aflat_map(
         on_error=on_error,
         timeout=timeout,
         deadline=deadline,
+        pass_failures=pass_failures,
+        name=name,
         progress=progress,
         **settings,
     )

@@ -152,6 +152,8 @@ def ordered_amap(
     deadline: float | None = None,
     indexed: bool = False,
     strict: bool = False,
+    pass_failures: bool = False,
+    name: str | None = None,
     progress: Any = False,
 ) -> OrderedAmap[Any]:
     """Run an async ``fn`` over items, several at once, and deliver the results in input order.
@@ -230,7 +232,7 @@ def ordered_amap(
         fn,
         sources,
         opener,
-        name="ordered_amap",
+        function="ordered_amap",
         indexed=indexed,
         strict=strict,
         slices=True,
@@ -242,5 +244,7 @@ def ordered_amap(
         on_error=on_error,
         timeout=timeout,
         deadline=deadline,
+        pass_failures=pass_failures,
+        name=name,
         progress=progress,
     )

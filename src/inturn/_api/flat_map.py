@@ -115,6 +115,8 @@ def ordered_flat_map(
     live: bool = False,
     indexed: bool = False,
     strict: bool = False,
+    pass_failures: bool = False,
+    name: str | None = None,
     progress: Any = False,
 ) -> OrderedFlatMap[Any]:
     """Run ``fn``, which returns an iterable, over items in parallel and deliver all elements in input order, the
@@ -179,7 +181,7 @@ def ordered_flat_map(
         fn,
         iterables,
         open_flat_pool(executor, timeout),
-        name="ordered_flat_map",
+        function="ordered_flat_map",
         live=live,
         indexed=indexed,
         strict=strict,
@@ -189,5 +191,7 @@ def ordered_flat_map(
         on_error=on_error,
         timeout=timeout,
         deadline=deadline,
+        pass_failures=pass_failures,
+        name=name,
         progress=progress,
     )

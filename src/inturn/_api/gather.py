@@ -74,6 +74,8 @@ async def ordered_gather(
     batch_size: int | None = None,
     on_error: Any = "raise",
     timeout: float | None = None,
+    pass_failures: bool = False,
+    name: str | None = None,
 ) -> list[Any]:
     """Await ``fn`` of every item, at most ``concurrency`` at once, and return the list of results in input order.
 
@@ -115,12 +117,14 @@ async def ordered_gather(
         fn,
         items,
         open_tasks(fn),
-        name="ordered_gather",
+        function="ordered_gather",
         concurrency=concurrency,
         batch_size=checks.at_least_one("batch_size", batch_size),
         chunksize=None,
         batch=True,
         on_error=on_error,
         timeout=timeout,
+        pass_failures=pass_failures,
+        name=name,
     )
     return await gather(run)

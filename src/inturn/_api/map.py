@@ -108,6 +108,8 @@ def ordered_map(
     live: bool = False,
     indexed: bool = False,
     strict: bool = False,
+    pass_failures: bool = False,
+    name: str | None = None,
     progress: Any = False,
 ) -> OrderedMap[Any]:
     """Run ``fn`` over items in parallel and deliver the results in input order.
@@ -174,7 +176,7 @@ def ordered_map(
         fn,
         iterables,
         opener,
-        name="ordered_map",
+        function="ordered_map",
         live=live,
         indexed=indexed,
         strict=strict,
@@ -187,5 +189,7 @@ def ordered_map(
         on_error=on_error,
         timeout=timeout,
         deadline=deadline,
+        pass_failures=pass_failures,
+        name=name,
         progress=progress,
     )

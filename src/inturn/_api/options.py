@@ -62,6 +62,8 @@ if TYPE_CHECKING:
         timeout: float | None
         deadline: float | None
         strict: bool
+        pass_failures: bool
+        name: str | None
         progress: bool | Callable[[Stats], object] | Updates
 
     class MapOptions(Options, total=False):
@@ -92,6 +94,8 @@ if TYPE_CHECKING:
         concurrency: int | None
         batch_size: int | None
         timeout: float | None
+        pass_failures: bool
+        name: str | None
 
     # ---- both, for each function -----------------------------------------------------------------
 

@@ -24,7 +24,7 @@ def sync_run(
     sources: tuple[Any, ...],
     opener: Opener,
     *,
-    name: str,
+    function: str,
     live: bool,
     indexed: bool,
     strict: bool,
@@ -37,7 +37,7 @@ def sync_run(
     run = _run_of(engine, fn, sources, opener, **settings)
     source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.job.pool = opener.open(run.job, slices=slices)
-    return handle(run, source, live=live, indexed=indexed, name=name)
+    return handle(run, source, live=live, indexed=indexed, name=function)
 
 
 def async_run(
@@ -47,7 +47,7 @@ def async_run(
     sources: tuple[Any, ...],
     opener: Opener,
     *,
-    name: str,
+    function: str,
     indexed: bool = False,
     strict: bool = False,
     slices: bool = False,
@@ -65,7 +65,7 @@ def async_run(
     else:
         source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.job.pool = opener.open(run.job, slices=slices)
-    return handle(run, source, indexed=indexed, name=name)
+    return handle(run, source, indexed=indexed, name=function)
 
 
 def _run_of(
@@ -78,6 +78,8 @@ def _run_of(
     timeout: object,
     deadline: object = None,
     progress: object = False,
+    pass_failures: object = False,
+    name: object = None,
     **settings: Any,
 ) -> Any:
     check_progress(progress)
@@ -89,5 +91,7 @@ def _run_of(
         deadline=checks.seconds("deadline", deadline),
         progress=progress,
         total=checks.total_of(sources),
+        pass_failures=checks.flag("pass_failures", pass_failures),
+        stage=checks.text("name", name),
         **settings,
     )

@@ -35,6 +35,7 @@ __all__ = [
     "name_of",
     "number",
     "seconds",
+    "text",
     "total_of",
     "window_of",
 ]
@@ -225,6 +226,15 @@ def _shown(value: object) -> str:
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be a bool, got {_shown(value)}")
+    return value
+
+
+def text(name: str, value: object) -> str | None:
+    """A text that is not empty, or None."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a str or None, got {_shown(value)}")
+    if value == "":
+        raise ValueError(f"{name} must not be empty: leave it out, or pass None")
     return value
 
 

@@ -26,7 +26,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
 from inturn._engine.window import NEVER, Now, Window
-from inturn._model.outcome import Err, Failure, Kind, detach, note
+from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
@@ -141,10 +141,15 @@ class Run:
         deadline: float | None,
         progress: object,
         total: int | None,
+        stage: str | None = None,
+        pass_failures: bool = False,
     ) -> None:
         self.policy: Policy = resolve("on_error", on_error)
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
+        self.stage = stage
         self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None)
+        if pass_failures:
+            self.window.passing = failure_among if spread else failure_of
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
         self.job.supervisor = Supervisor(self.job)
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
@@ -167,7 +172,7 @@ class Run:
         return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
-        return Job(fn, self.window, decision_of(self.policy), timeout, concurrency)
+        return Job(fn, self.window, decision_of(self.policy), timeout, concurrency, self.stage)
 
     # ---- the decide loop -------------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class Run:
     def begin(self) -> None:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
-        self.progress = progress_of(self._progress, self.total)
+        self.progress = progress_of(self._progress, self.total, self.stage)
         if self.progress is not None:
             self.job.farewell = self._farewell
         self.job.pool.open()
@@ -308,11 +313,11 @@ class Run:
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
         if err.kind is Kind.PASSING or not discards_errors(self.policy):
-            note(err.error, index, err.item)
+            self.job.note(index, err)
         if err.kind is Kind.PASSING or self.policy is RAISE:
             self.failed += 1
             return Raised(err.error)
-        failure = Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered)
+        failure = self.job.failure(index, err)
         try:
             value = ask(self.policy, failure)
         except BaseException as error:  # it ends the run

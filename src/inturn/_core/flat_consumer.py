@@ -52,7 +52,7 @@ class FlatRun(Run):
         return LaneWindow(concurrency, limit, self._buffer, self._event)
 
     def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
-        return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.policy)
+        return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.stage, self.policy)
 
     def deliver(self) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.

@@ -21,10 +21,9 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any, Final
 
-from inturn._base.atomic import fence
 from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, LaneWindow, Phase
-from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach
+from inturn._model.outcome import Err, Kind, as_failure_kind, detach
 from inturn._model.policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
 
 from .elements import close, elements_of
@@ -42,9 +41,16 @@ class FlatJob(Job):
     window: LaneWindow
 
     def __init__(
-        self, fn: Any, window: LaneWindow, decide: Decide, timeout: float | None, concurrency: int, policy: Policy
+        self,
+        fn: Any,
+        window: LaneWindow,
+        decide: Decide,
+        timeout: float | None,
+        concurrency: int,
+        stage: str | None,
+        policy: Policy,
     ) -> None:
-        super().__init__(fn, window, decide, timeout, concurrency)
+        super().__init__(fn, window, decide, timeout, concurrency, stage)
         self._asks = not never_retries(policy)
 
     # ---- from the slots -------------------------------------------------------------------------
@@ -58,7 +64,8 @@ class FlatJob(Job):
         decided: Retry | Decision = ENDS
         if kind is Kind.FAILED:
             delivered = lane.made - len(lane.buffer)
-            decided = self.decide(Failure(chunk.index, item, error, chunk.attempt, elapsed, delivered))
+            err = Err(error, item, kind, chunk.attempt, elapsed, delivered)
+            decided = self.decide(self.failure(chunk.index, err))
         if isinstance(decided, Retry) and lane.made:
             decided = ENDS
         if decided is ENDS:
@@ -80,16 +87,6 @@ class FlatJob(Job):
         lane = chunk.out[0]
         if lane.phase is not Phase.ENDED and not self.stopped:
             self.window.again(chunk)  # its call was given up: the next slot takes up where this one was
-
-    def rouse(self, index: int) -> None:
-        """Wake the consumer if it waits for this item."""
-        fence()  # what is to be found is written before we ask who looks for it
-        try:
-            if self.sleeping[0] == index:
-                self.sleeping.pop()
-                self.wake.set()
-        except IndexError:
-            pass
 
     def run(self, chunk: Chunk, slot: Slot, context: Context | None = None) -> bool:
         lane = chunk.out[0]

@@ -26,14 +26,17 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from inturn._base.atomic import Once, Total, fence
+from inturn._base.atomic import Total, fence
 from inturn._base.events import Event, ThreadEvent
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import Window
-from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach
+from inturn._engine.window import NEVER, Window
+from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Retry
+
+from .roles import Feeds, Timekeeper
+from .slot import Call, Slot
 
 __all__ = [
     "CLOSED",
@@ -77,35 +80,6 @@ class Star:
 
     def __repr__(self) -> str:
         return repr(self.fn)
-
-
-class Call:
-    """One call under a time limit: the first to settle it, the worker or the supervisor, decides its outcome."""
-
-    __slots__ = ("_open", "item", "reopen", "settle", "started")
-
-    def __init__(self, item: Any, started: float) -> None:
-        self.item = item
-        self.started = started
-        token = Once()
-        self.settle = token.take
-        self.reopen = token.give_back  # by the one who has settled it and goes on with it
-
-
-class Slot:
-    """Where one call at a time runs. Its worker writes these fields; anyone reads them."""
-
-    __slots__ = ("call", "chunk", "since", "sliced")
-
-    def __init__(self) -> None:
-        self.chunk: Chunk | None = None
-        self.since = 0.0  # when the chunk was begun
-        self.sliced = False  # whether the supervisor takes back what the chunk has not started in its time slice
-        self.call: Call | None = None  # the call under way, if it has a time limit
-
-    def give_up(self) -> None:
-        """The call is given up: its outcome will be thrown away (supervisor only, where calls have limits)."""
-        raise AssertionError(f"{type(self).__name__} has no calls to give up")
 
 
 class BasePool(ABC):
@@ -173,32 +147,6 @@ class BasePool(ABC):
         """Wait until nothing of the pool is left but what has been given up (after `stop`)."""
 
 
-class Feeds(Protocol):
-    """A thread that pulls the source."""
-
-    def start(self) -> None:
-        """Start it (supervisor only)."""
-
-    def stop(self) -> None:
-        """The run is over; from anywhere."""
-
-
-class Timekeeper(Protocol):
-    """Who looks at the clock for a run: a `Supervisor`, or the timers of an event loop."""
-
-    def start(self) -> None: ...
-    def drop(self) -> None: ...
-    def settle(self) -> None: ...
-    def wake(self) -> None: ...
-    def watch(self) -> None:
-        """A slot has begun a time slice or a time limit."""
-
-    def later(self, seconds: float, chunk: Chunk, /) -> None:
-        """The chunk is ready to run again after a pause."""
-
-    def join(self) -> None: ...
-
-
 class End(enum.Enum):
     CLOSED = "closed"
     DROPPED = "dropped"
@@ -236,7 +184,9 @@ class Job:
         decide: Decide,
         timeout: float | None,
         concurrency: int,
+        stage: str | None = None,
     ) -> None:
+        self.stage = stage  # the `name` of the run
         self.fn = fn
         self.window = window
         self.decide = decide
@@ -272,7 +222,50 @@ class Job:
     def may_start(self) -> bool:
         return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
 
+    def label(self, *parts: object) -> str:
+        """The name of a thread, a process or a task of the run."""
+        stage = () if self.stage is None else (self.stage,)
+        return "-".join(map(str, ("inturn", *stage, *parts)))
+
+    def failure(self, index: int, err: Err) -> Failure:
+        """What a policy is given; in any thread."""
+        return Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered, self.stage)
+
+    def note(self, index: int, err: Err) -> None:
+        """Say on the error which item of which stage it belongs to."""
+        note(err.error, index, err.item, self.stage)
+
     # ---- from the workers ------------------------------------------------------------------------
+
+    def claim(self, most: int = NEVER) -> Chunk | None:
+        """`Window.claim`, past the failures that need no worker; called by one worker at a time."""
+        window = self.window
+        if window.passing is None:
+            return window.claim(most)
+        if self._pass_on() and self.pool.inline:
+            return None  # it is delivered before the next call runs
+        chunk = window.claim(most)
+        self._pass_on()  # those behind the chunk
+        return chunk
+
+    def _pass_on(self) -> bool:
+        passed = self.window.pass_on()
+        if passed is None:
+            return False
+        self.rouse(passed.index, passed.size)
+        return True
+
+    def rouse(self, index: int, count: int = 1) -> None:
+        """Wake the consumer if it waits for one of these items."""
+        fence()  # what is to be found is written before we ask who looks for it
+        sleeping = self.sleeping
+        if sleeping:
+            try:
+                if index <= sleeping[0] < index + count:
+                    sleeping.pop()
+                    self.wake.set()
+            except IndexError:
+                pass
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         """The next item of the chunk has failed: decide what can be decided now, and record the rest.
@@ -286,7 +279,7 @@ class Job:
         outcome: Any = Err(error, item, kind, chunk.attempt, elapsed)
         decided: Any = ENDS
         if kind is Kind.FAILED:
-            decided = self.decide(Failure(index, item, error, chunk.attempt, elapsed))
+            decided = self.decide(self.failure(index, outcome))
         if isinstance(decided, Retry):
             outcome = Chunk.again(index, item, chunk.attempt + 1)
         elif decided is ENDS:
@@ -344,15 +337,7 @@ class Job:
         chunk.ended = True
         if self.stopped:
             self.supervisor.wake()  # it has stayed for calls like this one
-        sleeping = self.sleeping
-        fence()
-        if sleeping:
-            try:
-                if chunk.index <= sleeping[0] < chunk.index + chunk.size:
-                    sleeping.pop()
-                    self.wake.set()
-            except IndexError:
-                pass
+        self.rouse(chunk.index, chunk.size)
 
     def crash(self, error: BaseException) -> None:
         """End the run with an error that has no turn: an interrupted pull, a fault of ours, the interpreter's exit."""

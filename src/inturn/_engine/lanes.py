@@ -37,7 +37,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from inturn._base.events import Event
-from inturn._model.outcome import Err
+from inturn._model.outcome import Err, Failure
 
 from .chunk import Chunk
 from .window import NEVER, Window
@@ -160,6 +160,14 @@ class LaneWindow(Window):
         if chunk is not None and not chunk.out:
             chunk.out.append(Lane(chunk.index, self._buffer, self._event()))
         return chunk
+
+    def _outcomes_of(self, index: int, failures: list[Failure]) -> list[Any]:
+        lanes = [Lane(index + position, self._buffer, self._event()) for position in range(len(failures))]
+        for lane, failure in zip(lanes, failures, strict=True):
+            lane.made = 1
+            lane.append(failure)
+            lane.finish()
+        return list(lanes)
 
     def head(self) -> Lane | Err | None:
         """The lane to deliver from, or the error of the source; None if neither is there."""

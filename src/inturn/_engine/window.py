@@ -26,7 +26,7 @@ Who may call what:
 
 - *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
   `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
-- *workers*, one at a time (the pool excludes them from each other): `claim`, `take_back`, `give_back`.
+- *workers*, one at a time (the pool excludes them from each other): `claim`, `pass_on`, `take_back`, `give_back`.
 - *anyone*: `end_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
 
 Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
@@ -39,12 +39,12 @@ import bisect
 import enum
 import sys
 from collections import deque
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from itertools import repeat
 from typing import Any, Final
 
 from inturn._base.atomic import fence, remainder_of, taking
-from inturn._model.outcome import Err
+from inturn._model.outcome import Err, Failure
 
 from .chunk import NOWHERE, Backlog, Chunk, Node
 
@@ -109,6 +109,7 @@ class Window:
         self.final: Err | None = None
         self.held: Sized = ()  # results that count as taken, and are not yet delivered
         self.last_index = NEVER  # nothing of a higher index is started
+        self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
         self._small_items = True  # whether the item that was looked at last is small
         self._small_results = True
@@ -125,14 +126,16 @@ class Window:
         """Add an item that was pulled; returns how many more chunks may be claimed."""
         self.pulled += 1  # first: once it is in the backlog, it may be run and complete before our next step
         self._main.items.append(item)
-        return 1 if self._chunksize is None else self.pulled % self._chunksize == 0
+        if self._chunksize is None or self.passing is not None:
+            return 1
+        return self.pulled % self._chunksize == 0
 
     def extend(self, items: list[Any]) -> int:
         """Add items that were pulled; returns how many more chunks may be claimed."""
         before = self.pulled
         self.pulled += len(items)
         self._main.items.extend(items)
-        if self._chunksize is None:
+        if self._chunksize is None or self.passing is not None:
             return min(len(items), self.available())
         return self.pulled // self._chunksize - before // self._chunksize
 
@@ -140,7 +143,7 @@ class Window:
         """The source is at its end, or has failed; returns 1 if that completes a chunk."""
         self.final = final
         self.exhausted = True
-        return int(self._chunksize is not None and self.pulled % self._chunksize > 0)
+        return int(self._chunksize is not None and (self.passing is not None or self.pulled % self._chunksize > 0))
 
     # ---- the side of the workers -----------------------------------------------------------------
 
@@ -153,10 +156,59 @@ class Window:
             return len(rests)
         ready = len(self._main.items) if self._main.index <= self.last_index else 0
         if self._chunksize is not None:
-            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize
+            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize or self._passes(0)
         elif ready:
             ready = max(1, ready // self._size())
         return ready
+
+    def _passes(self, position: int) -> bool:
+        """Whether the item at this position of the main backlog is a failure that passes."""
+        try:
+            return self.passing is not None and self.passing(self._main.items[position]) is not None
+        except IndexError:
+            return False
+
+    def pass_on(self) -> Chunk | None:
+        """Complete the failures that stand first in the main backlog: no worker has to run them.
+
+        Guarantee 36.
+
+        To be called as `claim` is. Returns the chunk of them, or None. What was taken back contains no failure, as it
+        was in a chunk.
+        """
+        backlog = self._main
+        if self.passing is None or self._remainders or backlog.index > self.last_index:
+            return None
+        failures: list[Failure] = []
+        try:
+            while (failure := self.passing(backlog.items[len(failures)])) is not None:
+                failures.append(failure)
+        except IndexError:  # no more items
+            pass
+        if not failures:
+            return None
+        chunk = Chunk(backlog.index, len(failures))
+        chunk.out = self._outcomes_of(chunk.index, failures)
+        chunk.ended = True
+        self._link(chunk, backlog)
+        return chunk
+
+    def _outcomes_of(self, index: int, failures: list[Failure]) -> list[Any]:
+        return list(failures)
+
+    def _link(self, chunk: Chunk, backlog: Backlog) -> list[Any]:
+        """Put the chunk before the backlog, and take its items from there."""
+        # Linked before the items leave the backlog: whoever finds the backlog empty finds the chunk before it.
+        chunk.next = backlog
+        backlog.tail.next = chunk
+        backlog.tail = chunk
+        backlog.index += chunk.size
+        items: list[Any] = []
+        try:
+            items.extend(map(deque.popleft, repeat(backlog.items, chunk.size)))
+        except IndexError:  # cleared meanwhile: the run is over
+            pass
+        return items
 
     def _size(self) -> int:
         if self._chunksize is not None:
@@ -184,19 +236,12 @@ class Window:
         elif there < size and backlog is self._main and not self.exhausted:
             return None
         size = min(size, there)
+        if self.passing is not None and backlog is self._main:
+            size = next((before for before in range(size) if self._passes(before)), size)
         if not size or backlog.index > min(self.last_index, most):
             return None
-        # Linked before the items leave the backlog: whoever finds the backlog empty finds the chunk before it.
         chunk = Chunk(backlog.index, size)
-        chunk.next = backlog
-        backlog.tail.next = chunk
-        backlog.tail = chunk
-        backlog.index += size
-        items: list[Any] = []
-        try:
-            items.extend(map(deque.popleft, repeat(backlog.items, size)))
-        except IndexError:  # cleared meanwhile: the run is over
-            pass
+        items = self._link(chunk, backlog)
         chunk.todo = taking(items, keep=self._chunksize is None)
         if items and self._most > self._base:
             self._small_items = small(items[0])

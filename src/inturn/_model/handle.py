@@ -30,8 +30,9 @@ class Handle:
 
     def __repr__(self) -> str:
         stats = self.stats
+        stage = "" if self._run.stage is None else f" {self._run.stage!r}"
         return (
-            f"<{self._name} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
+            f"<{self._name}{stage} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
             f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"
         )
 

@@ -20,10 +20,20 @@ from typing import Any, ClassVar
 
 from .shorten import shorten
 
-__all__ = ["Err", "Failure", "Kind", "as_failure_kind", "detach", "shorten"]
+__all__ = [
+    "Err",
+    "Failure",
+    "Kind",
+    "as_failure_kind",
+    "detach",
+    "failure_among",
+    "failure_of",
+    "note",
+    "shorten",
+]
 
 _CANCELLED = "CancelledError"
-_PLAIN_FIELDS = ("index", "attempt", "elapsed", "delivered")
+_PLAIN_FIELDS = ("index", "attempt", "elapsed", "delivered", "stage", "origin")
 _MOST_NOTES = 16  # one error object raised for item after item must not grow without end
 
 
@@ -67,13 +77,16 @@ class Failure:
         elapsed: Seconds that the last attempt took. For an item that was run in a batch of tiny
             ones it may be too large by the batch's time slice, a few milliseconds.
         delivered: Elements delivered before the failure (flat map; else 0).
+        stage: The ``name`` of its run, or None.
+        origin: Position in the source of the first stage, from 0. It differs from `index` where the source of the
+            run is another run that leaves items out or is a flat map.
 
     It pickles if `item` and `error` do. Two failures are equal if all of this is. Errors are equal if they have the
     same type and equal arguments. Items whose comparison has no answer, such as arrays of numbers, are equal only
     if they are the same object.
     """
 
-    __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item")
+    __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item", "origin", "stage")
 
     index: int
     item: Any
@@ -81,6 +94,8 @@ class Failure:
     attempt: int
     elapsed: float
     delivered: int
+    stage: str | None
+    origin: int
 
     def __init__(
         self,
@@ -90,6 +105,8 @@ class Failure:
         attempt: int = 1,
         elapsed: float = 0.0,
         delivered: int = 0,
+        stage: str | None = None,
+        origin: int | None = None,  # None: as `index`, also in pickles of a version that had none
     ) -> None:
         self.index = index
         self.item = item
@@ -97,10 +114,14 @@ class Failure:
         self.attempt = attempt
         self.elapsed = elapsed
         self.delivered = delivered
+        self.stage = stage
+        self.origin = index if origin is None else origin
 
     def __repr__(self) -> str:
         item, error = shorten(self.item), shorten(self.error, 200)
-        return f"Failure(index={self.index}, item={item}, error={error}, attempt={self.attempt})"
+        where = "" if self.stage is None else f", stage={self.stage!r}"
+        where += "" if self.origin == self.index else f", origin={self.origin}"
+        return f"Failure(index={self.index}, item={item}, error={error}, attempt={self.attempt}{where})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Failure):
@@ -112,7 +133,7 @@ class Failure:
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.index, self.item, self.error, self.attempt, self.elapsed, self.delivered)
-        return Failure, fields
+        return Failure, (*fields, self.stage, self.origin)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -127,7 +148,17 @@ def _equal_errors(a: BaseException, b: BaseException) -> bool:
     return a is b or (type(a) is type(b) and _equal(a.args, b.args))
 
 
-def note(error: BaseException, index: int, item: object) -> None:
+def failure_of(item: Any) -> Failure | None:
+    """The item if it is a failure that passes (36); told by its type, since an item may answer yes to anything."""
+    return item if issubclass(type(item), Failure) else None
+
+
+def failure_among(arguments: tuple[Any, ...]) -> Failure | None:
+    """With several sources: the first of the arguments that is a failure."""
+    return next((each for each in arguments if issubclass(type(each), Failure)), None)
+
+
+def note(error: BaseException, index: int, item: object, stage: str | None = None, origin: int | None = None) -> None:
     """Say on the error which item it belongs to; an error that refuses notes stays as it is.
 
     Guarantee 8.
@@ -135,7 +166,9 @@ def note(error: BaseException, index: int, item: object) -> None:
     try:
         notes = getattr(error, "__notes__", ())
         if len(notes) < _MOST_NOTES:
-            text = f"item {index}: {shorten(item)}"
+            where = [] if stage is None else [f"stage {stage!r}"]
+            where += [] if origin is None or origin == index else [f"item {origin} of the first stage"]
+            text = f"item {index}: {shorten(item)}" + (f" ({', '.join(where)})" if where else "")
             if text not in notes:
                 error.add_note(text)
     except Exception:

@@ -118,14 +118,14 @@ def check_progress(given: object) -> None:
         )
 
 
-def progress_of(given: Any, total: int | None) -> Progress | None:
-    """What a ``progress`` argument stands for."""
+def progress_of(given: Any, total: int | None, stage: str | None) -> Progress | None:
+    """What a ``progress`` argument stands for; a bar of our own shows the name of the stage."""
     if given is False:
         return None
     if given is True:
         from tqdm.auto import tqdm
 
-        bar = tqdm(total=total)
+        bar = tqdm(total=total, desc=stage)
         return Progress(_Bar(bar), bar.close)
     if _is_bar(given):
         shown = _Bar(given)

@@ -127,7 +127,7 @@ class ExecutorPool(BasePool):
             self._permits.pop()
         except IndexError:
             return None
-        chunk = self.job.window.claim()
+        chunk = self.job.claim()
         if chunk is None:
             self._permits.append(None)
             return None
@@ -337,7 +337,7 @@ class ExecutorPool(BasePool):
         queued = [each for each in list(self._submissions) if each.state is State.QUEUED]
         if self._permits or not queued or not self.job.may_start():
             return None
-        chunk = self._alone(window.claim, window.taken)
+        chunk = self._alone(self.job.claim, window.taken)
         if chunk is None:
             return None  # it pauses
         for each in queued:

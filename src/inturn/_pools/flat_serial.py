@@ -37,7 +37,7 @@ class FlatSerial(Serial):
         """Produce one element of the head; or start it, or let it pause."""
         job = self._flat
         if self.slot.chunk is None:
-            chunk = job.window.claim() if job.may_start() else None
+            chunk = job.claim() if job.may_start() else None
             if chunk is None:  # a live source
                 return None
             job.begun(self.slot, chunk)

@@ -34,7 +34,7 @@ class Serial(BasePool):
 
     def work(self, *, block: bool) -> float | None:
         job = self.job
-        chunk = job.window.claim() if job.may_start() else None
+        chunk = job.claim() if job.may_start() else None
         if chunk is None:  # a pause before a retry, or a live source
             return None
         job.sleeping.clear()  # nobody has to wake us for what we run ourselves

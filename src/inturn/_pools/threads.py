@@ -186,7 +186,8 @@ class ThreadPool(BasePool):
 
     @classmethod
     def of(cls, job: Job, settings: Threads, *, slices: bool) -> ThreadPool:
-        return cls(job, lambda: _InThread(job, settings), name=settings.name, slices=slices)
+        name = settings.name if job.stage is None or settings.name != Threads().name else job.label()
+        return cls(job, lambda: _InThread(job, settings), name=name, slices=slices)
 
     # ---- consumer, supervisor, workers -----------------------------------------------------------
 
@@ -278,7 +279,7 @@ class ThreadPool(BasePool):
         if not self.job.may_start():
             return None
         with self.lock:
-            chunk = self.job.window.claim()
+            chunk = self.job.claim()
         if slot.coming:
             slot.coming = False
             self.arrived()

@@ -72,7 +72,7 @@ class ProcessPool(ThreadPool):
     kills = True
 
     def __init__(self, job: Job, settings: Processes, *, slices: bool) -> None:
-        super().__init__(job, lambda: WorkerBackend(self), name="inturn-process", slices=slices)
+        super().__init__(job, lambda: WorkerBackend(self), name=job.label("process"), slices=slices)
         self.settings = settings
         self.method = ""
         self.stop_event: PipeEvent | None = None

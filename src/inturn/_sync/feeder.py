@@ -41,7 +41,7 @@ class Feeder:
 
     def start(self) -> None:
         """Start the thread (supervisor only)."""
-        thread = threading.Thread(target=self._run, name="inturn-feeder", daemon=True)
+        thread = threading.Thread(target=self._run, name=self._job.label("feeder"), daemon=True)
         thread.start()
         self._thread = thread
 
