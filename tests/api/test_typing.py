@@ -122,6 +122,33 @@ def test_a_run_is_an_iterator_and_a_context_manager() -> None:
         assert assert_type(iter(run), OrderedMap[float]) is run
 
 
+def test_with_pass_failures_fn_need_not_take_failures_and_they_are_delivered() -> None:
+    stage = ordered_map(half, [3, 2], on_error="return")
+    run = ordered_map(round, stage, pass_failures=True)
+    assert_type(run, OrderedMap[int | Failure])
+    assert [type(each) for each in run] == [Failure, int]
+    pairs = ordered_map(str, ordered_map(half, [2], on_error="return"), pass_failures=True, indexed=True)
+    assert assert_type(list(pairs), list[tuple[int, str | Failure]]) == [(0, "1.0")]
+    kept = ordered_map(str, ordered_map(half, [2], on_error="return"), pass_failures=True, on_error="return")
+    assert assert_type(list(kept), list[str | Failure]) == ["1.0"]
+    several = ordered_map(join2, [1], ["a"], pass_failures=True, on_error=sentinel(None))
+    assert assert_type(list(several), list[str | Failure | None]) == ["1a"]
+    flat = ordered_flat_map(chars, ordered_map(round, [1], on_error="return"), pass_failures=True)
+    assert assert_type(list(flat), list[str | Failure]) == ["1"]
+
+    async def main() -> None:
+        async with ordered_amap(ahalf, ordered_map(int, "4"), pass_failures=True) as run:
+            assert assert_type([each async for each in run], list[float | Failure]) == [2.0]
+        async with ordered_amap(half, ordered_map(int, "4"), executor="thread", pass_failures=True) as threads:
+            assert assert_type([each async for each in threads], list[float | Failure]) == [2.0]
+        async with ordered_aflat_map(achars, ordered_map(int, ["12"]), pass_failures=True) as letters:
+            assert assert_type([each async for each in letters], list[str | Failure]) == ["1", "2"]
+        gathered = await ordered_gather(ahalf, ordered_map(int, "4"), pass_failures=True)
+        assert assert_type(gathered, list[float | Failure]) == [2.0]
+
+    asyncio.run(main())
+
+
 def test_flat_maps() -> None:
     run = ordered_flat_map(chars, [12, 3])
     assert_type(run, OrderedFlatMap[str])
@@ -194,6 +221,9 @@ WRONG = {
     "ordered_aflat_map(chars, [1])": r"AsyncIterable",
     'ordered_aflat_map(chars, ["a"], executor="thread")': r"chars|str",
     "ordered_gather(half, [1])": r"Awaitable",
+    'ordered_map(half, ordered_map(half, [1], on_error="return"))': r"half|Failure",
+    'ordered_map(half, ["a"], pass_failures=True)': r"half|str",
+    "ordered_map(half, [1], name=3)": r"3|int",
     "ordered_gather(ahalf, [1], indexed=True)": r"indexed|No overload",
     'retry(then="ignore")': r"ignore|str",
     "retry(attemps=3)": r"attemps|No overload",

@@ -17,7 +17,9 @@ KEPT = [
 
 
 def test_the_guarantees_are_numbered_without_a_gap():
-    assert list(range(1, 34)) == NUMBERS
+    planned = PAGE.partition("## Not built yet")[2].partition("\n## ")[0]
+    missing = {int(number) for number in re.findall(r"^\| (\d+) \|", planned, re.MULTILINE)} - {9, 19}  # in part
+    assert [number for number in range(1, 37) if number not in missing] == NUMBERS
 
 
 @pytest.mark.parametrize("number", NUMBERS)

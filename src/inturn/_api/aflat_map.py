@@ -24,10 +24,14 @@ if TYPE_CHECKING:
         FlatElsewhereKept,
         FlatElsewhereKeptPairs,
         FlatElsewherePairs,
+        FlatElsewherePassing,
+        FlatElsewherePassingPairs,
         FlatElsewherePlain,
         FlatTaskKept,
         FlatTaskKeptPairs,
         FlatTaskPairs,
+        FlatTaskPassing,
+        FlatTaskPassingPairs,
         FlatTaskPlain,
         Source,
     )
@@ -153,6 +157,44 @@ def ordered_aflat_map(
     fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
     **options: Unpack[FlatElsewhereKeptPairs]
 ) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /,
+    **options: Unpack[FlatTaskPassing[S]]
+) -> OrderedAflatMap[R | S | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatTaskPassing[S]]
+) -> OrderedAflatMap[R | S | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /,
+    **options: Unpack[FlatTaskPassingPairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatTaskPassingPairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A | Failure], /, **options: Unpack[FlatElsewherePassing[S]]
+) -> OrderedAflatMap[R | S | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewherePassing[S]]
+) -> OrderedAflatMap[R | S | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[[A], Iterable[R]], a: Source[A | Failure], /, **options: Unpack[FlatElsewherePassingPairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[FlatElsewherePassingPairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_aflat_map(
     fn: Callable[..., Any],
@@ -208,8 +250,8 @@ def ordered_aflat_map(
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_flat_map`.
         timeout: Seconds that one item may spend producing; time spent waiting for room does not count. Then its
             generator is cancelled, and it fails with ``TimeoutError`` after the elements it has produced.
-        window, buffer, on_error, deadline, indexed, strict, progress: As for `ordered_flat_map`, with ``anext`` in the
-            place of ``next``.
+        window, buffer, on_error, deadline, indexed, strict, pass_failures, name, progress: As for
+            `ordered_flat_map`, with ``anext`` in the place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels

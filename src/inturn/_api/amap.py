@@ -24,11 +24,15 @@ if TYPE_CHECKING:
         ElsewhereKept,
         ElsewhereKeptPairs,
         ElsewherePairs,
+        ElsewherePassing,
+        ElsewherePassingPairs,
         ElsewherePlain,
         Source,
         TaskKept,
         TaskKeptPairs,
         TaskPairs,
+        TaskPassing,
+        TaskPassingPairs,
         TaskPlain,
     )
 
@@ -139,6 +143,42 @@ def ordered_amap(
 def ordered_amap(
     fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewhereKeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[TaskPassing[S]]
+) -> OrderedAmap[R | S | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[TaskPassing[S]]
+) -> OrderedAmap[R | S | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[TaskPassingPairs[S]]
+) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[TaskPassingPairs[S]]
+) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], R], a: Source[A | Failure], /, **options: Unpack[ElsewherePassing[S]]
+) -> OrderedAmap[R | S | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[ElsewherePassing[S]]
+) -> OrderedAmap[R | S | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Callable[[A], R], a: Source[A | Failure], /, **options: Unpack[ElsewherePassingPairs[S]]
+) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[ElsewherePassingPairs[S]]
+) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_amap(
     fn: Callable[..., Any],
@@ -195,7 +235,8 @@ def ordered_amap(
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
-        deadline, indexed, strict, progress: As for `ordered_map`, with ``anext`` in the place of ``next``.
+        deadline, indexed, strict, pass_failures, name, progress: As for `ordered_map`, with ``anext`` in the place of
+            ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels

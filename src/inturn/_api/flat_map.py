@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import FlatKept, FlatKeptPairs, FlatPairs, FlatPlain
+    from .options import FlatKept, FlatKeptPairs, FlatPairs, FlatPassing, FlatPassingPairs, FlatPlain
 
 __all__ = ["ordered_flat_map"]
 
@@ -100,6 +100,24 @@ def ordered_flat_map(
     fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
     *more: Iterable[Any], **options: Unpack[FlatKeptPairs]
 ) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[[A], Iterable[R]], a: Iterable[A | Failure], /, **options: Unpack[FlatPassing[S]]
+) -> OrderedFlatMap[R | S | Failure]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
+    **options: Unpack[FlatPassing[S]]
+) -> OrderedFlatMap[R | S | Failure]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[[A], Iterable[R]], a: Iterable[A | Failure], /, **options: Unpack[FlatPassingPairs[S]]
+) -> OrderedFlatMap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_flat_map(
+    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
+    **options: Unpack[FlatPassingPairs[S]]
+) -> OrderedFlatMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_flat_map(
     fn: Callable[..., Any],
@@ -156,7 +174,8 @@ def ordered_flat_map(
         timeout: Seconds that one item may spend producing, from when it starts; time spent waiting for room does not
             count. Elements it has produced are delivered before the ``TimeoutError``.
         indexed: Whether to deliver ``(index of the item, element)``.
-        deadline, live, strict, progress: As for `ordered_map`; what ``progress`` shows is counted in items.
+        pass_failures: As for `ordered_map`; a `Failure` is delivered once.
+        deadline, live, strict, name, progress: As for `ordered_map`; what ``progress`` shows is counted in items.
 
     Returns:
         An iterator with ``close()``, ``stats`` (which counts items) and the ``with`` statement. Leaving the ``with``

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import GatherKept, GatherPlain, Source
+    from .options import GatherKept, GatherPassing, GatherPlain, Source
 
 __all__ = ["ordered_gather"]
 
@@ -65,6 +65,15 @@ async def ordered_gather(
     fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
     *more: Source[Any], **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[GatherPassing[S]]
+) -> list[R | S | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
+    **options: Unpack[GatherPassing[S]]
+) -> list[R | S | Failure]: ...
 # fmt: on
 async def ordered_gather(
     fn: Callable[..., Any],
@@ -98,6 +107,7 @@ async def ordered_gather(
         batch_size: Run the items in batches of so many, each finished before the next one is pulled and begins.
         on_error: As for `ordered_amap`; what is skipped is not in the list.
         timeout: Seconds that one call may run, as for `ordered_amap`.
+        pass_failures, name: As for `ordered_amap`.
 
     Raises:
         TypeError, ValueError: For arguments that cannot be meant.

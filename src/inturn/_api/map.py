@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import MapKept, MapKeptPairs, MapPairs, MapPlain
+    from .options import MapKept, MapKeptPairs, MapPairs, MapPassing, MapPassingPairs, MapPlain
 
 __all__ = ["ordered_map"]
 
@@ -93,6 +93,24 @@ def ordered_map(
     fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
     *more: Iterable[Any], **options: Unpack[MapKeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_map(
+    fn: Callable[[A], R], a: Iterable[A | Failure], /, **options: Unpack[MapPassing[S]]
+) -> OrderedMap[R | S | Failure]: ...
+@overload
+def ordered_map(
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
+    **options: Unpack[MapPassing[S]]
+) -> OrderedMap[R | S | Failure]: ...
+@overload
+def ordered_map(
+    fn: Callable[[A], R], a: Iterable[A | Failure], /, **options: Unpack[MapPassingPairs[S]]
+) -> OrderedMap[tuple[int, R | S | Failure]]: ...
+@overload
+def ordered_map(
+    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
+    **options: Unpack[MapPassingPairs[S]]
+) -> OrderedMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_map(
     fn: Callable[..., Any],
@@ -147,6 +165,11 @@ def ordered_map(
         live: Whether a thread of its own pulls the source, so that a ready result never waits for it.
         indexed: Whether to deliver ``(index, result)``.
         strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
+        pass_failures: Whether an item that is a `Failure`, delivered by an earlier stage with ``on_error="return"``,
+            goes through in its place, untouched: it is not given to ``fn``, and does not count as failed here. With
+            several sources, an item goes through if one of its arguments is a `Failure`: the first one is delivered.
+        name: What this stage is called, in ``repr``, in the names of its threads and processes, on its bar, in the
+            notes of errors, and in `Failure.stage`.
         progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
             times a second and once at the end.
 

@@ -2,7 +2,8 @@
 
 What a run delivers follows two options, ``on_error`` and ``indexed``. Each function therefore has four dictionaries of
 options and an overload for each: `Plain` (results, or what the policy puts in their place), `Pairs` (``indexed=True``),
-`Kept` (``on_error="return"``: results and failures) and `KeptPairs` (both).
+`Kept` (``on_error="return"``: results and failures) and `KeptPairs` (both). With ``pass_failures=True`` failures are
+delivered in any case, and ``fn`` need not take them: `Passing` and `PassingPairs`.
 """
 
 from __future__ import annotations
@@ -41,18 +42,32 @@ if TYPE_CHECKING:
     class Plain(TypedDict, Generic[S], total=False):
         on_error: OnError[S]
         indexed: Literal[False]
+        pass_failures: Literal[False]
 
     class Pairs(TypedDict, Generic[S], total=False):
         on_error: OnError[S]
         indexed: Required[Literal[True]]
+        pass_failures: Literal[False]
 
     class Kept(TypedDict, total=False):
         on_error: Required[Literal["return"]]
         indexed: Literal[False]
+        pass_failures: Literal[False]
 
     class KeptPairs(TypedDict, total=False):
         on_error: Required[Literal["return"]]
         indexed: Required[Literal[True]]
+        pass_failures: Literal[False]
+
+    class Passing(TypedDict, Generic[S], total=False):
+        on_error: OnError[S] | Literal["return"]
+        indexed: Literal[False]
+        pass_failures: Required[Literal[True]]
+
+    class PassingPairs(TypedDict, Generic[S], total=False):
+        on_error: OnError[S] | Literal["return"]
+        indexed: Required[Literal[True]]
+        pass_failures: Required[Literal[True]]
 
     # ---- what all runs take, and what some of them do --------------------------------------------
 
@@ -62,7 +77,6 @@ if TYPE_CHECKING:
         timeout: float | None
         deadline: float | None
         strict: bool
-        pass_failures: bool
         name: str | None
         progress: bool | Callable[[Stats], object] | Updates
 
@@ -94,7 +108,6 @@ if TYPE_CHECKING:
         concurrency: int | None
         batch_size: int | None
         timeout: float | None
-        pass_failures: bool
         name: str | None
 
     # ---- both, for each function -----------------------------------------------------------------
@@ -107,6 +120,10 @@ if TYPE_CHECKING:
 
     class MapKeptPairs(MapOptions, KeptPairs): ...
 
+    class MapPassing(MapOptions, Passing[S]): ...
+
+    class MapPassingPairs(MapOptions, PassingPairs[S]): ...
+
     class FlatPlain(FlatOptions, Plain[S]): ...
 
     class FlatPairs(FlatOptions, Pairs[S]): ...
@@ -114,6 +131,10 @@ if TYPE_CHECKING:
     class FlatKept(FlatOptions, Kept): ...
 
     class FlatKeptPairs(FlatOptions, KeptPairs): ...
+
+    class FlatPassing(FlatOptions, Passing[S]): ...
+
+    class FlatPassingPairs(FlatOptions, PassingPairs[S]): ...
 
     class TaskPlain(TaskOptions, Plain[S]): ...
 
@@ -123,6 +144,10 @@ if TYPE_CHECKING:
 
     class TaskKeptPairs(TaskOptions, KeptPairs): ...
 
+    class TaskPassing(TaskOptions, Passing[S]): ...
+
+    class TaskPassingPairs(TaskOptions, PassingPairs[S]): ...
+
     class ElsewherePlain(ElsewhereOptions, Plain[S]): ...
 
     class ElsewherePairs(ElsewhereOptions, Pairs[S]): ...
@@ -130,6 +155,10 @@ if TYPE_CHECKING:
     class ElsewhereKept(ElsewhereOptions, Kept): ...
 
     class ElsewhereKeptPairs(ElsewhereOptions, KeptPairs): ...
+
+    class ElsewherePassing(ElsewhereOptions, Passing[S]): ...
+
+    class ElsewherePassingPairs(ElsewhereOptions, PassingPairs[S]): ...
 
     class FlatTaskPlain(FlatTaskOptions, Plain[S]): ...
 
@@ -139,6 +168,10 @@ if TYPE_CHECKING:
 
     class FlatTaskKeptPairs(FlatTaskOptions, KeptPairs): ...
 
+    class FlatTaskPassing(FlatTaskOptions, Passing[S]): ...
+
+    class FlatTaskPassingPairs(FlatTaskOptions, PassingPairs[S]): ...
+
     class FlatElsewherePlain(FlatElsewhereOptions, Plain[S]): ...
 
     class FlatElsewherePairs(FlatElsewhereOptions, Pairs[S]): ...
@@ -147,8 +180,18 @@ if TYPE_CHECKING:
 
     class FlatElsewhereKeptPairs(FlatElsewhereOptions, KeptPairs): ...
 
+    class FlatElsewherePassing(FlatElsewhereOptions, Passing[S]): ...
+
+    class FlatElsewherePassingPairs(FlatElsewhereOptions, PassingPairs[S]): ...
+
     class GatherPlain(GatherOptions, Generic[S], total=False):
         on_error: OnError[S]
+        pass_failures: Literal[False]
 
     class GatherKept(GatherOptions, total=False):
         on_error: Required[Literal["return"]]
+        pass_failures: Literal[False]
+
+    class GatherPassing(GatherOptions, Generic[S], total=False):
+        on_error: OnError[S] | Literal["return"]
+        pass_failures: Required[Literal[True]]
