@@ -77,7 +77,12 @@ class Cleanup:
         if asyncio.get_running_loop() is not self.loop:
             return  # the run has not begun, or its loop has ended and so have its tasks
         await all_done(self.tasks)
-        if threads and not isinstance(job.pool, TaskPool) and self.loop is not None:
+        if not threads or isinstance(job.pool, TaskPool):
+            return
+        if job.pool.inline:  # its calls run here, so there is nothing that takes long
+            job.supervisor.join()
+            job.pool.join()
+        elif self.loop is not None:
             await in_thread(job.supervisor.join, job.pool.join)
 
 

@@ -163,6 +163,8 @@ class TaskFeeder:
                 return  # the source has caught its cancellation: the item is lost
             fresh = window.add(item)
             del item
+            if job.watcher is not None:
+                job.watcher.pulled()
             if fresh and pool.has_capacity():
                 pool.notify(fresh)
             if clock() >= until:  # the source does not wait: let other tasks run

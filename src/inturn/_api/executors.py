@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -11,25 +12,42 @@ from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._pools.threads import ThreadPool
 
-__all__ = ["Opener", "open_flat_pool", "open_lane_tasks", "open_pool", "open_tasks"]
+__all__ = ["MakesPools", "Opener", "open_flat_pool", "open_lane_tasks", "open_pool", "open_tasks"]
 
 
 class Opener:
     """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches.
 
+    With `chunks` an explicit chunksize is kept; with `batches` small items are batched by themselves as well.
+
     A default window has `ahead` items for each worker: four where it takes long until the consumer has taken a result
     and pulled another item, so that a worker finds its next batch waiting.
     """
 
-    __slots__ = ("ahead", "batches", "default_concurrency", "open")
+    __slots__ = ("ahead", "batches", "chunks", "default_concurrency", "open")
 
     def __init__(
-        self, open_: Callable[..., BasePool], default_concurrency: Callable[[], int], *, batches: bool, ahead: int = 2
+        self,
+        open_: Callable[..., BasePool],
+        default_concurrency: Callable[[], int],
+        *,
+        batches: bool,
+        chunks: bool | None = None,
+        ahead: int = 2,
     ) -> None:
         self.open = open_
         self.default_concurrency = default_concurrency
         self.batches = batches
+        self.chunks = batches if chunks is None else chunks
         self.ahead = ahead
+
+
+class MakesPools(ABC):
+    """An executor that makes the pools of its runs itself."""
+
+    @abstractmethod
+    def opener(self, *, flat: bool) -> Opener:
+        """How the pool of a run, or of a flat run, is made."""
 
 
 def _threads() -> int:
@@ -89,6 +107,8 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     Guarantee 19.
     """
     executor = _named(executor, timeout)
+    if isinstance(executor, MakesPools):
+        return executor.opener(flat=False)
     if isinstance(executor, Threads):
         return Opener(lambda job, slices: ThreadPool.of(job, executor, slices=slices), _threads, batches=True)
     if isinstance(executor, Processes):
@@ -167,6 +187,8 @@ _FLAT: Final = '"thread", "process", "serial", Threads or Processes'
 def open_flat_pool(executor: Any, timeout: object) -> Opener:
     """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor of somebody's they cannot."""
     executor = _named(executor, timeout)
+    if isinstance(executor, MakesPools):
+        return executor.opener(flat=True)
     if isinstance(executor, Threads):
         return open_pool(executor, timeout)
     if isinstance(executor, Processes):

@@ -206,7 +206,7 @@ def ordered_map(
         slices=size is None,
         concurrency=concurrency,
         window=checks.window_of(window, size),
-        chunksize=size if opener.batches else None,  # one at a time anyway
+        chunksize=size if opener.chunks else None,  # one at a time anyway
         batch=opener.batches,
         ahead=opener.ahead,
         on_error=on_error,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from inturn._model.stats import Stats
     from inturn._model.threads import Threads
 
+    from .executors import MakesPools
+
     T = TypeVar("T")
     Source = Iterable[T] | AsyncIterable[T]
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
         def update(self, n: int, /) -> object: ...
 
-    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes
+    FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | MakesPools
     ExecutorLike = FlatExecutorLike | Submits | Callable[[int], Submits]
 
     # ---- what is delivered -----------------------------------------------------------------------

@@ -170,13 +170,13 @@ def _hint(source: object) -> int | None:
 # ---- numbers and flags ---------------------------------------------------------------------------
 
 
-def count(name: str, value: object, allowed: str = "an int") -> int:
-    """A whole number of at least 1; any integer type will do (NumPy's, for example)."""
+def count(name: str, value: object, allowed: str = "an int", *, least: int = 1) -> int:
+    """A whole number of at least `least`; any integer type will do (NumPy's, for example)."""
     if _truth(value) or not _has(value, "__index__"):
         raise TypeError(f"{name} must be {allowed}, got {_shown(value)}")
     number = operator.index(value)  # type: ignore[arg-type]
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
     return number
 
 

@@ -218,7 +218,10 @@ class Run:
             if now is Now.DELIVER:
                 if not self._exchanged and self.source is not None and window.room() > 0 and window.last_index == NEVER:
                     self._pull(self.source)  # in exchange for what left at the last `next`
+                index = window.taken
                 outcome = self.deliver()
+                if job.watcher is not None:
+                    job.watcher.delivered(index, outcome)
                 if outcome is AGAIN or outcome is LEFT_OUT:
                     if self.feeder is not None:
                         self.feeder.room()
@@ -237,7 +240,7 @@ class Run:
             left = None if at is None else at - job.clock()
             if left is not None and left <= 0:
                 return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
-            if now is Now.WAIT or self.source is None or (job.pool.inline and window.taken < window.pulled):
+            if now is Now.WAIT or self.source is None or (not job.pool.ahead and window.taken < window.pulled):
                 return Wait(left)
             self._pull(self.source)
             self.tick()
@@ -278,7 +281,7 @@ class Run:
         """
         window, indexed = self.window, self.indexed
         index = window.taken
-        results = window.take_results()
+        results = window.take_results() if self.job.watcher is None else None  # it is told of each by itself
         if results is not None:
             window.resize()
             if not index and (instead := checks.async_result(results[-1])):

@@ -71,7 +71,8 @@ class FlatRun(Run):
             outcome = lane.pop()
             if lane.producer_waits:
                 lane.relieve()
-            if self.source is None or window.room() <= 0 or window.last_index != NEVER:  # else `next` has to pull
+            must_pull = self.source is not None and window.room() > 0 and window.last_index == NEVER
+            if not must_pull and self.job.watcher is None:
                 self.lane = WatchedLane(lane, self.handed_over) if self._watched() else lane
             return (lane.index, outcome) if indexed else outcome
         if not over:

@@ -35,7 +35,7 @@ from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Retry
 
-from .roles import Feeds, Timekeeper
+from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot
 
 __all__ = [
@@ -47,7 +47,6 @@ __all__ = [
     "Job",
     "Slot",
     "Star",
-    "Timekeeper",
     "drain",
     "enclosing",
     "inside",
@@ -86,7 +85,10 @@ class BasePool(ABC):
     """Where the calls of a run go: its slots."""
 
     inline = False
-    """Whether calls run in the consumer's thread, when it waits."""
+    """Whether calls run in the consumer's thread, when it waits: `join` then has nothing to wait for."""
+
+    ahead = True
+    """Whether items are pulled that cannot be run yet, as far as the window allows."""
 
     kills = False
     """Whether `stop` ends calls that run, so that `join` does not wait for them to end by themselves."""
@@ -198,6 +200,7 @@ class Job:
         self.end: End | Crash | None = None
         self.wake: Event = ThreadEvent()  # what the consumer sleeps by
         self.feeder: Feeds | None = None
+        self.watcher: Watches | None = None
         self.farewell: Callable[[], object] | None = None  # what is to be shown when the run is dropped
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
         self.retried = Total()
@@ -242,7 +245,7 @@ class Job:
         window = self.window
         if window.passing is None:
             return window.claim(most)
-        if self._pass_on() and self.pool.inline:
+        if self._pass_on() and not self.pool.ahead:
             return None  # it is delivered before the next call runs
         chunk = window.claim(most)
         self._pass_on()  # those behind the chunk

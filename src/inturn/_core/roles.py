@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from inturn._engine.chunk import Chunk
 
-__all__ = ["Feeds", "Timekeeper"]
+__all__ = ["Feeds", "Timekeeper", "Watches"]
 
 
 class Feeds(Protocol):
@@ -15,8 +15,22 @@ class Feeds(Protocol):
     def start(self) -> None:
         """Start it (supervisor only)."""
 
+    def step(self) -> bool:
+        """In its stead, where a run has no threads: pull, if there is room; False if nothing can be pulled now."""
+        ...
+
     def stop(self) -> None:
         """The run is over; from anywhere."""
+
+
+class Watches(Protocol):
+    """Who is told what is pulled and delivered; in the thread that does it, which must not be held up."""
+
+    def pulled(self) -> None:
+        """The window has items more: `Window.pulled` counts them."""
+
+    def delivered(self, index: int, outcome: Any, /) -> None:
+        """What has become of the head, or an element of its; the outcome must not be kept."""
 
 
 class Timekeeper(Protocol):

@@ -43,15 +43,18 @@ class Source:
         Raises:
             BaseException: What is no ``Exception`` goes right through.
         """
-        window, pool = self._window, self._job.pool
-        room = 1 if pool.inline else window.room()  # who runs a call in its turn pulls its item in its turn
+        window, pool, watcher = self._window, self._job.pool, self._job.watcher
+        room = window.room() if pool.ahead else 1  # who runs a call in its turn pulls its item in its turn
         if self._prompt and room > 1:
             assert self._iterator is not None
             batch = list(islice(self._iterator, min(room, _MOST)))
             if not batch:
                 self._finish(None)
                 return
-            pool.notify(window.extend(batch))
+            fresh = window.extend(batch)
+            if watcher is not None:
+                watcher.pulled()
+            pool.notify(fresh)
             pool.settle()
             return
         take, clock = self._take, self._job.clock
@@ -71,6 +74,8 @@ class Source:
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             fresh = window.add(item)
+            if watcher is not None:
+                watcher.pulled()
             if fresh and pool.has_capacity():
                 pool.notify(fresh)
                 pool.settle()

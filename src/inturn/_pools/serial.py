@@ -11,6 +11,7 @@ class Serial(BasePool):
     """A pool of one slot, which is worked by the consumer when it waits (guarantee 20)."""
 
     inline = True
+    ahead = False
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)

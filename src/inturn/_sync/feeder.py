@@ -47,6 +47,8 @@ class Feeder:
 
     def stop(self) -> None:
         """The run is over; from anywhere."""
+        if self._thread is None:  # nobody pulls
+            self._source = None
         self._event.set()
 
     def room(self) -> None:
@@ -73,8 +75,7 @@ class Feeder:
             self._source = None
 
     def _feed(self) -> None:
-        window, job, source = self._window, self._job, self._source
-        assert source is not None
+        window, job = self._window, self._job
         while not window.exhausted:
             while window.room() < 1 and not job.stopped:
                 self._sleeping = True
@@ -82,12 +83,23 @@ class Feeder:
                 if window.room() < 1 and not job.stopped:  # asked after we have said that we rest
                     self._event.wait()
                 self._sleeping = False
-            self.pulling = True
-            if not job.may_start() or window.last_index < window.pulled:
+            if not self._pull():
                 return
-            source.pull(0.0)
-            self.pulling = False
         job.notify()
+
+    def _pull(self) -> bool:
+        """Pull once; False if nothing is to be pulled any more."""
+        window, job, source = self._window, self._job, self._source
+        self.pulling = True
+        if source is None or not job.may_start() or window.last_index < window.pulled:
+            return False
+        source.pull(0.0)
+        self.pulling = False
+        return True
+
+    def step(self) -> bool:
+        """Pull once in this thread, if there is room: where a run has no threads."""
+        return not self._window.exhausted and self._window.room() > 0 and self._pull()
 
     def join(self) -> None:
         """Wait for the thread unless it is inside a pull (after the job was stopped)."""

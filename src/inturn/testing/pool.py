@@ -1,0 +1,379 @@
+"""The pool of a run whose executor is a `Schedule`: its calls are made in the consumer's thread, one after the other.
+
+A call under way is one that a slot has claimed, and that would be running now on threads. It is not made yet: it is
+made when the script chooses it to end. So what it does, and what comes of it, is seen in the order that the script
+says, and any number of calls can be under way without a thread.
+
+========= ============================================= ==================================================
+a call    how it is told                                left by
+========= ============================================= ==================================================
+waiting   it is in a backlog of the window              `_fill`, as soon as a slot is free
+under way ``slot.item`` is set                          `_choose`, then `_make`
+hanging   under way, and its fault is a `Hangs`         its time limit (`_give_up`); nothing else
+being     `_make` is on the stack                       its end; meanwhile a nested run may do the same
+made
+pausing   it is in ``Timers.pauses``                    its moment; then it waits again
+========= ============================================= ==================================================
+
+Invariants: at most `concurrency` slots; each attempt is made once, or fails by its fault and is not made; time moves
+only when no call can end, and never past the next moment at which something is due; when a run has ended, `retire`
+makes what is under way, as calls on threads go on, and nobody gets their outcomes.
+
+The consumer's thread does everything here. Only `stop` may come from elsewhere, and it changes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Final
+
+from inturn._base.atomic import Once
+from inturn._core.consumer import LEFT_OUT, Raised
+from inturn._core.job import BasePool, Job, Slot, drain
+from inturn._core.signals import raised_by_handler
+from inturn._engine.chunk import Chunk
+from inturn._engine.window import NEVER
+from inturn._model.outcome import Kind
+
+from .book import Book, Script
+from .fault import Dies, Fault, Hangs
+
+__all__ = ["CallSlot", "SchedulePool", "Timers"]
+
+NOTHING: Final = object()
+
+
+class CallSlot(Slot):
+    """A call that is under way: what it needs, as of when it was started."""
+
+    __slots__ = ("attempt", "context", "fault", "fn", "index", "item", "started")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clear()
+
+    def clear(self) -> None:
+        self.index = -1
+        self.attempt = 1
+        self.started = 0.0
+        self.fault: Fault | None = None
+        self.item: Any = NOTHING
+        self.fn: Callable[[Any], Any] | None = None
+        self.context: Context | None = None
+
+
+class Timers:
+    """The timekeeper of a run in virtual time: it keeps the pauses before a retry, and starts no thread."""
+
+    def __init__(self, pool: SchedulePool) -> None:
+        self._pool = pool
+        self.pauses: list[tuple[float, int, Chunk]] = []
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        """Let the chunk run again after so many seconds of virtual time."""
+        heapq.heappush(self.pauses, (self._pool.job.clock() + seconds, chunk.index, chunk))
+
+    def ready(self) -> None:
+        """Let what has paused long enough run again."""
+        job = self._pool.job
+        while self.pauses and self.pauses[0][0] <= job.clock():
+            job.window.again(heapq.heappop(self.pauses)[-1])
+
+    def drop(self) -> None:
+        """The last reference to the run is about to go: show its last progress."""
+        if self._pool.job.farewell is not None:
+            self._pool.job.farewell()
+
+    def start(self) -> None:
+        pass
+
+    def settle(self) -> None:
+        pass
+
+    def wake(self) -> None:
+        pass
+
+    def watch(self) -> None:
+        pass
+
+    def join(self) -> None:
+        pass
+
+
+class SchedulePool(BasePool):
+    """Slots for calls that are under way together, of which a script chooses the one that ends next."""
+
+    inline = True
+
+    def __init__(self, job: Job, book: Book) -> None:
+        super().__init__(job)
+        self.book = book
+        self.number = -1
+        self.script = Script(None, None)
+        self.timers = Timers(self)
+        self.busy: list[CallSlot] = []
+        self._seen = 0  # items that were recorded as pulled
+        self._live: Context | None = None  # in which a live source is pulled
+        self._retiring = Once()
+        job.clock = book.clock
+        job.supervisor = self.timers
+        job.watcher = self
+
+    # ---- what it is told -------------------------------------------------------------------------
+
+    def open(self) -> None:
+        self.number, self.script = self.book.begin_run()
+
+    def has_capacity(self) -> bool:
+        return True
+
+    def notify(self, chunks: int) -> None:
+        self._fill()
+
+    def slots(self) -> list[Slot]:
+        return list(self.busy)
+
+    def take_back(self, chunk: object) -> bool | None:
+        return None  # only a supervisor asks, and there is none
+
+    def pulled(self) -> None:
+        while self._seen < self.job.window.pulled:
+            self._record("pulled", self._seen)
+            self._seen += 1
+
+    def delivered(self, index: int, outcome: Any, /) -> None:
+        if type(outcome) is Raised:
+            self._record("raised", index)
+        elif outcome is LEFT_OUT:
+            self._record("left out", index)
+        elif self.job.window.taken > index:  # else it runs again
+            self._record("delivered", index)
+
+    def _record(self, what: str, index: int, attempt: int = 1) -> None:
+        self.book.record(self.number, what, index, attempt)
+
+    # ---- the consumer waits ----------------------------------------------------------------------
+
+    def work(self, *, block: bool) -> float | None:
+        """One step: an item of a live source, the end of one call, or the passing of time.
+
+        Raises:
+            RuntimeError: Nothing can happen any more.
+        """
+        self.job.sleeping.clear()  # nobody has to wake us for what we do ourselves
+        if self._feed() or self._look():
+            return 0.0
+        slot = self._choose()
+        if slot is not None:
+            self._step(slot)
+            return 0.0
+        return self._pass_time(block)
+
+    def _feed(self) -> bool:
+        """Pull an item of a live source, if there is room."""
+        feeder = self.job.feeder
+        if feeder is None:
+            return False
+        if self._live is None:
+            self._live = self.job.context.copy()
+        try:
+            return self._live.run(feeder.step)
+        except BaseException as error:  # it ends the run, as it does where a thread pulls
+            self.job.crash(error)
+            return True
+
+    def _fill(self) -> None:
+        """Start calls while slots are free."""
+        job = self.job
+        while len(self.busy) < job.concurrency and job.may_start():
+            chunk = job.claim()
+            if chunk is None:
+                return
+            slot = CallSlot()
+            self.busy.append(slot)
+            job.begun(slot, chunk)
+            self._next(slot)
+
+    def _next(self, slot: CallSlot) -> None:
+        """Start the next item of the slot's chunk, or free the slot."""
+        job, chunk = self.job, slot.chunk
+        assert chunk is not None
+        slot.clear()
+        item = next(chunk.todo, NOTHING)
+        if item is NOTHING:
+            self._free(slot)
+            return
+        slot.item, slot.index, slot.attempt = item, chunk.index + len(chunk.out), chunk.attempt
+        slot.fn, slot.context, slot.started = job.fn, job.context.copy(), job.clock()
+        slot.fault = self.book.fault_of(slot.index, slot.attempt)
+        self._record("started", slot.index, slot.attempt)
+
+    def _free(self, slot: CallSlot) -> None:
+        chunk = slot.chunk
+        assert chunk is not None
+        self.busy.remove(slot)
+        self.job.ended(slot, chunk)
+        self._fill()
+
+    # ---- which one, and when ---------------------------------------------------------------------
+
+    def _can_step(self, slot: CallSlot) -> bool:
+        return slot.item is not NOTHING and not isinstance(slot.fault, Hangs)
+
+    def _hangs(self, slot: CallSlot) -> bool:
+        return slot.item is not NOTHING and isinstance(slot.fault, Hangs)
+
+    def _choose(self) -> CallSlot | None:
+        """The slot that takes the next step; None if none can."""
+        able = {slot.index: slot for slot in self.busy if self._can_step(slot)}
+        if not able:
+            return None
+        try:
+            return able[self.script.choose(sorted(able))]
+        except BaseException:  # of a function of the user's: what is under way ends in plain order
+            self.script = Script(None, None)
+            raise
+
+    def _look(self) -> bool:
+        """Start what can be started, and give up calls that hang; whether there were any."""
+        self.timers.ready()
+        timeout, now = self.job.timeout, self.job.clock()
+        late: list[CallSlot] = []
+        if timeout is not None:
+            late = [slot for slot in self.busy if self._hangs(slot) and slot.started + timeout <= now]
+        for slot in late:
+            self._give_up(slot)
+        self._fill()
+        return bool(late)
+
+    def _dues(self) -> list[float]:
+        """The moments at which something will happen by itself."""
+        job = self.job
+        dues = [pause[0] for pause in self.timers.pauses[:1]]
+        if job.timeout is not None:
+            dues += [slot.started + job.timeout for slot in self.busy if self._hangs(slot)]
+        if job.deadline_at is not None and not job.stopped:
+            dues.append(job.deadline_at)
+        return dues
+
+    def _pass_time(self, block: bool) -> float | None:
+        dues, now = self._dues(), self.job.clock()
+        if self.book.in_loop:  # the loop moves the time
+            return max(0.0, min(dues) - now) if dues else None
+        if dues:
+            self.book.move_to(min(dues))
+            return 0.0
+        window = self.job.window
+        if block or window.room() <= 0 or window.last_index != NEVER:
+            raise RuntimeError(self._stalled("next"))
+        return None  # an async source may have an item more
+
+    def _stalled(self, who: str) -> str:
+        hanging = [slot.index for slot in self.busy if self._hangs(slot)]
+        cause = f"item{'s' if len(hanging) > 1 else ''} {', '.join(map(str, hanging))} hang{'s' * (len(hanging) == 1)}"
+        text = f"{who} would wait for ever: {cause if hanging else 'nothing is under way'}, and there is no time limit"
+        return f"{text}\n{self.book.timeline()}"
+
+    # ---- one step --------------------------------------------------------------------------------
+
+    def _step(self, slot: CallSlot) -> None:
+        """Make the call, and record what comes of it."""
+        job, chunk, index, attempt = self.job, slot.chunk, slot.index, slot.attempt
+        assert chunk is not None
+        item, begun = slot.item, job.clock()
+        result: Any = None
+        error = None if slot.fault is None else slot.fault.error(index, attempt)
+        if error is None:
+            try:
+                result = self._make(slot)
+            except BaseException as caught:  # it travels to the consumer
+                if raised_by_handler(caught):
+                    raise
+                error = caught
+        try:
+            if error is None:
+                self._record("ended", index, attempt)
+                chunk.out.append(result)
+            else:
+                self._record("failed", index, attempt)
+                if isinstance(slot.fault, Dies):
+                    job.window.take_back(chunk)  # another worker runs the rest
+                job.failed(chunk, item, error, job.clock() - begun)
+            self._next(slot)
+        finally:
+            del item, result, error, slot, chunk  # the traceback of an error may keep this frame
+
+    def _make(self, slot: CallSlot) -> Any:
+        """Call the function; the slot keeps nothing of it."""
+        fn, item, context = slot.fn, slot.item, slot.context
+        assert fn is not None
+        assert context is not None
+        slot.item, slot.fn, slot.context = NOTHING, None, None
+        try:
+            return context.run(fn, item)
+        finally:
+            del fn, item, context
+
+    def _give_up(self, slot: CallSlot) -> None:
+        """The time limit of a call that hangs is over (guarantee 17)."""
+        job, chunk = self.job, slot.chunk
+        assert chunk is not None
+        assert job.timeout is not None
+        job.abandoned += 1
+        job.window.take_back(chunk)
+        self._record("given up", slot.index, slot.attempt)
+        error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
+        job.failed(chunk, slot.item, error, job.timeout, Kind.FAILED)
+        slot.clear()
+        self._free(slot)
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        self._live = None
+
+    def retire(self) -> None:
+        """Make the calls that are under way; nobody gets what comes of them."""
+        if not self._retiring.take():
+            return
+        try:
+            self.timers.pauses.clear()
+            while (slot := self._choose()) is not None:
+                self._end(slot)
+        finally:
+            self._retiring.give_back()
+
+    def _end(self, slot: CallSlot) -> None:
+        """Make the call after the end of its run."""
+        index, attempt = slot.index, slot.attempt
+        try:
+            if slot.fault is not None:
+                slot.clear()
+            else:
+                self._make(slot)
+        except BaseException as error:
+            if raised_by_handler(error):
+                raise
+        self._record("closed", index, attempt)
+        drain(slot.chunk)
+        self._next(slot)
+
+    def join(self) -> None:
+        """Wait for the calls that hang: until their time limit, in virtual time.
+
+        Raises:
+            RuntimeError: They have none.
+        """
+        self.retire()
+        hanging = [slot for slot in self.busy if self._hangs(slot)]
+        timeout = self.job.timeout
+        if not hanging:
+            return
+        if timeout is not None:
+            self.book.move_to(max(slot.started for slot in hanging) + timeout)
+            self._look()
+        elif sys.exc_info()[1] is None:  # else that error is what the test is to show
+            raise RuntimeError(self._stalled("close"))
