@@ -66,6 +66,13 @@ class InLoop:
         finally:
             del value, error  # an error's traceback may hold this frame
 
+    @property
+    def trace(self) -> Any:
+        return self._run.trace
+
+    def _repr_html_(self) -> str:
+        return self._run._repr_html_()
+
     def __enter__(self) -> "InLoop":
         return self
 

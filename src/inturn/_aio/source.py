@@ -136,6 +136,7 @@ class TaskFeeder:
     async def _pull(self, take: Any) -> None:
         window, job = self._window, self._job
         pool, event, clock = job.pool, self._event, job.clock
+        add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
         assert event is not None
         until = clock() + HANDFUL_S
         while True:
@@ -161,7 +162,7 @@ class TaskFeeder:
                 self.pulling = False
             if job.stopped:
                 return  # the source has caught its cancellation: the item is lost
-            fresh = window.add(item)
+            fresh = add(item)
             del item
             if job.watcher is not None:
                 job.watcher.pulled()

@@ -104,6 +104,9 @@ class TaskPool(BasePool):
         self._scheduled = bool(self._turns)
         self.notify(1)
 
+    def worker_of(self, slot: Slot) -> int:
+        return id(slot)
+
     def slots(self) -> list[Slot]:
         return list(self._busy)
 

@@ -212,6 +212,7 @@ def ordered_aflat_map(
     pass_failures: bool = False,
     name: str | None = None,
     progress: Any = False,
+    trace: bool = False,
 ) -> OrderedAflatMap[Any]:
     """Run an async generator function over items, several at once; deliver all elements in input order, the head's
     live.
@@ -250,7 +251,7 @@ def ordered_aflat_map(
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_flat_map`.
         timeout: Seconds that one item may spend producing; time spent waiting for room does not count. Then its
             generator is cancelled, and it fails with ``TimeoutError`` after the elements it has produced.
-        window, buffer, on_error, deadline, indexed, strict, pass_failures, name, progress: As for
+        window, buffer, on_error, deadline, indexed, strict, pass_failures, name, progress, trace: As for
             `ordered_flat_map`, with ``anext`` in the place of ``next``.
 
     Returns:
@@ -298,5 +299,6 @@ def ordered_aflat_map(
         pass_failures=pass_failures,
         name=name,
         progress=progress,
+        trace=trace,
         **settings,
     )

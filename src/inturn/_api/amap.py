@@ -195,6 +195,7 @@ def ordered_amap(
     pass_failures: bool = False,
     name: str | None = None,
     progress: Any = False,
+    trace: bool = False,
 ) -> OrderedAmap[Any]:
     """Run an async ``fn`` over items, several at once, and deliver the results in input order.
 
@@ -235,8 +236,8 @@ def ordered_amap(
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
-        deadline, indexed, strict, pass_failures, name, progress: As for `ordered_map`, with ``anext`` in the place of
-            ``next``.
+        deadline, indexed, strict, pass_failures, name, progress, trace: As for `ordered_map`, with ``anext`` in the
+            place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels
@@ -288,4 +289,5 @@ def ordered_amap(
         pass_failures=pass_failures,
         name=name,
         progress=progress,
+        trace=trace,
     )

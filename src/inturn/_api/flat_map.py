@@ -136,6 +136,7 @@ def ordered_flat_map(
     pass_failures: bool = False,
     name: str | None = None,
     progress: Any = False,
+    trace: bool = False,
 ) -> OrderedFlatMap[Any]:
     """Run ``fn``, which returns an iterable, over items in parallel and deliver all elements in input order, the
     head's live.
@@ -175,7 +176,7 @@ def ordered_flat_map(
             count. Elements it has produced are delivered before the ``TimeoutError``.
         indexed: Whether to deliver ``(index of the item, element)``.
         pass_failures: As for `ordered_map`; a `Failure` is delivered once.
-        deadline, live, strict, name, progress: As for `ordered_map`; what ``progress`` shows is counted in items.
+        deadline, live, strict, name, progress, trace: As for `ordered_map`; what ``progress`` shows is counted in items.
 
     Returns:
         An iterator with ``close()``, ``stats`` (which counts items) and the ``with`` statement. Leaving the ``with``
@@ -213,4 +214,5 @@ def ordered_flat_map(
         pass_failures=pass_failures,
         name=name,
         progress=progress,
+        trace=trace,
     )

@@ -129,6 +129,7 @@ def ordered_map(
     pass_failures: bool = False,
     name: str | None = None,
     progress: Any = False,
+    trace: bool = False,
 ) -> OrderedMap[Any]:
     """Run ``fn`` over items in parallel and deliver the results in input order.
 
@@ -172,6 +173,8 @@ def ordered_map(
             notes of errors, and in `Failure.stage`.
         progress: True for a tqdm bar, an object with ``update(n)``, or a callable that is given `Stats`, at most ten
             times a second and once at the end.
+        trace: Whether to note when each item was pulled, started, finished and delivered, and by which worker:
+            ``run.trace``, which saves the timeline or draws it.
 
     Returns:
         An iterator with ``close()``, ``stats`` and the ``with`` statement. Leaving the ``with`` block, ``close()``,
@@ -215,4 +218,5 @@ def ordered_map(
         pass_failures=pass_failures,
         name=name,
         progress=progress,
+        trace=trace,
     )

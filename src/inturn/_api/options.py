@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         strict: bool
         name: str | None
         progress: bool | Callable[[Stats], object] | Updates
+        trace: bool
 
     class MapOptions(Options, total=False):
         executor: ExecutorLike

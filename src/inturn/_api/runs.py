@@ -80,9 +80,11 @@ def _run_of(
     progress: object = False,
     pass_failures: object = False,
     name: object = None,
+    trace: object = False,
     **settings: Any,
 ) -> Any:
     check_progress(progress)
+    checks.flag("trace", trace)
     return engine(
         fn,
         spread=len(sources) > 1,
@@ -93,5 +95,6 @@ def _run_of(
         total=checks.total_of(sources),
         pass_failures=checks.flag("pass_failures", pass_failures),
         stage=checks.text("name", name),
+        trace=trace,
         **settings,
     )

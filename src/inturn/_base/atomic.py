@@ -61,7 +61,8 @@ def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:
 
 def remainder_of(iterator: Iterator[Any]) -> list[Any]:
     """Take all that is left of an iterator that `taking` returned, in one piece."""
-    return iterator.rest() if type(iterator) is _Taking else list(iterator)
+    rest = getattr(iterator, "rest", None)  # of a `_Taking`, or of what stands for one
+    return list(iterator) if rest is None else rest()
 
 
 class Once:

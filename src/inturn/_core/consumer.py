@@ -30,6 +30,7 @@ from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
+from inturn._model.trace import Recorder
 
 from .job import End, Job, Star
 from .source import HANDFUL_S, Source
@@ -111,11 +112,12 @@ def sooner(one: float | None, other: float | None) -> float | None:
 class Clocks:
     """Where the consumer's time went, in seconds."""
 
-    __slots__ = ("ended", "left", "nothing_pulled", "on_consumer", "on_head", "on_source", "started")
+    __slots__ = ("ended", "head", "left", "nothing_pulled", "on_consumer", "on_head", "on_source", "started")
 
     def __init__(self) -> None:
         self.started: float | None = None
         self.ended: float | None = None
+        self.head = 0  # the index that the consumer waits for
         self.left = 0.0  # when the consumer was last given something
         self.nothing_pulled = False  # when the consumer began to wait
         self.on_head = 0.0
@@ -143,6 +145,7 @@ class Run:
         total: int | None,
         stage: str | None = None,
         pass_failures: bool = False,
+        trace: bool = False,
     ) -> None:
         self.policy: Policy = resolve("on_error", on_error)
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
@@ -152,6 +155,8 @@ class Run:
             self.window.passing = failure_among if spread else failure_of
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
         self.job.supervisor = Supervisor(self.job)
+        if trace:
+            self.job.trace = Recorder()
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
         self.feeder: Refills | None = None  # who pulls instead
         self.indexed = False
@@ -184,6 +189,8 @@ class Run:
     def begin(self) -> None:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
+        if self.job.trace is not None:
+            self.job.trace.zero = self.clocks.started
         self.progress = progress_of(self._progress, self.total, self.stage)
         if self.progress is not None:
             self.job.farewell = self._farewell
@@ -251,13 +258,17 @@ class Run:
         if self.job.may_start():
             begun = self.job.clock()
             source.pull(self.until)
-            self.clocks.on_source += self.job.clock() - begun
+            ended = self.job.clock()
+            self.clocks.on_source += ended - begun
+            if self.job.trace is not None:
+                self.job.trace.waited(begun, ended, None)
 
     def before_wait(self) -> float | None:
         """Say which item the consumer sleeps for; None if it need not. `after_wait` follows in any case."""
         job, window = self.job, self.window
         job.sleeping.append(window.taken)
         self.clocks.nothing_pulled = window.taken == window.pulled
+        self.clocks.head = window.taken
         ready = window.now() in (Now.DELIVER, Now.DONE) or job.end is not None  # asked after we have said so
         return None if ready else job.clock()
 
@@ -265,7 +276,10 @@ class Run:
         self.job.sleeping.clear()
         if begun is not None:
             clocks = self.clocks
-            seconds = self.job.clock() - begun
+            ended = self.job.clock()
+            seconds = ended - begun
+            if self.job.trace is not None and not self.job.pool.inline:
+                self.job.trace.waited(begun, ended, None if clocks.nothing_pulled else self.clocks.head)
             if clocks.nothing_pulled:
                 clocks.on_source += seconds
             else:
@@ -352,15 +366,21 @@ class Run:
 
     def _watched(self) -> bool:
         """Whether somebody is told of each result that is delivered."""
-        return self.feeder is not None or self.progress is not None
+        return self.feeder is not None or self.progress is not None or self.job.trace is not None
 
     def handed_over(self) -> None:
         """One result is delivered: tell those who want to know."""
         if self.feeder is not None:
             self.feeder.room()
+        if self.job.trace is not None:
+            self.job.trace.delivered(self._delivered(), self.job.clock())
         progress = self.progress
         if progress is not None and perf_counter() >= progress.due:
             progress.tick(self.stats)
+
+    def _delivered(self) -> int:
+        """The index of the item that was delivered last."""
+        return self.window.taken - len(self.held) - 1
 
     def tick(self) -> None:
         progress = self.progress

@@ -88,6 +88,9 @@ class FlatRun(Run):
         lane.leave()
         return (lane.index, outcome) if indexed and outcome is not LEFT_OUT else outcome
 
+    def _delivered(self) -> int:
+        return self.window.taken
+
     def forget(self) -> None:
         super().forget()
         self.lane = NO_LANE

@@ -58,6 +58,8 @@ class FlatJob(Job):
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         """The item has failed, after what its lane has made."""
         lane = chunk.out[0]
+        if self.trace is not None:
+            self.trace.failed(chunk, 0)
         if kind is None:
             kind = as_failure_kind(error)
             error = detach(error)

@@ -22,18 +22,20 @@ from __future__ import annotations
 
 import contextvars
 import enum
+import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
-from inturn._base.atomic import Total, fence
+from inturn._base.atomic import Total, fence, remainder_of
 from inturn._base.events import Event, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Retry
+from inturn._model.trace import Recorder
 
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot
@@ -128,6 +130,10 @@ class BasePool(ABC):
     def running(self) -> int:
         return sum(slot.chunk is not None for slot in self.slots())
 
+    def worker_of(self, slot: Slot) -> int:
+        """What a trace knows the worker of the slot by, in which this is called; 0 if there is no telling."""
+        return threading.get_ident()
+
     # ---- the supervisor ----
 
     def grow(self) -> float | None:
@@ -170,7 +176,7 @@ class Crash:
 def drain(chunk: Chunk | None) -> None:
     """What the chunk has not started never starts."""
     if chunk is not None:
-        deque(chunk.todo, maxlen=0)
+        remainder_of(chunk.todo)
 
 
 class Job:
@@ -207,6 +213,7 @@ class Job:
         self.abandoned = 0
         self.busy_s = Total()
         self.last_end = 0.0
+        self.trace: Recorder | None = None
 
     def begin(self, context: contextvars.Context, deadline: float | None) -> float:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
@@ -287,6 +294,8 @@ class Job:
             outcome = Chunk.again(index, item, chunk.attempt + 1)
         elif decided is ENDS:
             self._end_at(index, chunk)
+        if self.trace is not None:
+            self.trace.failed(chunk, len(chunk.out))
         chunk.plain = False
         chunk.out.append(outcome)
         if isinstance(decided, Retry):
@@ -321,6 +330,8 @@ class Job:
     def begun(self, slot: Slot, chunk: Chunk) -> None:
         """A slot is about to run a chunk that was claimed."""
         slot.since = self.clock()
+        if self.trace is not None:
+            self.trace.begun(chunk, self.pool.worker_of(slot), self.clock)
         slot.chunk = chunk
         fence()
         if self.stopped or chunk.index > self.window.last_index:  # asked after `chunk` is set: see stop, _end_at
@@ -334,6 +345,8 @@ class Job:
         seconds = now - slot.since
         self.busy_s.add(seconds)
         self.last_end = now
+        if self.trace is not None:
+            self.trace.ended(chunk, slot.since, now)
         if chunk.out:
             self.window.measured(seconds, chunk.out)
         slot.chunk = None

@@ -34,6 +34,7 @@ class Source:
         self._prompt = type(iterator) in _PROMPT
         self._window = window
         self._job = job
+        self._add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
 
     def pull(self, until: float) -> None:
         """Pull at least one item, and further ones until this moment; there must be room.
@@ -51,13 +52,15 @@ class Source:
             if not batch:
                 self._finish(None)
                 return
+            if self._job.trace is not None:
+                self._job.trace.pulled(len(batch), self._job.clock())
             fresh = window.extend(batch)
             if watcher is not None:
                 watcher.pulled()
             pool.notify(fresh)
             pool.settle()
             return
-        take, clock = self._take, self._job.clock
+        take, add, clock = self._take, self._add, self._job.clock
         while True:
             try:
                 item = take()
@@ -73,7 +76,7 @@ class Source:
                 BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
-            fresh = window.add(item)
+            fresh = add(item)
             if watcher is not None:
                 watcher.pulled()
             if fresh and pool.has_capacity():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from .stats import Stats
+from .trace import Recorder, Trace
 
 __all__ = ["Handle"]
 
@@ -27,6 +28,23 @@ class Handle:
         """A snapshot of the run; at any time, from any thread."""
         stats: Stats = self._run.stats()
         return stats
+
+    @property
+    def trace(self) -> Trace:
+        """When each item was pulled, started, finished and delivered; of a run that was made with ``trace=True``.
+
+        Raises:
+            AttributeError: The run is not traced.
+        """
+        recorder: Recorder | None = self._run.job.trace
+        if recorder is None:
+            raise AttributeError(f"this {self._name} is not traced: give it trace=True")
+        return Trace(recorder, f"{self._name} of {self._run.name}")
+
+    def _repr_html_(self) -> str:
+        from .run_table import run_table
+
+        return run_table(f"{self._name} of {self._run.name}", self.stats)
 
     def __repr__(self) -> str:
         stats = self.stats

@@ -82,6 +82,10 @@ class ExecutorPool(BasePool):
     def slots(self) -> list[Slot]:
         return list(self._submissions)
 
+    def worker_of(self, slot: Slot) -> int:
+        assert isinstance(slot, Submission)
+        return super().worker_of(slot) if slot.away is None else 0
+
     def take_back(self, chunk: Chunk) -> bool | None:
         taken: bool | None = self._alone(self.job.window.take_back, chunk)
         return taken
@@ -223,6 +227,8 @@ class ExecutorPool(BasePool):
                 items = []
         for item, (kind, packed, elapsed) in zip(items, outcomes, strict=False):
             seconds += elapsed
+            if job.trace is not None:
+                job.trace.reported(chunk, len(chunk.out) + 1, seconds)
             if kind is Outcome.LACKS and self._goes_by_value(submission):
                 self._again(chunk, item)
                 continue

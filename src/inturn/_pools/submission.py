@@ -171,6 +171,8 @@ class Submission(Slot):
         items = self.away or []  # nothing, if it was recalled or withdrawn
         if self.chunk is None and items:
             job.begun(self, chunk)
+            if job.trace is not None:
+                job.trace.away(chunk)
             if job.timeout is not None:
                 self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
                 job.supervisor.watch()

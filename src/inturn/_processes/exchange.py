@@ -103,6 +103,8 @@ class Exchange:
         self._taken = 0  # outcomes received
         self._bad: dict[int, BaseException] = {}  # why an item could not be pickled, by position
         self._begun = 0.0
+        if self._job.trace is not None:
+            self._job.trace.away(chunk)
         self._due_at: float | None = None
         self.grace_until: float | None = None  # set when the run is over
 
@@ -199,6 +201,8 @@ class Exchange:
             seconds: How long the worker has worked on the chunk.
         """
         job, chunk, worker = self._job, self._chunk, self._worker
+        if job.trace is not None:
+            job.trace.reported(chunk, self._taken + len(batch), seconds)
         if batch:
             worker.used = True
         if plain:
