@@ -176,7 +176,8 @@ def ordered_flat_map(
             count. Elements it has produced are delivered before the ``TimeoutError``.
         indexed: Whether to deliver ``(index of the item, element)``.
         pass_failures: As for `ordered_map`; a `Failure` is delivered once.
-        deadline, live, strict, name, progress, trace: As for `ordered_map`; what ``progress`` shows is counted in items.
+        deadline, live, strict, name, progress, trace: As for `ordered_map`; what ``progress`` shows is counted in
+            items.
 
     Returns:
         An iterator with ``close()``, ``stats`` (which counts items) and the ``with`` statement. Leaving the ``with``

@@ -39,12 +39,16 @@ class Handle:
         recorder: Recorder | None = self._run.job.trace
         if recorder is None:
             raise AttributeError(f"this {self._name} is not traced: give it trace=True")
-        return Trace(recorder, f"{self._name} of {self._run.name}")
+        return Trace(recorder, self._title())
+
+    def _title(self) -> str:
+        stage = "" if self._run.stage is None else f"{self._run.stage}: "
+        return f"{stage}{self._name} of {self._run.name}"
 
     def _repr_html_(self) -> str:
         from .run_table import run_table
 
-        return run_table(f"{self._name} of {self._run.name}", self.stats)
+        return run_table(self._title(), self.stats)
 
     def __repr__(self) -> str:
         stats = self.stats
