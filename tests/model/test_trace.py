@@ -17,8 +17,8 @@ import pytest
 from functions_for_workers import double, fail_at, pair
 from inturn import ordered_amap, ordered_flat_map, ordered_gather, ordered_map, retry
 from inturn._core.consumer import Watched
-from inturn._model import trace as trace_module
-from inturn._model.trace import Recorder
+from inturn._model import recorder as recorder_module
+from inturn._model.recorder import Recorder
 from waiting import SHORT, Gate, Tally, spend
 
 
@@ -218,7 +218,7 @@ def test_g12_a_trace_keeps_no_item_result_or_error(inside):
 
 
 def test_a_trace_keeps_the_last_calls_only(monkeypatch):
-    monkeypatch.setattr(trace_module, "MOST", 50)
+    monkeypatch.setattr(recorder_module, "MOST", 50)
     run = ordered_map(double, range(1000), concurrency=2, trace=True)
     for _ in run:
         pass

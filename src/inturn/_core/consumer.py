@@ -29,8 +29,8 @@ from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
+from inturn._model.recorder import Recorder
 from inturn._model.stats import Stats
-from inturn._model.trace import Recorder
 
 from .job import End, Job, Star
 from .source import HANDFUL_S, Source

@@ -35,7 +35,7 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Retry
-from inturn._model.trace import Recorder
+from inturn._model.recorder import Recorder
 
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot

@@ -11,12 +11,11 @@ are. Lengths are in pixels, times in seconds.
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
-from xml.sax.saxutils import escape
+from collections.abc import Iterable
+from html import escape
+from typing import Final, NamedTuple
 
-if TYPE_CHECKING:
-    from .trace import Trace, TraceItem
+from .recorder import TraceItem, Wait
 
 __all__ = ["timeline"]
 
@@ -53,11 +52,8 @@ class _Block(NamedTuple):
     ended: float
 
 
-def timeline(trace: Trace, title: str) -> str:
+def timeline(items: list[TraceItem], deliveries: list[tuple[int, float]], waits: list[Wait], title: str) -> str:
     """The text of the picture."""
-    items = list(trace)
-    deliveries = trace.deliveries()
-    waits = trace.waits()
     begin = min((item.started for item in items), default=0.0)
     if items and begin < 0.1 * max(item.finished for item in items):
         begin = 0.0  # else the begin of a long run is not in the trace
@@ -70,7 +66,7 @@ class _Picture:
         self,
         items: list[TraceItem],
         deliveries: list[tuple[int, float]],
-        waits: Sequence[tuple[float, float, int | None]],
+        waits: list[Wait],
         begin: float,
         end: float,
     ) -> None:
@@ -255,7 +251,7 @@ def _rows_of(items: list[TraceItem]) -> list[tuple[str, list[TraceItem]]]:
     return rows + [(f"call {number}", row) for number, row in enumerate(unknown, 1)]
 
 
-def _blocks_of(items: list[TraceItem], waits: Iterable[tuple[float, float, int | None]]) -> dict[int, list[_Block]]:
+def _blocks_of(items: list[TraceItem], waits: list[Wait]) -> dict[int, list[_Block]]:
     """When the consumer waited for an item behind which results were ready."""
     first_ready: list[float] = []  # of the items from this one on: when the first of them was complete
     done: dict[int, float] = {}

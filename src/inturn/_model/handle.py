@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+from .recorder import Recorder
 from .stats import Stats
-from .trace import Recorder, Trace
+from .trace import Trace
 
 __all__ = ["Handle"]
 

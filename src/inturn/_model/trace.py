@@ -1,218 +1,16 @@
-"""`trace=True`: when each item was pulled, started, finished and delivered, and by which worker.
-
-A `Recorder` is told, while the run goes on, and keeps numbers only: no item, no result, no error (guarantee 12). It is
-told where the run already stops to think: once per handful that is pulled, once per chunk that begins or ends, once per
-result that is delivered. Without ``trace`` none of this is there. A `Trace` is what the user asks, at any time.
-
-Batches stay as they are. Where the calls of a chunk run in this process, `Timed` stands in the place of the chunk's
-items and notes when each is taken. From another process come reports, one per chunk or per time slice of 5 ms at least:
-the time between two of them is divided equally among the items that they report.
-
-Who may call what: `pulled` is for the one who pulls, `begun`, `failed`, `away`, `reported` and `ended` are for the
-workers (one at a time for each chunk), `delivered` and `waited` for the consumer. Each adds to a collection of its own,
-by one atomic step, so no lock is needed.
-
-Each collection keeps the last `MOST` entries, so the memory of an endless run is bounded.
-"""
+"""What a run with ``trace=True`` tells its user: `run.trace`. See `recorder` for how it is noted."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from inturn._base.atomic import remainder_of
+from .recorder import Recorder, TraceItem, Wait
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["MOST", "Bar", "Recorder", "Timed", "Trace", "TraceItem", "Wait"]
-
-MOST: Final = 100_000
-"""So many items, and waits of the consumer, are kept: those at the end of the run."""
-
-Outcome = Literal["done", "failed", "cancelled"]
-
-
-class Bar(NamedTuple):
-    """One attempt at an item. Times are those of the run's clock."""
-
-    item: int  # its index
-    attempt: int
-    worker: int  # from 1; 0 if nobody knows
-    started: float
-    finished: float
-    outcome: Outcome
-
-
-class Wait(NamedTuple):
-    """The consumer waited, for the oldest item or for the source."""
-
-    begun: float
-    ended: float
-    item: int | None  # the index of the item; None for the source
-
-
-class TraceItem(NamedTuple):
-    """One attempt at an item; times are in seconds since the first ``next``.
-
-    Attributes:
-        index: The position of the item in the source.
-        attempt: 1 at first; each attempt of a `retry` is an entry of its own.
-        worker: The number of the worker, from 1, in the order of their first calls; None if it is not known (calls
-            that an executor of yours has sent to another process).
-        pulled: When the item was read from the source; None if that is too long ago (only the end of a long run is
-            kept).
-        started: When the call began.
-        finished: When the call ended.
-        delivered: When ``next`` returned the result (the last element, for a flat map); None if it has not, and for
-            attempts that failed and were made again.
-        outcome: ``"done"``, ``"failed"``, or ``"cancelled"`` (its outcome was not wanted any more).
-    """
-
-    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]  # not that of tuples
-    attempt: int
-    worker: int | None
-    pulled: float | None
-    started: float
-    finished: float
-    delivered: float | None
-    outcome: Outcome
-
-
-class Timed:
-    """Stands in the place of a chunk's items, and notes when each is taken."""
-
-    __slots__ = ("_clock", "_inner", "_note", "_take")
-
-    def __init__(self, items: Iterator[Any], note: Callable[[float], object], clock: Callable[[], float]) -> None:
-        self._inner = items
-        self._take = items.__next__
-        self._note = note
-        self._clock = clock
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        item = self._take()
-        self._note(self._clock())
-        return item
-
-    def rest(self) -> list[Any]:
-        """What has not been taken, for `remainder_of`: it never begins."""
-        return remainder_of(self._inner)
-
-
-class _Open:
-    """A chunk that runs."""
-
-    __slots__ = ("attempt", "failed", "index", "reports", "starts", "worker")
-
-    def __init__(self, index: int, attempt: int, worker: int) -> None:
-        self.index = index
-        self.attempt = attempt
-        self.worker = worker
-        self.starts: list[float] = []  # one for each item that was taken
-        self.reports: list[tuple[int, float]] | None = None  # elsewhere: so many outcomes after so many seconds
-        self.failed: set[int] = set()  # positions
-
-
-class Recorder:
-    """What is noted while a run goes on."""
-
-    def __init__(self) -> None:
-        self.zero = 0.0  # the first ``next``
-        self.bars: deque[Bar] = deque(maxlen=MOST)
-        self.pulls: deque[tuple[int, int, float]] = deque(maxlen=MOST)  # the first index, how many, when
-        self.deliveries: deque[tuple[int, float]] = deque(maxlen=MOST)
-        self.waits: deque[Wait] = deque(maxlen=MOST)
-        self._open: dict[int, _Open] = {}  # by the identity of the chunk, which holds results
-        self._pulled = 0
-        self._numbers = count(1)
-        self._workers: dict[int, int] = {}
-
-    # ---- the one who pulls -----------------------------------------------------------------------
-
-    def pulled(self, number: int, now: float) -> None:
-        """So many items were pulled."""
-        self.pulls.append((self._pulled, number, now))
-        self._pulled += number
-
-    def adding(self, add: Callable[[Any], int], clock: Callable[[], float]) -> Callable[[Any], int]:
-        """`Window.add`, noted."""
-
-        def added(item: Any) -> int:
-            self.pulled(1, clock())  # first: once it is in the window, it may begin
-            return add(item)
-
-        return added
-
-    # ---- the workers -----------------------------------------------------------------------------
-
-    def begun(self, chunk: Any, worker: int, clock: Callable[[], float]) -> None:
-        """A worker, which is known by this key (0: by none), begins a chunk."""
-        number = 0
-        if worker:
-            number = self._workers.get(worker) or self._workers.setdefault(worker, next(self._numbers))
-        entry = self._open[id(chunk)] = _Open(chunk.index, chunk.attempt, number)
-        chunk.todo = Timed(chunk.todo, entry.starts.append, clock)
-
-    def away(self, chunk: Any) -> None:
-        """The items of the chunk were sent to another process."""
-        entry = self._open.get(id(chunk))
-        if entry is not None:
-            entry.reports = []
-
-    def reported(self, chunk: Any, number: int, seconds: float) -> None:
-        """So many outcomes of the chunk are there, so many seconds after it was begun in another process."""
-        entry = self._open.get(id(chunk))
-        if entry is not None and entry.reports is not None:
-            entry.reports.append((number, seconds))
-
-    def failed(self, chunk: Any, position: int) -> None:
-        """An attempt at the item at this position of the chunk has failed."""
-        entry = self._open.get(id(chunk))
-        if entry is not None:
-            entry.failed.add(position)
-
-    def ended(self, chunk: Any, since: float, now: float) -> None:
-        """The chunk, which was begun at `since`, has all its outcomes, or will get none."""
-        entry = self._open.pop(id(chunk), None)
-        if entry is None:
-            return
-        outcomes = len(chunk.out)
-        reports = entry.reports
-        starts = entry.starts if reports is None else _shared_out(reports, outcomes, since, now)
-        for position, (started, finished) in enumerate(zip(starts, [*starts[1:], now], strict=False)):
-            outcome: Outcome = "done" if position < outcomes else "cancelled"
-            if position in entry.failed:
-                outcome = "failed"
-            index = entry.index + position
-            self.bars.append(Bar(index, entry.attempt, entry.worker, started, finished, outcome))
-
-    # ---- the consumer ----------------------------------------------------------------------------
-
-    def delivered(self, index: int, now: float) -> None:
-        self.deliveries.append((index, now))
-
-    def waited(self, begun: float, ended: float, index: int | None) -> None:
-        """It has waited for the item of this index, or for the source."""
-        self.waits.append(Wait(begun, ended, index))
-
-
-def _shared_out(reports: list[tuple[int, float]], outcomes: int, since: float, now: float) -> list[float]:
-    """When each item began: the time between two reports belongs to the items in between, in equal parts."""
-    starts: list[float] = []
-    before = since
-    for number, seconds in [*reports, (outcomes, now - since)]:
-        fresh = min(number, outcomes) - len(starts)
-        until = max(before, min(since + seconds, now))
-        if fresh > 0:
-            starts += [before + (until - before) * part / fresh for part in range(fresh)]
-            before = until
-    return starts
+__all__ = ["Trace"]
 
 
 class Trace:
@@ -282,7 +80,7 @@ class Trace:
         from .trace_file import chrome_trace
 
         with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not imported for it
-            file.write(chrome_trace(self, self._title))
+            file.write(chrome_trace(list(self), self.deliveries(), self.waits(), self._title))
 
     def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
         """Draw the timeline as an SVG picture without references to anything else; write it to `path` if given.
@@ -295,7 +93,7 @@ class Trace:
         """
         from .drawing import timeline
 
-        text = timeline(self, self._title)
+        text = timeline(list(self), self.deliveries(), self.waits(), self._title)
         if path is not None:
             with open(path, "w", encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not imported for it
                 file.write(text)

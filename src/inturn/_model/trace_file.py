@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .trace import Trace
+from .recorder import TraceItem, Wait
 
 __all__ = ["chrome_trace"]
 
@@ -14,11 +13,11 @@ _CONSUMER = 0
 _UNKNOWN = 1_000_000  # the thread of calls of which no worker is known
 
 
-def chrome_trace(trace: Trace, title: str) -> str:
+def chrome_trace(items: list[TraceItem], deliveries: list[tuple[int, float]], waits: list[Wait], title: str) -> str:
     """The text of the file."""
     events: list[dict[str, Any]] = []
     threads = {_CONSUMER: "consumer"}
-    for item in trace:
+    for item in items:
         tid = item.worker or _UNKNOWN
         threads.setdefault(tid, "elsewhere" if item.worker is None else f"worker {item.worker}")
         name = f"item {item.index}" if item.attempt == 1 else f"item {item.index}, attempt {item.attempt}"
@@ -31,13 +30,13 @@ def chrome_trace(trace: Trace, title: str) -> str:
         }
         events.append(_slice(name, "call", tid, item.started, item.finished, details))
         if item.delivered is not None and item.delivered > item.finished:
-            waits = {"name": f"item {item.index}", "cat": "waits for its turn", "id": item.index, "pid": 1, "tid": tid}
-            events.append({**waits, "ph": "b", "ts": _us(item.finished)})
-            events.append({**waits, "ph": "e", "ts": _us(item.delivered)})
-    for begun, ended, index in trace.waits():
+            turn = {"name": f"item {item.index}", "cat": "waits for its turn", "id": item.index, "pid": 1, "tid": tid}
+            events.append({**turn, "ph": "b", "ts": _us(item.finished)})
+            events.append({**turn, "ph": "e", "ts": _us(item.delivered)})
+    for begun, ended, index in waits:
         name = "waits for the source" if index is None else f"waits for item {index}"
         events.append(_slice(name, "wait", _CONSUMER, begun, ended, {}))
-    for index, when in trace.deliveries():
+    for index, when in deliveries:
         mark = {"name": f"item {index} delivered", "cat": "delivery", "ph": "i", "s": "t", "pid": 1, "tid": _CONSUMER}
         events.append({**mark, "ts": _us(when)})
     events.sort(key=lambda event: event["ts"])
