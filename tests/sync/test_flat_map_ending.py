@@ -97,6 +97,14 @@ def leaves_a_note(closed, x):
         closed.add((x, threading.current_thread().name.startswith("inturn")))
 
 
+@everywhere
+def test_g13_a_run_that_was_closed_in_the_midst_of_an_item_says_that_nothing_runs(executor):
+    run = ordered_flat_map(range, [5, 5], executor=executor, concurrency=1, buffer=1)
+    assert next(run) == 0
+    run.close()
+    assert run.stats.running == 0
+
+
 @pytest.mark.parametrize("timeout", [None, 100.0])
 @pytest.mark.parametrize("buffer", [1, 64])
 def test_g13_closing_the_run_closes_the_generators_where_they_run(timeout, buffer):

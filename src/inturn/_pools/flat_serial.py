@@ -36,13 +36,12 @@ class FlatSerial(Serial):
     def work(self, *, block: bool) -> float | None:
         """Produce one element of the head; or start it, or let it pause."""
         job = self._flat
-        if self.slot.chunk is None:
+        chunk = self.slot.chunk
+        if chunk is None:
             chunk = job.claim() if job.may_start() else None
             if chunk is None:  # a live source
                 return None
             job.begun(self.slot, chunk)
-        chunk = self.slot.chunk
-        assert chunk is not None
         lane: Lane = chunk.out[0]
         if lane.phase is Phase.PAUSING:
             left = lane.due - job.clock()
@@ -92,7 +91,7 @@ class FlatSerial(Serial):
             return
         try:
             iterator, self._iterator = self._iterator, None
-            self._item = None
+            self._item = self.slot.chunk = None
             if iterator is not None:
                 self._context.run(close, iterator)
         finally:

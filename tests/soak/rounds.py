@@ -1,0 +1,163 @@
+"""The soak: rounds of random runs, for as long as one likes.
+
+In each round one run, or several at once in several threads, are carried out (see `plans`). A round is drawn from the
+seed and its number only, so that ``--seed N --round R`` makes it again. What happens in it still depends on the machine.
+After each round the threads, child processes and descriptors are as many as before; now and then nothing of any run may
+be in memory, and in the end the memory has not grown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import gc
+import multiprocessing
+import os
+import random
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .plans import DRIVERS, Plan, draw
+from .runs import Shared, carry_out
+
+HANG_S = 240.0  # a round that takes longer hangs
+LEAVE_S = 30.0  # what has been ended is gone by then
+LOOK_EVERY = 50  # rounds between two looks at the memory
+GROWTH_MB = 30.0  # of memory, from the first look to the last
+
+
+class Soak:
+    def __init__(self, seed: int, drivers: tuple[str, ...]) -> None:
+        self.seed = seed
+        self.drivers = drivers
+        self.shared = Shared()
+        self.helpers = ThreadPoolExecutor(3)
+        list(self.helpers.map(time.sleep, [0.1] * 3))
+        self.runs: Counter[str] = Counter()
+        self.results = 0
+        self.memory: list[float] = []
+        self.before: dict[str, int] = {}
+
+    def round(self, number: int) -> None:
+        """One round.
+
+        Raises:
+            AssertionError: A run was wrong, or something is left of it.
+        """
+        rng = random.Random(f"{self.seed}/{number}")
+        alone = rng.random() < 0.5
+        drivers = self.drivers if alone else tuple(each for each in self.drivers if "fork" not in each.split())
+        if not drivers:
+            return
+        plans = [draw(rng, drivers, signals=slot == 0) for slot in range(1 if alone else rng.randint(2, 4))]
+        faulthandler.dump_traceback_later(HANG_S, exit=True)
+        futures = [
+            self.helpers.submit(carry_out, plan, random.Random(f"{self.seed}/{number}/{slot}"), self.shared)
+            for slot, plan in enumerate(plans)
+            if slot
+        ]
+        errors: list[tuple[Plan, BaseException]] = []
+        for plan, future in zip(plans, [None, *futures], strict=True):
+            try:
+                if future is None:
+                    carry_out(plan, rng, self.shared)
+                else:
+                    future.result()
+            except BaseException as error:
+                errors.append((plan, error))
+            self.runs[plan.driver] += 1
+            self.results += len(plan.items)
+        del futures
+        if errors:
+            for plan, error in errors:
+                print(f"\nwrong: {plan}")
+                traceback.print_exception(error)
+            raise AssertionError("a run was wrong")
+        faulthandler.cancel_dump_traceback_later()  # it has a thread, too
+        self._all_gone(plans)
+
+    def _all_gone(self, plans: list[Plan]) -> None:
+        until = time.monotonic() + LEAVE_S
+        while any(now > self.before[name] for name, now in belongings().items()):
+            gc.collect()
+            if time.monotonic() > until:
+                faulthandler.dump_traceback()
+                raise AssertionError(f"left behind: {belongings()}, before: {self.before}, of {plans}")
+            time.sleep(0.005)
+
+    def look(self) -> None:
+        """Nothing of any run is in memory."""
+        gc.collect()
+        left = Counter(
+            type(each).__qualname__ for each in gc.get_objects() if type(each).__module__.partition(".")[0] == "inturn"
+        )
+        for name in ("Job", "FlatJob", "Run", "FlatRun", "Window", "LaneWindow", "Chunk", "Lane", "OrderedMap", "OrderedAmap"):
+            assert left[name] <= (name == "Lane"), f"{left[name]} objects of {name} are left"  # there is one `NO_LANE`
+        self.memory.append(resident_mb())
+
+
+def belongings() -> dict[str, int]:
+    """How many threads, descriptors and child processes there are."""
+    if sys.platform != "linux":
+        return {"threads": threading.active_count(), "children": len(multiprocessing.active_children())}
+    multiprocessing.active_children()  # reaps those that have ended
+    children: set[str] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            children.update((task / "children").read_text().split())
+        except OSError:  # a thread that has ended, or a kernel without it
+            pass
+    return {
+        "threads": len(os.listdir("/proc/self/task")),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "children": len(children),
+    }
+
+
+def resident_mb() -> float:
+    if sys.platform != "linux":
+        return 0.0
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python tests/soak", description=(__doc__ or "").partition("\n\n")[2])
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long; the default is %(default)s")
+    parser.add_argument("--seed", type=int, default=None, help="the default is a new one each time")
+    parser.add_argument("--round", type=int, default=None, metavar="R", help="only this round, again and again")
+    parser.add_argument("--drivers", default="", metavar="A,B", help=f"only these of: {', '.join(DRIVERS)}")
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
+    drivers = tuple(each for each in DRIVERS if not options.drivers or each in options.drivers.split(","))
+    warnings.simplefilter("ignore")  # some runs are dropped unclosed, and some processes are forked beside threads
+    print(f"python tests/soak --seed {seed}, Python {sys.version.split()[0]}, for {options.seconds:g} s", flush=True)
+    soak = Soak(seed, drivers)
+    soak.before = belongings()
+    begun = time.monotonic()
+    number = last = 0
+    try:
+        while time.monotonic() - begun < options.seconds:
+            last = number if options.round is None else options.round
+            print(f"\rround {last}", end="", flush=True) if sys.stdout.isatty() else None
+            soak.round(last)
+            number += 1
+            if number % LOOK_EVERY == 0:
+                soak.look()
+        soak.look()
+        assert soak.memory[-1] < soak.memory[0] + GROWTH_MB, f"the memory has grown: {soak.memory} MB"
+    except BaseException:
+        print(f"\nin round {last}; to make it again: python tests/soak --seed {seed} --round {last}", flush=True)
+        raise
+    seconds = time.monotonic() - begun
+    kinds = ", ".join(f"{name} {count}" for name, count in sorted(soak.runs.items()))
+    print(f"{number} rounds in {seconds:.0f} s: {soak.runs.total()} runs over {soak.results} items ({kinds})")
+    print(f"memory {soak.memory[0]:.0f} MB at the first look, {soak.memory[-1]:.0f} MB at the last; nothing is left")
+    soak.helpers.shutdown()
+    soak.shared.close()
+    return 0
