@@ -37,6 +37,27 @@ def test_g30_aclose_cancels_and_awaits_every_call_with_its_cleanup(run):
     run(main)
 
 
+def test_g13_nothing_runs_after_aclose_though_a_call_ended_just_before_it(run):
+    """A task that has ended calls back a turn of the loop later."""
+
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        results = ordered_amap(lambda x: asyncio.shield(future), [0])
+        head = asyncio.create_task(anext(results))
+        await settled()
+        future.set_result(None)
+        for _ in range(4):
+            await asyncio.sleep(0)
+            if results.stats.running == 0 or all(task.done() for task in results._cleanup.tasks()):
+                break
+        await results.aclose()
+        assert results.stats.running == 0
+        await asyncio.wait([head])
+        head.exception()
+
+    run(main)
+
+
 @pytest.mark.parametrize("how", ["error in the body", "break", "return"])
 def test_g30_leaving_async_with_cancels_and_awaits(run, how):
     async def main():

@@ -26,7 +26,8 @@ WEIGHTS = [6 if each in THREADS or each in {"tasks", "flat thread", "gather"} el
 LIMIT_S = 2.0  # a time limit that is to expire; far longer than any other call takes
 NEVER_S = 300.0  # one that is not
 
-ENDINGS = ("all", "all", "all", "break", "error", "drop", "close", "elsewhere", "inside", "deadline")
+LEAVES = ("break", "error", "drop", "close")  # after so many results
+ENDINGS = ("all", "all", "all", *LEAVES, "elsewhere", "inside", "deadline")
 BY_SIGNAL = ("signal", "interrupt", "close by signal")
 POLICIES = ("raise", "skip", "return", "sentinel", "own", "retry", "retry skip", "retry return", "own retry")
 
@@ -147,11 +148,15 @@ class Plan:
             complete: Whether the run was consumed to its end.
         """
         expected, error = self.expected()
-        shown = [("failure", each.index, type(each.error).__name__) if isinstance(each, Failure) else each for each in got]
+        shown = [
+            ("failure", each.index, type(each.error).__name__) if isinstance(each, Failure) else each for each in got
+        ]
         for number, (one, other) in enumerate(zip(shown, expected, strict=False)):
             same = one == other or (other[0] == "failure" and other[2] is ANY and one[:2] == other[:2])
             assert same, f"result {number} is {one!r:.200}, not {other!r:.200}"
-        assert len(shown) <= len(expected), f"{len(shown)} results, not {len(expected)}: {shown[len(expected):][:5]!r:.300}"
+        assert len(shown) <= len(expected), (
+            f"{len(shown)} results, not {len(expected)}: {shown[len(expected) :][:5]!r:.300}"
+        )
         if end is not None:
             assert error is not None, f"it raised {end}"
             assert end == error or error is ANY, f"it raised {end}, not {error}"

@@ -97,7 +97,18 @@ class Soak:
         left = Counter(
             type(each).__qualname__ for each in gc.get_objects() if type(each).__module__.partition(".")[0] == "inturn"
         )
-        for name in ("Job", "FlatJob", "Run", "FlatRun", "Window", "LaneWindow", "Chunk", "Lane", "OrderedMap", "OrderedAmap"):
+        for name in (
+            "Job",
+            "FlatJob",
+            "Run",
+            "FlatRun",
+            "Window",
+            "LaneWindow",
+            "Chunk",
+            "Lane",
+            "OrderedMap",
+            "OrderedAmap",
+        ):
             assert left[name] <= (name == "Lane"), f"{left[name]} objects of {name} are left"  # there is one `NO_LANE`
         self.memory.append(resident_mb())
 

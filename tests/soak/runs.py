@@ -25,7 +25,7 @@ from inturn import (
     ordered_map,
 )
 
-from .plans import BY_SIGNAL, POLICY, Plan
+from .plans import BY_SIGNAL, LEAVES, POLICY, Plan
 from .work import Caller, SourceOops
 
 
@@ -92,7 +92,11 @@ class Source:
     def given(self) -> Any:
         if self.plan.tasks and self.plan.endless:
             return self.stream()
-        return iter(self) if self.plan.endless or self.plan.source_fails or "window" in self.plan.options else self.plan.items
+        return (
+            iter(self)
+            if self.plan.endless or self.plan.source_fails or "window" in self.plan.options
+            else self.plan.items
+        )
 
     def check(self) -> None:
         """Guarantee 3, where each item delivers one result."""
@@ -129,36 +133,21 @@ def _in_thread(plan: Plan, caller: Caller, source: Source, rng: random.Random, s
     make, fn = (ordered_flat_map, caller.flat) if plan.flat else (ordered_map, caller)
     run = make(fn, source.given(), **options)
     caller.close = run.close
-    got: list[Any] = []
-    end: str | None = None
-    complete = False
+    outcome = Outcome()
     helper = threading.Timer(plan.delay_s, run.close) if plan.ending == "elsewhere" else None
     if helper is not None:
         helper.start()
-    with _signals(plan, run) as disarm:
+    try:
         try:
-            for result in run:
-                got.append(result)
-                source.received += 1
-                if plan.slow:
-                    time.sleep(0.001)
-                if len(got) == plan.after and plan.ending in {"break", "error", "close", "drop"}:
-                    break
-            else:
-                complete = plan.ending in {"all", "break", "error", "close", "drop"}
-        except (Signalled, KeyboardInterrupt) as error:
-            if plan.ending not in BY_SIGNAL:
-                raise
-            disarm()
-            del error
-        except BaseException as error:
-            disarm()
-            end = type(error).__name__
-            if end == "TimeoutError" and plan.ending == "deadline" and "deadline" in str(error):
-                end = None
-            elif isinstance(error, AssertionError):
-                raise
-        disarm()
+            _arm(plan, run)
+            _consume(plan, run, source, outcome)
+        finally:
+            _disarm(plan)
+    except (Signalled, KeyboardInterrupt):  # in `next`, or in the body of the loop
+        if plan.ending not in BY_SIGNAL:
+            raise
+        _disarm(plan)
+    got, end, complete = outcome.got, outcome.end, outcome.complete
     if plan.ending == "drop":
         caller.close = None
         del run
@@ -177,12 +166,36 @@ def _in_thread(plan: Plan, caller: Caller, source: Source, rng: random.Random, s
     plan.check(got, end, complete=complete)
 
 
-@contextlib.contextmanager
-def _signals(plan: Plan, run: Any) -> Iterator[Any]:
-    """Have a signal of the system's timer end the run, at any moment; yields what stops that."""
-    if plan.ending not in BY_SIGNAL:
-        yield lambda: None
-        return
+class Outcome:
+    """What the consumer was given: the results, the name of the error, and whether that was all."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.end: str | None = None
+        self.complete = False
+
+
+def _consume(plan: Plan, run: Any, source: Source, outcome: Outcome) -> None:
+    try:
+        for result in run:
+            outcome.got.append(result)
+            source.received += 1
+            if plan.slow:
+                time.sleep(0.001)
+            if len(outcome.got) == plan.after and plan.ending in LEAVES:
+                return
+        outcome.complete = plan.ending == "all" or plan.ending in LEAVES
+    except (Signalled, AssertionError):
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and plan.ending == "interrupt":
+            raise
+        if not (isinstance(error, TimeoutError) and plan.ending == "deadline" and "deadline" in str(error)):
+            outcome.end = type(error).__name__
+
+
+def _arm(plan: Plan, run: Any) -> None:
+    """Have a signal of the system's timer end the run, at any moment."""
 
     def handler(number: int, frame: Any) -> None:
         if plan.ending == "close by signal":
@@ -192,22 +205,15 @@ def _signals(plan: Plan, run: Any) -> Iterator[Any]:
         else:
             raise Signalled
 
-    def disarm() -> None:
-        while signal.getsignal(signal.SIGALRM) is not signal.SIG_IGN:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, signal.SIG_IGN)
-            except (Signalled, KeyboardInterrupt):  # just now
-                pass
-
-    signal.signal(signal.SIGALRM, handler)
-    try:
+    if plan.ending in BY_SIGNAL:
+        signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, max(1e-5, plan.delay_s))
-        yield disarm
-    except (Signalled, KeyboardInterrupt):  # it came before the loop, or after it
-        pass
-    finally:
-        disarm()
+
+
+def _disarm(plan: Plan) -> None:
+    if plan.ending in BY_SIGNAL:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 # ---- in an event loop ----------------------------------------------------------------------------
@@ -263,10 +269,10 @@ async def _iterate(plan: Plan, caller: Caller, source: Source, options: dict[str
                 source.received += 1
                 if plan.slow:
                     await asyncio.sleep(0.001)
-                if len(got) == plan.after and plan.ending in {"break", "error", "close", "drop"}:
+                if len(got) == plan.after and plan.ending in LEAVES:
                     break
             else:
-                complete = plan.ending in {"all", "break", "error", "close", "drop"}
+                complete = plan.ending == "all" or plan.ending in LEAVES
     except BaseException as error:
         end = type(error).__name__
         if end == "TimeoutError" and (limit.expired() or (plan.ending == "deadline" and "deadline" in str(error))):

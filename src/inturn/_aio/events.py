@@ -134,7 +134,9 @@ async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
     """
     cancelled: asyncio.CancelledError | None = None
     me, loop = asyncio.current_task(), asyncio.get_running_loop()
-    while waiting := [task for task in pending() if not task.done() and task is not me]:
+    seen: set[asyncio.Task[Any]] = set()
+    while waiting := [task for task in pending() if task not in seen and task is not me]:
+        seen.update(waiting)  # one that has just ended is waited for, too: until its callbacks have been called
         try:
             await _AllDone(waiting, loop)
         except asyncio.CancelledError as error:
