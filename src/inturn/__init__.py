@@ -11,6 +11,7 @@ C
 import typing as _t
 
 from ._api.map import ordered_map
+from ._model.limit import Limiter
 from ._model.outcome import Failure
 from ._model.policy import SKIP, Retry, retry, sentinel
 from ._model.processes import Processes, WorkerDied
@@ -33,6 +34,7 @@ if _t.TYPE_CHECKING:
 __all__ = [
     "SKIP",
     "Failure",
+    "Limiter",
     "OrderedAflatMap",
     "OrderedAmap",
     "OrderedFlatMap",
@@ -90,7 +92,7 @@ def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
 
 
-for _each in (Failure, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
+for _each in (Failure, Limiter, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
     _public(_each)
 for _name in ("RetryPolicy", "Skip"):  # they need not have been asked for to be pickled, or named in a message
     __getattr__(_name)

@@ -12,7 +12,7 @@ from inturn import SKIP, Stats, ordered_map, retry
 from waiting import SHORT, Background, Gate, Source, Tally, Watch, absence, primed, shown, spend, wait_until
 
 COUNTS = ("pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned")
-TIMES = ("elapsed", "busy", "blocked_on_head", "blocked_on_source", "blocked_on_consumer")
+TIMES = ("elapsed", "busy", "blocked_on_head", "blocked_on_source", "blocked_on_consumer", "throttled")
 
 
 def counts(run):
@@ -148,7 +148,8 @@ def test_stats_show_counts_then_times_in_milliseconds():
     stats = Stats(**values)
     assert repr(stats) == (
         "Stats(total=None, pulled=0, running=1, waiting=2, delivered=3, failed=4, skipped=5, retried=6, abandoned=7, "
-        "elapsed=0.333, busy=0.333, blocked_on_head=0.333, blocked_on_source=0.333, blocked_on_consumer=0.333)"
+        "elapsed=0.333, busy=0.333, blocked_on_head=0.333, blocked_on_source=0.333, blocked_on_consumer=0.333, "
+        "throttled=0.333)"
     )
     assert stats.elapsed == 1 / 3
     assert stats == Stats(**values)

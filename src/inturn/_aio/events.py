@@ -23,7 +23,7 @@ class Timer:
     longer time than `LONG_S` is waited for in several steps.
     """
 
-    __slots__ = ("_call", "_context", "_due", "_handle", "_loop")
+    __slots__ = ("_call", "_context", "_handle", "_loop", "due")
 
     def __init__(
         self,
@@ -33,13 +33,13 @@ class Timer:
         context: Context | None = None,
     ) -> None:
         self._loop = loop
-        self._due = loop.time() + seconds
+        self.due = loop.time() + seconds
         self._call = call
         self._context = context
         self._arm()
 
     def _arm(self) -> None:
-        left = self._due - self._loop.time()
+        left = self.due - self._loop.time()
         fn, argument = (Timer._arm, self) if left > LONG_S else self._call
         self._handle = self._loop.call_later(min(left, LONG_S), fn, argument, context=self._context)
 

@@ -156,6 +156,8 @@ class LaneTaskPool(TaskPool):
             if lane.phase is Phase.PAUSING:
                 left = lane.due - self.job.clock()
                 if left <= 0:
+                    left = self.job.again_in()
+                if left <= 0:
                     lane.reopen()
             if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
                 return

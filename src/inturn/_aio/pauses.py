@@ -21,6 +21,7 @@ class Pauses:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._timers: dict[Chunk, Timer] = {}
+        self._look: Timer | None = None  # for the limit
 
     def start(self) -> None:
         pass
@@ -46,13 +47,29 @@ class Pauses:
         self._job.window.again(chunk)
         self._job.pool.notify(1)
 
+    def look_in(self, seconds: float) -> None:
+        """Call `TaskPool.notify` in so many seconds, if not before; in the loop's thread."""
+        loop = asyncio.get_running_loop()
+        if self._look is not None:
+            if self._look.due <= loop.time() + seconds:
+                return
+            self._look.cancel()
+        self._look = Timer(loop, seconds, (self._looks, None), self._job.context)
+
+    def _looks(self, _: None) -> None:
+        self._look = None
+        self._job.pool.notify(1)
+
     def __bool__(self) -> bool:
-        return bool(self._timers)
+        return bool(self._timers) or self._look is not None
 
     def cancel(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def join(self) -> None:
         pass

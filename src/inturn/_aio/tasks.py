@@ -75,14 +75,16 @@ class TaskPool(BasePool):
         return self._permits > 0 and not self._scheduled
 
     def notify(self, chunks: int) -> None:
-        if chunks and self._permits and not self._scheduled and not self.job.stopped:
+        job = self.job
+        wanted = chunks and self._permits and not self._scheduled and not job.stopped
+        if wanted and (job.throttle is None or job.ready()):
             self._schedule()
 
     def _schedule(self) -> None:
         assert self._loop is not None
         self._scheduled = True
         if self._make is None:
-            for _ in range(max(1, min(self._permits, self.job.window.available()))):  # a task for each call
+            for _ in range(max(1, min(self._permits, self.job.ready()))):  # a task for each call
                 turn = asyncio.Task(self._run_turn(), loop=self._loop, context=self.job.context)
                 self._turns[turn] = None
                 turn.add_done_callback(self._turn_cancelled)
@@ -121,7 +123,7 @@ class TaskPool(BasePool):
         try:
             until = job.clock() + _TURN_S
             more = False
-            while not more and self._permits and job.may_start():
+            while not more and self._permits:
                 chunk = job.claim()
                 if chunk is None:
                     break

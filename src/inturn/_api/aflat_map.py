@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from inturn._aio.flat import OrderedAflatMap
+    from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
@@ -207,6 +208,7 @@ def ordered_aflat_map(
     on_error: Any = "raise",
     timeout: float | None = None,
     deadline: float | None = None,
+    limit: float | Limiter | None = None,
     indexed: bool = False,
     strict: bool = False,
     pass_failures: bool = False,
@@ -251,7 +253,7 @@ def ordered_aflat_map(
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_flat_map`.
         timeout: Seconds that one item may spend producing; time spent waiting for room does not count. Then its
             generator is cancelled, and it fails with ``TimeoutError`` after the elements it has produced.
-        window, buffer, on_error, deadline, indexed, strict, pass_failures, name, progress, trace: As for
+        window, buffer, on_error, deadline, limit, indexed, strict, pass_failures, name, progress, trace: As for
             `ordered_flat_map`, with ``anext`` in the place of ``next``.
 
     Returns:
@@ -298,6 +300,7 @@ def ordered_aflat_map(
         deadline=deadline,
         pass_failures=pass_failures,
         name=name,
+        limit=limit,
         progress=progress,
         trace=trace,
         **settings,

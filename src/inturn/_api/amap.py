@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from inturn._aio.driver import OrderedAmap
+    from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
@@ -190,6 +191,7 @@ def ordered_amap(
     on_error: Any = "raise",
     timeout: float | None = None,
     deadline: float | None = None,
+    limit: float | Limiter | None = None,
     indexed: bool = False,
     strict: bool = False,
     pass_failures: bool = False,
@@ -236,8 +238,8 @@ def ordered_amap(
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
-        deadline, indexed, strict, pass_failures, name, progress, trace: As for `ordered_map`, with ``anext`` in the
-            place of ``next``.
+        deadline, limit, indexed, strict, pass_failures, name, progress, trace: As for `ordered_map`, with ``anext`` in
+            the place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels
@@ -288,6 +290,7 @@ def ordered_amap(
         deadline=deadline,
         pass_failures=pass_failures,
         name=name,
+        limit=limit,
         progress=progress,
         trace=trace,
     )

@@ -15,6 +15,7 @@ from .runs import sync_run
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
@@ -130,6 +131,7 @@ def ordered_flat_map(
     on_error: Any = "raise",
     timeout: float | None = None,
     deadline: float | None = None,
+    limit: float | Limiter | None = None,
     live: bool = False,
     indexed: bool = False,
     strict: bool = False,
@@ -176,6 +178,7 @@ def ordered_flat_map(
             count. Elements it has produced are delivered before the ``TimeoutError``.
         indexed: Whether to deliver ``(index of the item, element)``.
         pass_failures: As for `ordered_map`; a `Failure` is delivered once.
+        limit: Items that may start per second, further attempts included, or a `Limiter`, as for `ordered_map`.
         deadline, live, strict, name, progress, trace: As for `ordered_map`; what ``progress`` shows is counted in
             items.
 
@@ -214,6 +217,7 @@ def ordered_flat_map(
         deadline=deadline,
         pass_failures=pass_failures,
         name=name,
+        limit=limit,
         progress=progress,
         trace=trace,
     )

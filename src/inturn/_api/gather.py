@@ -16,6 +16,7 @@ from .runs import async_run
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
@@ -85,6 +86,7 @@ async def ordered_gather(
     timeout: float | None = None,
     pass_failures: bool = False,
     name: str | None = None,
+    limit: float | Limiter | None = None,
 ) -> list[Any]:
     """Await ``fn`` of every item, at most ``concurrency`` at once, and return the list of results in input order.
 
@@ -107,6 +109,7 @@ async def ordered_gather(
         batch_size: Run the items in batches of so many, each finished before the next one is pulled and begins.
         on_error: As for `ordered_amap`; what is skipped is not in the list.
         timeout: Seconds that one call may run, as for `ordered_amap`.
+        limit: Calls that may start per second, or a `Limiter`, as for `ordered_amap`.
         pass_failures, name: As for `ordered_amap`.
 
     Raises:
@@ -136,5 +139,6 @@ async def ordered_gather(
         timeout=timeout,
         pass_failures=pass_failures,
         name=name,
+        limit=limit,
     )
     return await gather(run)

@@ -15,6 +15,7 @@ from .runs import sync_run
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
@@ -123,6 +124,7 @@ def ordered_map(
     on_error: Any = "raise",
     timeout: float | None = None,
     deadline: float | None = None,
+    limit: float | Limiter | None = None,
     live: bool = False,
     indexed: bool = False,
     strict: bool = False,
@@ -163,6 +165,8 @@ def ordered_map(
             its place.
         deadline: Seconds for the whole run, from the first ``next``; then ``next`` raises ``TimeoutError`` as soon as
             it would have to wait.
+        limit: Calls that may start per second, further attempts included, or a `Limiter`, which several runs may
+            share. What waits for it occupies no worker.
         live: Whether a thread of its own pulls the source, so that a ready result never waits for it.
         indexed: Whether to deliver ``(index, result)``.
         strict: Whether sources of different length are an error, as in ``zip(strict=True)``.
@@ -189,6 +193,8 @@ def ordered_map(
     travel alone.
     """
     size = checks.at_least_one("chunksize", chunksize)
+    if limit is not None and size is not None and size > 1:
+        raise ValueError(f"chunksize must be 1 or None with limit, which starts items one by one, got {size}")
     instead = {
         checks.ASYNC: "use ordered_amap, not ordered_map",
         checks.ASYNC_GENERATOR: "use ordered_aflat_map, not ordered_map",
@@ -217,6 +223,7 @@ def ordered_map(
         deadline=deadline,
         pass_failures=pass_failures,
         name=name,
+        limit=limit,
         progress=progress,
         trace=trace,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
     from typing import Any, Generic, Literal, Protocol, Required, TypedDict, TypeVar
 
+    from inturn._model.limit import Limiter
     from inturn._model.policy import OnError, S
     from inturn._model.processes import Processes
     from inturn._model.stats import Stats
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
         window: int | None
         timeout: float | None
         deadline: float | None
+        limit: float | Limiter | None
         strict: bool
         name: str | None
         progress: bool | Callable[[Stats], object] | Updates
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
         batch_size: int | None
         timeout: float | None
         name: str | None
+        limit: float | Limiter | None
 
     # ---- both, for each function -----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inturn._base import checks
 from inturn._core.source import Source
+from inturn._model.limit import limiter_of
 from inturn._model.progress import check_progress
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def _run_of(
     concurrency: object,
     timeout: object,
     deadline: object = None,
+    limit: object = None,
     progress: object = False,
     pass_failures: object = False,
     name: object = None,
@@ -91,6 +93,7 @@ def _run_of(
         concurrency=checks.concurrency_of(concurrency, opener.default_concurrency),
         timeout=checks.seconds("timeout", timeout),
         deadline=checks.seconds("deadline", deadline),
+        limit=limiter_of(limit),
         progress=progress,
         total=checks.total_of(sources),
         pass_failures=checks.flag("pass_failures", pass_failures),

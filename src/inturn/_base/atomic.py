@@ -12,9 +12,9 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import repeat
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["Once", "Total", "fence", "remainder_of", "taking"]
+__all__ = ["Link", "Once", "Total", "fence", "remainder_of", "taking"]
 
 
 class _Taking:
@@ -83,6 +83,35 @@ class Once:
 
     def taken(self) -> bool:
         return not self._token
+
+
+class Link:
+    """One of the states that something had, one after the other; `follow` makes another one the next.
+
+    So a state changes without a lock: read the `latest` one, work out what comes next, and `follow` it. If another
+    thread was faster, begin again. Nobody waits for a thread that was interrupted in the midst of it, or that ended
+    there by an exception of a signal handler. A state that nothing refers to is freed, and those before it were.
+    """
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next: dict[None, Self] = {}
+
+    def follow(self, state: Self) -> bool:
+        """Make it the next state: one atomic step; False if there is a next state already."""
+        return self._next.setdefault(None, state) is state
+
+    def after(self) -> Self | None:
+        """The next state."""
+        return self._next.get(None)
+
+    def latest(self) -> Self:
+        """The last state there is."""
+        state = self
+        while (after := state._next.get(None)) is not None:
+            state = after
+        return state
 
 
 class Total:

@@ -26,6 +26,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
 from inturn._engine.window import NEVER, Now, Window
+from inturn._model.limit import Limiter
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
 from inturn._model.progress import Progress, progress_of
@@ -35,6 +36,7 @@ from inturn._model.stats import Stats
 from .job import End, Job, Star
 from .source import HANDFUL_S, Source
 from .supervisor import Supervisor
+from .throttle import Throttle
 
 __all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "Wait", "sooner"]
 
@@ -141,6 +143,7 @@ class Run:
         on_error: object,
         timeout: float | None,
         deadline: float | None,
+        limit: Limiter | None,
         progress: object,
         total: int | None,
         stage: str | None = None,
@@ -150,10 +153,12 @@ class Run:
         self.policy: Policy = resolve("on_error", on_error)
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.stage = stage
-        self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None)
+        self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None and limit is None)
         if pass_failures:
             self.window.passing = failure_among if spread else failure_of
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
+        if limit is not None:
+            self.job.throttle = Throttle(limit)
         self.job.supervisor = Supervisor(self.job)
         if trace:
             self.job.trace = Recorder()
@@ -440,6 +445,7 @@ class Run:
             blocked_on_head=clocks.on_head,
             blocked_on_source=clocks.on_source,
             blocked_on_consumer=clocks.on_consumer,
+            throttled=0.0 if job.throttle is None else job.throttle.waited_s(job),
             total=self.total,
         )
 

@@ -111,10 +111,17 @@ class FlatJob(Job):
             if lane.phase is Phase.PAUSING:
                 left = lane.due - self.clock()
                 if left <= 0:
+                    left = self.again_in()
+                if left <= 0:
                     lane.reopen()
                     continue
             lane.event.wait(left)  # type: ignore[attr-defined]
         return False
+
+    def again_in(self) -> float:
+        """Start another attempt of an item that has its slot: 0, or the seconds until the limit may allow it."""
+        left = None if self.throttle is None else self.throttle.take(self)
+        return 0.0 if left is None else left
 
     def rest(self, lane: Lane) -> bool:
         """Wait for room in the lane; False if the run is over."""

@@ -38,7 +38,8 @@ from inturn._model.policy import ENDS, Decide, Retry
 from inturn._model.recorder import Recorder
 
 from .roles import Feeds, Timekeeper, Watches
-from .slot import Call, Slot
+from .slot import Call, Slot, Star
+from .throttle import Throttle
 
 __all__ = [
     "CLOSED",
@@ -63,24 +64,6 @@ enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("int
 def inside(job: Job) -> bool:
     """Whether this code runs inside a call of the job."""
     return job in enclosing.get()
-
-
-class Star:
-    """``fn`` for items that are tuples of arguments."""
-
-    __slots__ = ("fn",)
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        self.fn = fn
-
-    def __call__(self, args: tuple[Any, ...]) -> Any:
-        return self.fn(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Star, (self.fn,)
-
-    def __repr__(self) -> str:
-        return repr(self.fn)
 
 
 class BasePool(ABC):
@@ -133,6 +116,10 @@ class BasePool(ABC):
     def worker_of(self, slot: Slot) -> int:
         """What a trace knows the worker of the slot by, in which this is called; 0 if there is no telling."""
         return threading.get_ident()
+
+    def look_in(self, seconds: float) -> None:
+        """The limit lets nothing start before so many seconds have passed: look again then."""
+        self.job.supervisor.look_in(seconds)
 
     # ---- the supervisor ----
 
@@ -201,6 +188,7 @@ class Job:
         self.timeout = timeout
         self.concurrency = concurrency
         self.clock: Callable[[], float] = perf_counter  # seconds; another one where time is not the system's
+        self.throttle: Throttle | None = None
         self.context = contextvars.Context()
         self.deadline_at: float | None = None
         self.end: End | Crash | None = None
@@ -245,18 +233,36 @@ class Job:
         """Say on the error which item of which stage it belongs to."""
         note(err.error, index, err.item, self.stage)
 
-    # ---- from the workers ------------------------------------------------------------------------
+    # ---- from whoever has a free slot ------------------------------------------------------------
+
+    def ready(self) -> int:
+        """About how many chunks could be claimed now; if none because of the limit, the pool will look again."""
+        chunks = self.window.available()
+        if chunks and self.throttle is not None and not self.window.passes(0):
+            return int(self.throttle.allows(self))
+        return chunks
 
     def claim(self, most: int = NEVER) -> Chunk | None:
-        """`Window.claim`, past the failures that need no worker; called by one worker at a time."""
-        window = self.window
-        if window.passing is None:
-            return window.claim(most)
-        if self._pass_on() and not self.pool.ahead:
-            return None  # it is delivered before the next call runs
+        """`Window.claim`, if something may start now, past the failures that need no worker.
+
+        Called by one worker at a time. If the limit lets nothing start yet, the pool will look again.
+        """
+        window, throttle = self.window, self.throttle
+        if not self.may_start() or (window.passing is not None and self._pass_on() and not self.pool.ahead):
+            return None  # what was passed on is delivered before the next call runs
+        if throttle is not None:
+            if not window.available():
+                throttle.leave(self)
+                return None
+            if (left := throttle.take(self)) is not None:
+                self.pool.look_in(left)
+                return None
         chunk = window.claim(most)
-        self._pass_on()  # those behind the chunk
+        if window.passing is not None:
+            self._pass_on()  # those behind the chunk
         return chunk
+
+    # ---- from the workers ------------------------------------------------------------------------
 
     def _pass_on(self) -> bool:
         passed = self.window.pass_on()
@@ -391,6 +397,8 @@ class Job:
             drain(slot.chunk)
         # Last, when nothing starts any more: it holds `enclosing`, and that this job, which is a cycle.
         self.context = contextvars.Context()
+        if self.throttle is not None:
+            self.throttle.leave(self)
         self.pool.stop()
         if self.feeder is not None:
             self.feeder.stop()

@@ -46,4 +46,7 @@ class Timekeeper(Protocol):
     def later(self, seconds: float, chunk: Chunk, /) -> None:
         """The chunk is ready to run again after a pause."""
 
+    def look_in(self, seconds: float, /) -> None:
+        """Call `BasePool.notify` in so many seconds, if not before."""
+
     def join(self) -> None: ...

@@ -1,13 +1,14 @@
-"""Where one call at a time runs, and the call that is under a time limit there."""
+"""Where one call at a time runs, and the call that is under a time limit there; `Star`, for several sources."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from inturn._base.atomic import Once
 from inturn._engine.chunk import Chunk
 
-__all__ = ["Call", "Slot"]
+__all__ = ["Call", "Slot", "Star"]
 
 
 class Call:
@@ -37,3 +38,21 @@ class Slot:
     def give_up(self) -> None:
         """The call is given up: its outcome will be thrown away (supervisor only, where calls have limits)."""
         raise AssertionError(f"{type(self).__name__} has no calls to give up")
+
+
+class Star:
+    """``fn`` for items that are tuples of arguments."""
+
+    __slots__ = ("fn",)
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        return self.fn(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Star, (self.fn,)
+
+    def __repr__(self) -> str:
+        return repr(self.fn)

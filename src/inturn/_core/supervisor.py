@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import _thread
 import heapq
+import math
 import sys
 import threading
 from collections import deque
@@ -49,6 +50,7 @@ class Supervisor:
         self._event = ThreadEvent()
         self._new: deque[tuple[float, int, Chunk]] = deque()
         self._pauses: list[tuple[float, int, Chunk]] = []
+        self._again_at = math.inf  # when the limit may let something start
         self._sleeping = False
         self._identifier: deque[int] = deque()
         self._left = Latch()
@@ -93,6 +95,13 @@ class Supervisor:
         self._new.append((self._job.clock() + seconds, chunk.index, chunk))
         self.start()
         self._event.set()
+
+    def look_in(self, seconds: float) -> None:
+        """The limit may let something start then."""
+        look_at = self._job.clock() + seconds
+        if look_at < self._again_at:  # else it looks before that, and we are asked again
+            self._again_at = look_at
+            self._event.set()
 
     def drop(self) -> None:
         """The last reference to the run is about to go: see to it that its last progress is shown."""
@@ -173,6 +182,13 @@ class Supervisor:
             job.pool.notify(1)
         if self._pauses:
             dues.append(self._pauses[0][0])
+        if self._again_at <= now:
+            self._again_at = math.inf
+            fence()  # who is refused from here on sets it again
+            if not job.stopped:
+                job.pool.notify(1)
+        if self._again_at < math.inf and not job.stopped:
+            dues.append(self._again_at)
         for slot in job.pool.slots():
             due = self._look_at(slot, now)
             if due is not None:

@@ -156,12 +156,12 @@ class Window:
             return len(rests)
         ready = len(self._main.items) if self._main.index <= self.last_index else 0
         if self._chunksize is not None:
-            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize or self._passes(0)
+            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize or self.passes(0)
         elif ready:
             ready = max(1, ready // self._size())
         return ready
 
-    def _passes(self, position: int) -> bool:
+    def passes(self, position: int) -> bool:
         """Whether the item at this position of the main backlog is a failure that passes."""
         try:
             return self.passing is not None and self.passing(self._main.items[position]) is not None
@@ -237,7 +237,7 @@ class Window:
             return None
         size = min(size, there)
         if self.passing is not None and backlog is self._main:
-            size = next((before for before in range(size) if self._passes(before)), size)
+            size = next((before for before in range(size) if self.passes(before)), size)
         if not size or backlog.index > min(self.last_index, most):
             return None
         chunk = Chunk(backlog.index, size)

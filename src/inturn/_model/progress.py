@@ -69,8 +69,10 @@ class _Bar:
 
     def __call__(self, stats: Stats) -> None:
         done = stats.delivered + stats.skipped
-        counts = {"running": stats.running, "waiting": stats.waiting}
+        counts: dict[str, int | str] = {"running": stats.running, "waiting": stats.waiting}
         counts |= {name: getattr(stats, name) for name in ("failed", "retried", "abandoned") if getattr(stats, name)}
+        if stats.throttled:
+            counts["throttled"] = f"{stats.throttled:.1f}s"
         if hasattr(self._bar, "set_postfix"):
             self._bar.set_postfix(counts, refresh=False)
         self._bar.update(done - self._shown)

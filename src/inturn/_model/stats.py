@@ -23,6 +23,7 @@ _FIELDS: Final = (
     "blocked_on_head",
     "blocked_on_source",
     "blocked_on_consumer",
+    "throttled",
 )
 """In the order in which they are shown: counts, then times."""
 
@@ -36,8 +37,8 @@ class Stats:
 
     Times in seconds: `elapsed` since the first ``next``, `blocked_on_head` (``next`` waited for a call),
     `blocked_on_source` (``next`` waited for the source), `blocked_on_consumer` (the window was full of finished
-    results and the workers were idle). `busy` is the mean share of ``concurrency`` in use, from 0 to 1. The repr
-    rounds to milliseconds; the attributes do not.
+    results and the workers were idle), `throttled` (something was ready to start and ``limit`` did not let it). `busy`
+    is the mean share of ``concurrency`` in use, from 0 to 1. The repr rounds to milliseconds; the attributes do not.
     """
 
     __slots__ = _FIELDS
@@ -56,6 +57,7 @@ class Stats:
     blocked_on_head: float
     blocked_on_source: float
     blocked_on_consumer: float
+    throttled: float
 
     def __init__(self, **values: Any) -> None:
         for name in _FIELDS:

@@ -112,7 +112,7 @@ class ExecutorPool(BasePool):
         me = threading.get_ident()
         if me in self._submitting:
             return  # a call that ended within `submit`, or a handler that interrupts it: its loop goes on
-        while self._permits and self.job.window.available() and self.job.may_start():
+        while self._permits and self.job.may_start() and self.job.ready():
             if not self._claiming.acquire(blocking=False):
                 return
             try:
@@ -345,7 +345,7 @@ class ExecutorPool(BasePool):
             return None
         chunk = self._alone(self.job.claim, window.taken)
         if chunk is None:
-            return None  # it pauses
+            return None  # it pauses, or waits for the limit
         for each in queued:
             if each.recall():
                 self._submissions.pop(each, None)

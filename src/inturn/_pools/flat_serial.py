@@ -38,14 +38,15 @@ class FlatSerial(Serial):
         job = self._flat
         chunk = self.slot.chunk
         if chunk is None:
-            chunk = job.claim() if job.may_start() else None
-            if chunk is None:  # a live source
-                return None
+            self._left = None
+            chunk = job.claim()
+            if chunk is None:  # a live source, or the limit
+                return self._left
             job.begun(self.slot, chunk)
         lane: Lane = chunk.out[0]
         if lane.phase is Phase.PAUSING:
             left = lane.due - job.clock()
-            if left > 0:
+            if left > 0 or (left := job.again_in()) > 0:
                 return left
             lane.reopen()
         if lane.phase is Phase.OPEN:

@@ -16,6 +16,7 @@ class Serial(BasePool):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.slot = Slot()
+        self._left: float | None = None  # seconds until the limit may let something start
 
     def open(self) -> None:
         """There is nothing to supervise; a pause before a retry starts the supervisor."""
@@ -27,6 +28,9 @@ class Serial(BasePool):
         if chunks and self.job.sleeping:  # for a live source, or for a pause before a retry
             self.job.notify()
 
+    def look_in(self, seconds: float) -> None:
+        self._left = seconds
+
     def slots(self) -> list[Slot]:
         return [self.slot]
 
@@ -35,9 +39,10 @@ class Serial(BasePool):
 
     def work(self, *, block: bool) -> float | None:
         job = self.job
-        chunk = job.claim() if job.may_start() else None
-        if chunk is None:  # a pause before a retry, or a live source
-            return None
+        self._left = None
+        chunk = job.claim()
+        if chunk is None:  # a pause before a retry, a live source, or the limit
+            return self._left
         job.sleeping.clear()  # nobody has to wake us for what we run ourselves
         job.begun(self.slot, chunk)
         run_chunk(chunk, job)

@@ -199,6 +199,8 @@ class ThreadPool(BasePool):
         return bool(self._idle or self._permits)
 
     def notify(self, chunks: int) -> None:
+        if self.job.throttle is not None and chunks > 0 and self._idle:
+            chunks = min(chunks, self.job.ready())
         if chunks > 0 and self._idle and not self.job.stopped:
             for slot in reversed(list(self._idle)):  # the one that has rested least has the warmest caches
                 if self._idle.pop(slot, False):
@@ -212,7 +214,7 @@ class ThreadPool(BasePool):
 
     def _wanting(self) -> bool:
         """Whether there is more to claim than slots on their way to it."""
-        return self.job.window.available() > len(self._coming) and not self.job.stopped
+        return not self.job.stopped and self.job.ready() > len(self._coming)
 
     def slots(self) -> list[Slot]:
         return list(self._slots)
@@ -284,7 +286,9 @@ class ThreadPool(BasePool):
             slot.coming = False
             self.arrived()
             fence()  # an item that is added now wakes somebody, or is seen here
-        if self._wanting():  # how many chunks there are was a guess when the items came
+        if (
+            self._idle or self._permits
+        ) and self._wanting():  # how many chunks there are was a guess when the items came
             self.notify(1)
         return chunk
 

@@ -71,14 +71,21 @@ class Timers:
     def __init__(self, pool: SchedulePool) -> None:
         self._pool = pool
         self.pauses: list[tuple[float, int, Chunk]] = []
+        self.look_at: float | None = None  # when the limit may let something start
 
     def later(self, seconds: float, chunk: Chunk) -> None:
         """Let the chunk run again after so many seconds of virtual time."""
         heapq.heappush(self.pauses, (self._pool.job.clock() + seconds, chunk.index, chunk))
 
+    def look_in(self, seconds: float) -> None:
+        """Try again to start something after so many seconds of virtual time."""
+        self.look_at = self._pool.job.clock() + seconds
+
     def ready(self) -> None:
         """Let what has paused long enough run again."""
         job = self._pool.job
+        if self.look_at is not None and self.look_at <= job.clock():
+            self.look_at = None
         while self.pauses and self.pauses[0][0] <= job.clock():
             job.window.again(heapq.heappop(self.pauses)[-1])
 
@@ -253,6 +260,8 @@ class SchedulePool(BasePool):
         """The moments at which something will happen by itself."""
         job = self.job
         dues = [pause[0] for pause in self.timers.pauses[:1]]
+        if self.timers.look_at is not None:
+            dues.append(self.timers.look_at)
         if job.timeout is not None:
             dues += [slot.started + job.timeout for slot in self.busy if self._hangs(slot)]
         if job.deadline_at is not None and not job.stopped:
