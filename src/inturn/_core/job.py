@@ -21,13 +21,12 @@ Crash    something failed that has no turn          raises its error, once      
 from __future__ import annotations
 
 import contextvars
-import enum
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 from inturn._base.atomic import Total, fence, remainder_of
 from inturn._base.events import Event, ThreadEvent
@@ -37,6 +36,7 @@ from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, n
 from inturn._model.policy import ENDS, Decide, Retry
 from inturn._model.recorder import Recorder
 
+from .end import CLOSED, DROPPED, Crash, End
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot, Star
 from .throttle import Throttle
@@ -140,24 +140,6 @@ class BasePool(ABC):
 
     def join(self) -> None:
         """Wait until nothing of the pool is left but what has been given up (after `stop`)."""
-
-
-class End(enum.Enum):
-    CLOSED = "closed"
-    DROPPED = "dropped"
-
-
-CLOSED: Final = End.CLOSED
-DROPPED: Final = End.DROPPED
-
-
-class Crash:
-    """The run has ended with this error, which has no turn."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 def drain(chunk: Chunk | None) -> None:
