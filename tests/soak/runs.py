@@ -108,7 +108,7 @@ class Source:
 
 def carry_out(plan: Plan, rng: random.Random, shared: Shared) -> None:
     """Run it, and check what was delivered; `AssertionError` if that is wrong."""
-    directory = tempfile.mkdtemp(prefix="inturn-soak-") if plan.in_processes else None
+    directory = tempfile.mkdtemp(prefix="soak-") if plan.in_processes else None
     caller = Caller(directory, shared.threads)
     try:
         source = Source(plan)
