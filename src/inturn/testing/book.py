@@ -25,7 +25,8 @@ class Event:
     Attributes:
         time: When, in seconds of virtual time.
         what: ``"pulled"``, ``"started"``, ``"made"`` (one element, flat maps only), ``"ended"``, ``"failed"`` (an
-            attempt), ``"given up"`` (by ``timeout``), ``"delivered"`` (a result, or one element), ``"left out"``,
+            attempt), ``"given up"`` (by ``timeout``), ``"delivered"`` (a result, or one element), ``"done"`` (all of an
+            item was delivered, flat maps only), ``"left out"``,
             ``"raised"`` (the error of this item ends the run), or ``"closed"`` (the run ended before the item did).
         index: The position of the item in the source, from 0.
         attempt: 1 for the first run of the item, 2 for the second, …

@@ -49,7 +49,7 @@ NOTHING: Final = object()
 class CallSlot(Slot):
     """A call that is under way: what it needs, as of when it was started."""
 
-    __slots__ = ("attempt", "context", "fault", "fn", "index", "item", "started")
+    __slots__ = ("attempt", "context", "fault", "fn", "hangs_since", "index", "item", "started")
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,6 +59,7 @@ class CallSlot(Slot):
         self.index = -1
         self.attempt = 1
         self.started = 0.0
+        self.hangs_since: float | None = None
         self.fault: Fault | None = None
         self.item: Any = NOTHING
         self.fn: Callable[[Any], Any] | None = None
@@ -176,6 +177,7 @@ class SchedulePool(BasePool):
         slot = self._choose()
         if slot is not None:
             self._step(slot)
+            self._fill()
             return 0.0
         return self._pass_time(block)
 
@@ -192,6 +194,9 @@ class SchedulePool(BasePool):
             self.job.crash(error)
             return True
 
+    def _new_slot(self) -> CallSlot:
+        return CallSlot()
+
     def _fill(self) -> None:
         """Start calls while slots are free."""
         job = self.job
@@ -199,14 +204,14 @@ class SchedulePool(BasePool):
             chunk = job.claim()
             if chunk is None:
                 return
-            slot = CallSlot()
+            slot = self._new_slot()
             self.busy.append(slot)
             job.begun(slot, chunk)
             self._next(slot)
 
     def _next(self, slot: CallSlot) -> None:
         """Start the next item of the slot's chunk, or free the slot."""
-        job, chunk = self.job, slot.chunk
+        chunk = slot.chunk
         assert chunk is not None
         slot.clear()
         item = next(chunk.todo, NOTHING)
@@ -214,6 +219,10 @@ class SchedulePool(BasePool):
             self._free(slot)
             return
         slot.item, slot.index, slot.attempt = item, chunk.index + len(chunk.out), chunk.attempt
+        self._start(slot)
+
+    def _start(self, slot: CallSlot) -> None:
+        job = self.job
         slot.fn, slot.context, slot.started = job.fn, job.context.copy(), job.clock()
         slot.fault = self.book.fault_of(slot.index, slot.attempt)
         self._record("started", slot.index, slot.attempt)
@@ -223,19 +232,32 @@ class SchedulePool(BasePool):
         assert chunk is not None
         self.busy.remove(slot)
         self.job.ended(slot, chunk)
-        self._fill()
 
     # ---- which one, and when ---------------------------------------------------------------------
 
-    def _can_step(self, slot: CallSlot) -> bool:
-        return slot.item is not NOTHING and not isinstance(slot.fault, Hangs)
+    def _able(self, slot: CallSlot) -> bool:
+        """Whether it can take a step, if nothing goes wrong."""
+        return slot.item is not NOTHING
 
     def _hangs(self, slot: CallSlot) -> bool:
-        return slot.item is not NOTHING and isinstance(slot.fault, Hangs)
+        return self._able(slot) and isinstance(slot.fault, Hangs)
+
+    def _hanging(self) -> list[CallSlot]:
+        """The slots that hang; when each began to is written down."""
+        hanging = [slot for slot in self.busy if self._hangs(slot)]
+        for slot in hanging:
+            if slot.hangs_since is None:
+                slot.hangs_since = self.job.clock()
+        return hanging
+
+    def _limits(self) -> list[tuple[float, CallSlot]]:
+        """When each slot that hangs is to be given up."""
+        hanging, timeout = self._hanging(), self.job.timeout
+        return [] if timeout is None else [((slot.hangs_since or 0.0) + timeout, slot) for slot in hanging]
 
     def _choose(self) -> CallSlot | None:
         """The slot that takes the next step; None if none can."""
-        able = {slot.index: slot for slot in self.busy if self._can_step(slot)}
+        able = {slot.index: slot for slot in self.busy if self._able(slot) and not self._hangs(slot)}
         if not able:
             return None
         try:
@@ -247,10 +269,8 @@ class SchedulePool(BasePool):
     def _look(self) -> bool:
         """Start what can be started, and give up calls that hang; whether there were any."""
         self.timers.ready()
-        timeout, now = self.job.timeout, self.job.clock()
-        late: list[CallSlot] = []
-        if timeout is not None:
-            late = [slot for slot in self.busy if self._hangs(slot) and slot.started + timeout <= now]
+        now = self.job.clock()
+        late = [slot for due, slot in self._limits() if due <= now]
         for slot in late:
             self._give_up(slot)
         self._fill()
@@ -262,8 +282,7 @@ class SchedulePool(BasePool):
         dues = [pause[0] for pause in self.timers.pauses[:1]]
         if self.timers.look_at is not None:
             dues.append(self.timers.look_at)
-        if job.timeout is not None:
-            dues += [slot.started + job.timeout for slot in self.busy if self._hangs(slot)]
+        dues += [due for due, _ in self._limits()]
         if job.deadline_at is not None and not job.stopped:
             dues.append(job.deadline_at)
         return dues
@@ -281,7 +300,7 @@ class SchedulePool(BasePool):
         return None  # an async source may have an item more
 
     def _stalled(self, who: str) -> str:
-        hanging = [slot.index for slot in self.busy if self._hangs(slot)]
+        hanging = [slot.index for slot in self._hanging()]
         cause = f"item{'s' if len(hanging) > 1 else ''} {', '.join(map(str, hanging))} hang{'s' * (len(hanging) == 1)}"
         text = f"{who} would wait for ever: {cause if hanging else 'nothing is under way'}, and there is no time limit"
         return f"{text}\n{self.book.timeline()}"
@@ -377,12 +396,11 @@ class SchedulePool(BasePool):
             RuntimeError: They have none.
         """
         self.retire()
-        hanging = [slot for slot in self.busy if self._hangs(slot)]
-        timeout = self.job.timeout
-        if not hanging:
+        if not self._hanging():
             return
-        if timeout is not None:
-            self.book.move_to(max(slot.started for slot in hanging) + timeout)
+        limits = [due for due, _ in self._limits()]
+        if limits:
+            self.book.move_to(max(limits))
             self._look()
         elif sys.exc_info()[1] is None:  # else that error is what the test is to show
             raise RuntimeError(self._stalled("close"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from inturn._api.executors import MakesPools, Opener
 from inturn._base import checks
+from inturn._core.job import BasePool
 
 from .book import Book, Event, Order
 from .fault import Fault
+from .flat_pool import FlatSchedulePool
 from .pool import SchedulePool
 
 __all__ = ["Schedule"]
@@ -31,7 +33,8 @@ class Schedule(MakesPools):
     >>> ended
     [2, 0, 1, 3]
 
-    Give it as ``executor=`` to `ordered_map`, or to `ordered_amap` with a plain ``fn``.
+    Give it as ``executor=`` to `ordered_map` and `ordered_flat_map`, or to `ordered_amap` and `ordered_aflat_map` with
+    a plain ``fn``.
 
     Up to ``concurrency`` calls are under way at once (8 if nobody says). A call that is under way is made when it is
     to end, so its effects come in the order in which calls end. Time is virtual: calls take none, and it passes only
@@ -95,6 +98,8 @@ class Schedule(MakesPools):
 
     def opener(self, *, flat: bool) -> Opener:
         """How the pool of a run is made; for `inturn` itself."""
-        return Opener(
-            lambda job, slices: SchedulePool(job, self._book), lambda: _CONCURRENCY, batches=False, chunks=True
-        )
+
+        def open_(job: Any, *, slices: bool) -> BasePool:
+            return FlatSchedulePool(job, self._book) if flat else SchedulePool(job, self._book)
+
+        return Opener(open_, lambda: _CONCURRENCY, batches=False, chunks=True)

@@ -16,6 +16,7 @@ _MARKS: Final = {
     "failed": "x",
     "given up": "T",
     "delivered": "d",
+    "done": "D",
     "left out": "o",
     "raised": "R",
     "closed": "c",
@@ -27,6 +28,7 @@ _AFTERWARDS: Final = {  # what an item does after an event, until its next one
     "ended": "~",
     "failed": "~",
     "given up": "~",
+    "delivered": "-",  # of a flat map, whose items go on after an element
 }
 
 

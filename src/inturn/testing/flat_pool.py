@@ -1,0 +1,208 @@
+"""The pool of a flat run whose executor is a `Schedule`: items that are under way produce one element at a time.
+
+What the script chooses is the next element: of the items under way that have room in their lane, one produces one
+element, or finds its end. An item keeps its slot from its first attempt to its end, as `lanes` requires.
+
+========= ============================================ ====================================================
+an item   how it is told                               left by
+========= ============================================ ====================================================
+able      its lane is OPEN and has room                `_step`
+full      its lane is OPEN and has no room             the consumer, which takes an element
+hanging   it would be able, but its fault is a         its time limit (`_give_up`); nothing else
+          `Hangs` that has come
+pausing   its lane is PAUSING                          its moment: then another attempt (`_next`)
+undecided its lane is UNDECIDED                        the consumer's policy
+over      its lane is ENDED                            `_look` and `_step`, which free the slot
+========= ============================================ ====================================================
+
+Whoever works with an iterator, `_step` or `stop`, has taken the slot's `turn`: `stop`, which may come from anywhere,
+never closes a generator that is running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from inturn._base.atomic import Once
+from inturn._core.consumer import AGAIN, LEFT_OUT, Raised
+from inturn._core.elements import close, elements_of
+from inturn._core.flat_job import FlatJob
+from inturn._core.signals import raised_by_handler
+from inturn._engine.lanes import Lane, Phase
+
+from .pool import NOTHING, CallSlot, SchedulePool
+
+__all__ = ["FlatSchedulePool", "ItemSlot"]
+
+
+class ItemSlot(CallSlot):
+    """An item that is under way, with its iterator."""
+
+    __slots__ = ("iterator", "turn")
+
+    def __init__(self) -> None:
+        self.turn = Once()
+        super().__init__()
+
+    def clear(self) -> None:
+        super().clear()
+        self.iterator: Iterator[Any] | None = None
+
+
+class FlatSchedulePool(SchedulePool):
+    """Slots for items that produce together, of which a script chooses the one that produces the next element."""
+
+    job: FlatJob
+
+    def delivered(self, index: int, outcome: Any, /) -> None:
+        if type(outcome) is Raised:
+            self._record("raised", index)
+        elif outcome is not AGAIN and outcome is not LEFT_OUT:
+            self._record("delivered", index)
+        if self.job.window.taken > index:
+            self._record("done", index)
+
+    # ---- the slots -------------------------------------------------------------------------------
+
+    def _new_slot(self) -> CallSlot:
+        return ItemSlot()
+
+    def _able(self, slot: CallSlot) -> bool:
+        if slot.item is NOTHING or slot.chunk is None:
+            return False
+        lane = _lane(slot)
+        return lane.phase is Phase.OPEN and not lane.full()
+
+    def _hangs(self, slot: CallSlot) -> bool:
+        return super()._hangs(slot) and slot.fault is not None and _lane(slot).made >= slot.fault.after
+
+    def _next(self, slot: CallSlot) -> None:
+        """Begin an attempt of the slot's item, if its time has come; or free the slot."""
+        job, chunk, lane = self.job, slot.chunk, _lane(slot)
+        assert chunk is not None
+        slot.clear()
+        slot.index = lane.index
+        if lane.phase is Phase.PAUSING and lane.due <= job.clock():
+            lane.reopen()
+        if lane.phase is Phase.OPEN:
+            item = next(chunk.todo, NOTHING)
+            if item is not NOTHING:
+                slot.item, slot.attempt = item, chunk.attempt
+                self._start(slot)
+                return
+        elif lane.phase is not Phase.ENDED and not job.stopped:
+            return  # it pauses, or waits for its policy
+        self._free(slot)
+
+    def _look(self) -> bool:
+        late = super()._look()
+        for slot in list(self.busy):
+            if slot.item is NOTHING:
+                self._next(slot)
+        return late
+
+    def _dues(self) -> list[float]:
+        pausing = [_lane(slot) for slot in self.busy if _lane(slot).phase is Phase.PAUSING]
+        return [*super()._dues(), *(lane.due for lane in pausing)]
+
+    # ---- one step --------------------------------------------------------------------------------
+
+    def _step(self, slot: CallSlot) -> None:
+        """Produce an element of the item, or find its end."""
+        assert isinstance(slot, ItemSlot)
+        job, chunk, lane = self.job, slot.chunk, _lane(slot)
+        assert chunk is not None
+        if not slot.turn.take():
+            return  # `stop` is just closing it
+        item, context, error = slot.item, slot.context, self._error(slot)
+        assert context is not None
+        try:
+            if error is not None:
+                context.run(self._close, slot)
+            else:
+                error = context.run(self._advance, slot, lane)
+        finally:
+            slot.turn.give_back()
+        try:
+            if error is not None:
+                self._record("failed", slot.index, slot.attempt)
+                slot.item = NOTHING
+                job.failed(chunk, item, error, job.clock() - slot.started)
+            if lane.phase is not Phase.OPEN:
+                self._next(slot)
+            if job.stopped:
+                self.stop()
+        finally:
+            del item, error, slot, chunk  # the traceback of an error may keep this frame
+
+    def _error(self, slot: CallSlot) -> BaseException | None:
+        """What the item fails with now, by its fault."""
+        fault = slot.fault
+        if fault is None or _lane(slot).made < fault.after:
+            return None
+        return fault.error(slot.index, slot.attempt)
+
+    def _advance(self, slot: ItemSlot, lane: Lane) -> BaseException | None:
+        """In the item's context; the error that it ends with."""
+        try:
+            if slot.iterator is None:
+                assert slot.fn is not None
+                slot.iterator = elements_of(slot.fn(slot.item))
+            try:
+                element = next(slot.iterator)
+            except StopIteration:
+                slot.iterator = None
+                slot.item = NOTHING
+                self._record("ended", slot.index, slot.attempt)
+                lane.finish()
+                return None
+            self._record("made", slot.index, slot.attempt)
+            lane.made += 1
+            lane.append(element)
+            return None
+        except BaseException as error:  # it travels to the consumer
+            if raised_by_handler(error):
+                raise
+            slot.iterator = None
+            return error
+
+    def _close(self, slot: ItemSlot) -> None:
+        iterator, slot.iterator = slot.iterator, None
+        if iterator is not None:
+            close(iterator)
+
+    def _give_up(self, slot: CallSlot) -> None:
+        assert isinstance(slot, ItemSlot)
+        if slot.context is not None:
+            slot.context.run(self._close, slot)
+        super()._give_up(slot)
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Close the iterators, but the one that is running: then `_step` does."""
+        super().stop()
+        for slot in list(self.busy):
+            assert isinstance(slot, ItemSlot)
+            if not slot.turn.take():
+                continue
+            try:
+                if slot.iterator is not None and slot.context is not None:
+                    self._record("closed", slot.index, slot.attempt)
+                    slot.context.run(self._close, slot)
+            finally:
+                slot.turn.give_back()
+
+    def retire(self) -> None:
+        """Free the slots, but those that hang."""
+        for slot in list(self.busy):
+            if not self._hangs(slot):
+                slot.clear()
+                self._free(slot)
+
+
+def _lane(slot: CallSlot) -> Lane:
+    assert slot.chunk is not None
+    lane: Lane = slot.chunk.out[0]
+    return lane
