@@ -16,7 +16,7 @@ over     ``_hook`` is None           (`gone` waits for what is left)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from inturn._core.job import CLOSED, DROPPED, End, Job, inside
@@ -41,6 +41,9 @@ class Cleanup:
         """The run begins in this loop."""
         self.loop = loop
         self.job.wake = LoopEvent(loop)
+        adopt: Callable[[Job], object] | None = getattr(loop, "adopt_run", None)  # of `inturn.testing`
+        if adopt is not None:
+            adopt(self.job)
         hook = self._hook = _shutdown_hook(self)
         try:
             hook.asend(None).send(None)

@@ -72,7 +72,7 @@ class EagerTask:
 
     def run(self, pool: Starts, slot: TaskSlot, chunk: Chunk, until: float) -> bool:
         """Run a chunk until a call waits or the turn ends; False if the task must not be reused."""
-        job, call = pool.job, pool.call
+        job, call = pool.job, pool.call_of(chunk)
         task: Any = self._task  # its private attributes are used: this is for 3.11 only
         fn, copy, clock = job.fn, job.context.copy, job.clock
         append: Any = chunk.out.append

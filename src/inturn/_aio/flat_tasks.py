@@ -90,7 +90,11 @@ class LaneTaskPool(TaskPool):
         job, clock = self.job, self.job.clock
         iterator: Any = None
         try:
-            iterator = await self._elements_of(job.fn, item)
+            if self.director is None:
+                iterator = await self._elements_of(job.fn, item)
+            else:
+                assert slot.chunk is not None
+                iterator = self.director.elements_of(slot.chunk, partial(self._elements_of, job.fn, item))
             take = iterator.__anext__
             breath = clock() + _TURN_S
             while True:

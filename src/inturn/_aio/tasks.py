@@ -26,10 +26,10 @@ pump is a callback of the loop. It runs for `_TURN_S`, and then lets other callb
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from inturn._core.job import BasePool, Job, Slot
 from inturn._engine.chunk import Chunk
@@ -41,10 +41,24 @@ from .pauses import Pauses
 from .slot import TaskSlot
 from .task_factory import Make, WrappedError, call, maker
 
-__all__ = ["TaskPool", "WrappedError"]
+__all__ = ["CallCoro", "Directs", "TaskPool", "WrappedError"]
+
+CallCoro = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
 _TURN_S: Final = 0.002  # maximum seconds per turn of the pump; checked between calls
 _GRACE_S: Final = 0.5  # a call that its time limit has cancelled is given up after so many seconds
+
+
+class Directs(Protocol):
+    """Who decides when each call goes on: for tests."""
+
+    def call_of(self, chunk: Chunk, call: CallCoro, /) -> CallCoro:
+        """What a task runs for the next item of the chunk, in place of `call`."""
+        ...
+
+    def elements_of(self, chunk: Chunk, begin: Callable[[], Awaitable[AsyncIterator[Any]]], /) -> AsyncIterator[Any]:
+        """An iterator over the elements of the item, which `begin` starts to produce."""
+        ...
 
 
 class TaskPool(BasePool):
@@ -53,8 +67,9 @@ class TaskPool(BasePool):
     def __init__(self, job: Job, *, known: bool) -> None:
         super().__init__(job)
         self.pauses = Pauses(job)
-        self.call: Callable[[Any, Any], Coroutine[Any, Any, Any]] = call if known else self._call_checked
+        self.call: CallCoro = call if known else self._call_checked
         self._proven = known  # whether fn is known to return awaitables
+        self.director: Directs | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._make: Make | None = None
         self._permits = job.concurrency
@@ -68,6 +83,10 @@ class TaskPool(BasePool):
     def open(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._make = maker(self._loop)
+
+    def call_of(self, chunk: Chunk) -> CallCoro:
+        """What a task runs for an item of the chunk."""
+        return self.call if self.director is None else self.director.call_of(chunk, self.call)
 
     # ---- consumer, feeder, timers ----------------------------------------------------------------
 
@@ -148,7 +167,7 @@ class TaskPool(BasePool):
 
         Guarantees 21 and 31: each call has its own copy of the consumer's context.
         """
-        job, make, call = self.job, self._make, self.call
+        job, make, call = self.job, self._make, self.call_of(chunk)
         fn, copy, clock = job.fn, job.context.copy, job.clock
         append: Any = chunk.out.append
         assert make is not None

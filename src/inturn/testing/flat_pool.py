@@ -25,7 +25,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from inturn._base.atomic import Once
-from inturn._core.consumer import AGAIN, LEFT_OUT, Raised
 from inturn._core.elements import close, elements_of
 from inturn._core.flat_job import FlatJob
 from inturn._core.signals import raised_by_handler
@@ -53,15 +52,8 @@ class ItemSlot(CallSlot):
 class FlatSchedulePool(SchedulePool):
     """Slots for items that produce together, of which a script chooses the one that produces the next element."""
 
+    flat = True
     job: FlatJob
-
-    def delivered(self, index: int, outcome: Any, /) -> None:
-        if type(outcome) is Raised:
-            self._record("raised", index)
-        elif outcome is not AGAIN and outcome is not LEFT_OUT:
-            self._record("delivered", index)
-        if self.job.window.taken > index:
-            self._record("done", index)
 
     # ---- the slots -------------------------------------------------------------------------------
 
@@ -126,7 +118,7 @@ class FlatSchedulePool(SchedulePool):
             slot.turn.give_back()
         try:
             if error is not None:
-                self._record("failed", slot.index, slot.attempt)
+                self.recorder.record("failed", slot.index, slot.attempt)
                 slot.item = NOTHING
                 job.failed(chunk, item, error, job.clock() - slot.started)
             if lane.phase is not Phase.OPEN:
@@ -152,19 +144,19 @@ class FlatSchedulePool(SchedulePool):
             try:
                 element = next(slot.iterator)
             except StopIteration:
-                slot.iterator = None
+                slot.iterator = slot.context = None
                 slot.item = NOTHING
-                self._record("ended", slot.index, slot.attempt)
+                self.recorder.record("ended", slot.index, slot.attempt)
                 lane.finish()
                 return None
-            self._record("made", slot.index, slot.attempt)
+            self.recorder.record("made", slot.index, slot.attempt)
             lane.made += 1
             lane.append(element)
             return None
         except BaseException as error:  # it travels to the consumer
             if raised_by_handler(error):
                 raise
-            slot.iterator = None
+            slot.iterator = slot.context = None
             return error
 
     def _close(self, slot: ItemSlot) -> None:
@@ -188,9 +180,10 @@ class FlatSchedulePool(SchedulePool):
             if not slot.turn.take():
                 continue
             try:
-                if slot.iterator is not None and slot.context is not None:
-                    self._record("closed", slot.index, slot.attempt)
+                if slot.context is not None and not self._hangs(slot):
+                    self.recorder.record("closed", slot.index, slot.attempt)
                     slot.context.run(self._close, slot)
+                    slot.clear()
             finally:
                 slot.turn.give_back()
 

@@ -31,15 +31,15 @@ from contextvars import Context
 from typing import Any, Final
 
 from inturn._base.atomic import Once
-from inturn._core.consumer import LEFT_OUT, Raised
 from inturn._core.job import BasePool, Job, Slot, drain
 from inturn._core.signals import raised_by_handler
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Kind
 
-from .book import Book, Script
+from .book import Book
 from .fault import Dies, Fault, Hangs
+from .recorder import Recorder
 
 __all__ = ["CallSlot", "SchedulePool", "Timers"]
 
@@ -115,53 +115,37 @@ class SchedulePool(BasePool):
     """Slots for calls that are under way together, of which a script chooses the one that ends next."""
 
     inline = True
+    flat = False
 
     def __init__(self, job: Job, book: Book) -> None:
         super().__init__(job)
         self.book = book
-        self.number = -1
-        self.script = Script(None, None)
+        self.recorder = Recorder(book, job, flat=self.flat)
         self.timers = Timers(self)
         self.busy: list[CallSlot] = []
-        self._seen = 0  # items that were recorded as pulled
         self._live: Context | None = None  # in which a live source is pulled
         self._retiring = Once()
         job.clock = book.clock
         job.supervisor = self.timers
-        job.watcher = self
 
     # ---- what it is told -------------------------------------------------------------------------
 
     def open(self) -> None:
-        self.number, self.script = self.book.begin_run()
+        self.recorder.begin()
 
     def has_capacity(self) -> bool:
         return True
 
     def notify(self, chunks: int) -> None:
         self._fill()
+        if self.job.sleeping:  # of an async source: the consumer waits, and has to go on with the calls
+            self.job.notify()
 
     def slots(self) -> list[Slot]:
         return list(self.busy)
 
     def take_back(self, chunk: object) -> bool | None:
         return None  # only a supervisor asks, and there is none
-
-    def pulled(self) -> None:
-        while self._seen < self.job.window.pulled:
-            self._record("pulled", self._seen)
-            self._seen += 1
-
-    def delivered(self, index: int, outcome: Any, /) -> None:
-        if type(outcome) is Raised:
-            self._record("raised", index)
-        elif outcome is LEFT_OUT:
-            self._record("left out", index)
-        elif self.job.window.taken > index:  # else it runs again
-            self._record("delivered", index)
-
-    def _record(self, what: str, index: int, attempt: int = 1) -> None:
-        self.book.record(self.number, what, index, attempt)
 
     # ---- the consumer waits ----------------------------------------------------------------------
 
@@ -171,15 +155,15 @@ class SchedulePool(BasePool):
         Raises:
             RuntimeError: Nothing can happen any more.
         """
-        self.job.sleeping.clear()  # nobody has to wake us for what we do ourselves
         if self._feed() or self._look():
             return 0.0
         slot = self._choose()
-        if slot is not None:
-            self._step(slot)
-            self._fill()
-            return 0.0
-        return self._pass_time(block)
+        if slot is None:
+            return self._pass_time(block)
+        self.job.sleeping.clear()  # nobody has to wake us for what we do ourselves
+        self._step(slot)
+        self._fill()
+        return 0.0
 
     def _feed(self) -> bool:
         """Pull an item of a live source, if there is room."""
@@ -225,7 +209,7 @@ class SchedulePool(BasePool):
         job = self.job
         slot.fn, slot.context, slot.started = job.fn, job.context.copy(), job.clock()
         slot.fault = self.book.fault_of(slot.index, slot.attempt)
-        self._record("started", slot.index, slot.attempt)
+        self.recorder.record("started", slot.index, slot.attempt)
 
     def _free(self, slot: CallSlot) -> None:
         chunk = slot.chunk
@@ -260,11 +244,7 @@ class SchedulePool(BasePool):
         able = {slot.index: slot for slot in self.busy if self._able(slot) and not self._hangs(slot)}
         if not able:
             return None
-        try:
-            return able[self.script.choose(sorted(able))]
-        except BaseException:  # of a function of the user's: what is under way ends in plain order
-            self.script = Script(None, None)
-            raise
+        return able[self.recorder.choose(sorted(able))]
 
     def _look(self) -> bool:
         """Start what can be started, and give up calls that hang; whether there were any."""
@@ -323,10 +303,10 @@ class SchedulePool(BasePool):
                 error = caught
         try:
             if error is None:
-                self._record("ended", index, attempt)
+                self.recorder.record("ended", index, attempt)
                 chunk.out.append(result)
             else:
-                self._record("failed", index, attempt)
+                self.recorder.record("failed", index, attempt)
                 if isinstance(slot.fault, Dies):
                     job.window.take_back(chunk)  # another worker runs the rest
                 job.failed(chunk, item, error, job.clock() - begun)
@@ -352,7 +332,7 @@ class SchedulePool(BasePool):
         assert job.timeout is not None
         job.abandoned += 1
         job.window.take_back(chunk)
-        self._record("given up", slot.index, slot.attempt)
+        self.recorder.record("given up", slot.index, slot.attempt)
         error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
         job.failed(chunk, slot.item, error, job.timeout, Kind.FAILED)
         slot.clear()
@@ -385,7 +365,7 @@ class SchedulePool(BasePool):
         except BaseException as error:
             if raised_by_handler(error):
                 raise
-        self._record("closed", index, attempt)
+        self.recorder.record("closed", index, attempt)
         drain(slot.chunk)
         self._next(slot)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
 
 from inturn._api.executors import MakesPools, Opener
 from inturn._base import checks
@@ -15,6 +15,8 @@ from .flat_pool import FlatSchedulePool
 from .pool import SchedulePool
 
 __all__ = ["Schedule"]
+
+T = TypeVar("T")
 
 _CONCURRENCY: Final = 8  # where nobody says: the same on every machine
 
@@ -34,7 +36,7 @@ class Schedule(MakesPools):
     [2, 0, 1, 3]
 
     Give it as ``executor=`` to `ordered_map` and `ordered_flat_map`, or to `ordered_amap` and `ordered_aflat_map` with
-    a plain ``fn``.
+    a plain ``fn``. For coroutine functions, and for a test that is a coroutine, there is `Schedule.run`.
 
     Up to ``concurrency`` calls are under way at once (8 if nobody says). A call that is under way is made when it is
     to end, so its effects come in the order in which calls end. Time is virtual: calls take none, and it passes only
@@ -95,6 +97,30 @@ class Schedule(MakesPools):
     def timeline(self) -> str:
         """The events as a picture of text: a row for each item, a column for each event."""
         return self._book.timeline()
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end in an event loop in virtual time, as ``asyncio.run`` does; return its result.
+
+        Runs that begin in it and whose ``fn`` is a coroutine function follow the schedule. ``asyncio.sleep`` and every
+        other timer cost nothing. If nothing can happen any more, the coroutine is ended by a `RuntimeError`.
+
+        >>> import asyncio
+        >>> from inturn import ordered_amap
+        >>> from inturn.testing import Schedule
+        >>> async def call(x):
+        ...     await asyncio.sleep(3600)
+        ...     return x * x
+        >>> async def main():
+        ...     return [result async for result in ordered_amap(call, range(4))]
+        >>> schedule = Schedule(order=[2, 0])
+        >>> schedule.run(main())
+        [0, 1, 4, 9]
+        >>> [event.index for event in schedule.events if event.what == "ended"], schedule.now
+        ([2, 0, 1, 3], 3600.0)
+        """
+        from .loop import run
+
+        return run(self._book, coro)
 
     def opener(self, *, flat: bool) -> Opener:
         """How the pool of a run is made; for `inturn` itself."""

@@ -28,7 +28,6 @@ _AFTERWARDS: Final = {  # what an item does after an event, until its next one
     "ended": "~",
     "failed": "~",
     "given up": "~",
-    "delivered": "-",  # of a flat map, whose items go on after an element
 }
 
 
@@ -58,11 +57,12 @@ def _rows(events: Sequence[Happened]) -> list[str]:
     left_out = max(0, len(events) - _MOST_COLUMNS)
     rows: dict[int, list[str]] = {event.index: [] for event in sorted(events, key=lambda event: event.index)}
     doing = dict.fromkeys(rows, " ")
+    flat = any(event.what == "done" for event in events)  # its items go on after an element
     passing: list[str] = []
     for column, event in enumerate(events):
         for index, row in rows.items():
             row.append(_MARKS[event.what] if index == event.index else doing[index])
-        doing[event.index] = _AFTERWARDS.get(event.what, " ")
+        doing[event.index] = _AFTERWARDS.get(event.what, "-" if flat and event.what == "delivered" else " ")
         if column and event.time > events[column - 1].time:
             passing.append(f"{event.time:g} s before event {column + 1}")
     width = max(len(str(index)) for index in rows)
