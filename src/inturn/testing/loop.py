@@ -31,7 +31,7 @@ from inturn._engine.chunk import Chunk
 
 from .book import Book
 from .fault import Hangs
-from .recorder import Recorder
+from .record import RunRecord
 
 __all__ = ["Director", "VirtualLoop", "run"]
 
@@ -116,7 +116,7 @@ class Director:
     def __init__(self, book: Book, job: Job, pool: TaskPool) -> None:
         self._book = book
         self._job = job
-        self._recorder = Recorder(book, job, flat=isinstance(job, FlatJob))
+        self._recorder = RunRecord(book, job, flat=isinstance(job, FlatJob))
         self._gates: dict[int, asyncio.Future[None]] = {}
         self._recorder.begin()
         job.clock = book.clock

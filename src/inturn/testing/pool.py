@@ -39,7 +39,7 @@ from inturn._model.outcome import Kind
 
 from .book import Book
 from .fault import Dies, Fault, Hangs
-from .recorder import Recorder
+from .record import RunRecord
 
 __all__ = ["CallSlot", "SchedulePool", "Timers"]
 
@@ -120,7 +120,7 @@ class SchedulePool(BasePool):
     def __init__(self, job: Job, book: Book) -> None:
         super().__init__(job)
         self.book = book
-        self.recorder = Recorder(book, job, flat=self.flat)
+        self.recorder = RunRecord(book, job, flat=self.flat)
         self.timers = Timers(self)
         self.busy: list[CallSlot] = []
         self._live: Context | None = None  # in which a live source is pulled

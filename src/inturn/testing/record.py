@@ -9,10 +9,10 @@ from inturn._core.job import Job
 
 from .book import Book, Script
 
-__all__ = ["Recorder"]
+__all__ = ["RunRecord"]
 
 
-class Recorder:
+class RunRecord:
     """One run of a schedule: its number, its rule, and its part of the events."""
 
     def __init__(self, book: Book, job: Job, *, flat: bool) -> None:
