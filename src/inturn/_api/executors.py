@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final
@@ -116,16 +117,74 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     if isinstance(executor, str):
         if executor == "serial":
             return Opener(_serial, _one, batches=False)
-        raise ValueError(f'executor must be "thread", "process", "serial", an executor or a callable, got {executor!r}')
+        if executor == "interpreter":
+            return Opener(_borrowed(None, _interpreters()), checks.cpus, batches=True)
+        raise ValueError(
+            'executor must be "thread", "process", "interpreter", "serial", an executor, a Dask client, '
+            f"the module ray or a callable, got {executor!r}"
+        )
+    cluster = _cluster(executor)
+    if cluster is not None:
+        return cluster
     if hasattr(executor, "submit") and not isinstance(executor, type):
         return Opener(_borrowed(executor, None), _threads, batches=True)
     if callable(executor) and executor is not Threads and executor is not Processes:
         return Opener(_borrowed(None, executor), _threads, batches=True)
     cure = f": write {executor.__name__}()" if isinstance(executor, type) else ""
     raise TypeError(
-        'executor must be "thread", "process", "serial", an object with submit() or a callable, '
+        'executor must be "thread", "process", "interpreter", "serial", an object with submit(), a Dask client, '
+        "the module ray or a callable, "
         f"got {type(executor).__name__}: {executor!r}{cure}"
     )
+
+
+def _interpreters() -> Callable[[int], Any]:
+    """What makes interpreters: they are workers of an executor of the standard library.
+
+    Raises:
+        ValueError: This Python has none.
+    """
+    try:
+        from concurrent.futures import InterpreterPoolExecutor
+    except ImportError:
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise ValueError(f'executor="interpreter" needs Python 3.14 or later, this is {version}; use "process"') from None
+    made: Callable[[int], Any] = InterpreterPoolExecutor
+    return made
+
+
+def _cluster(executor: Any) -> Opener | None:
+    """A cluster's client, if it is one; whoever has one has imported its library."""
+    loaded = sys.modules.get
+    distributed, ray = loaded("distributed"), loaded("ray")
+    if distributed is not None and hasattr(distributed, "Client") and isinstance(executor, _dask_types(distributed)):
+        from inturn._pools.dask import DaskClient, DaskExecutor, threads_of
+
+        if isinstance(executor, distributed.Client):
+            return _cluster_opener(lambda: DaskClient(executor), lambda: threads_of(executor))
+        return _cluster_opener(lambda: DaskExecutor(executor), _threads)
+    if ray is not None and executor is ray:
+        from inturn._pools.ray import Ray, cpus_of
+
+        if not ray.is_initialized():
+            raise RuntimeError("executor=ray: Ray is not initialised; call ray.init() first")
+        return _cluster_opener(lambda: Ray(ray), lambda: cpus_of(ray))
+    return None
+
+
+def _dask_types(distributed: Any) -> tuple[type, ...]:
+    from distributed.cfexecutor import ClientExecutor
+
+    return distributed.Client, ClientExecutor
+
+
+def _cluster_opener(adapter: Callable[[], Any], workers: Callable[[], int]) -> Opener:
+    def open_(job: Job, *, slices: bool) -> BasePool:
+        from inturn._pools.cluster import ClusterPool
+
+        return ClusterPool(job, adapter(), slices=slices)
+
+    return Opener(open_, lambda: workers() or _threads(), batches=True, ahead=4)
 
 
 def _serial(job: Job, *, slices: bool) -> BasePool:
@@ -200,7 +259,12 @@ def open_flat_pool(executor: Any, timeout: object) -> Opener:
             return Opener(_flat_serial, _one, batches=False)
         raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
     cure = ""
-    if callable(executor) or hasattr(executor, "submit"):
+    if executor is sys.modules.get("ray") or _cluster(executor) is not None:
+        cure = (
+            "; a cluster returns results whole: have fn return a list, use ordered_map, "
+            "and chain the lists with itertools.chain.from_iterable"
+        )
+    elif callable(executor) or hasattr(executor, "submit"):
         cure = "; an executor of yours returns results whole: collect lists with ordered_map"
     raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
 

@@ -57,7 +57,7 @@ NEVER: Final = sys.maxsize
 """The value of `Window.last_index` while no failure ends the run."""
 
 _AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, so that it is rarely taken back
-_TINY_S: Final = 100e-6  # items shorter than this may widen a default window
+_TINY: Final = 1 / 20  # items that take less than this part of the aim may widen a default window
 _MOST: Final = 4096  # items; a default window never grows beyond
 
 
@@ -111,6 +111,7 @@ class Window:
         self.last_index = NEVER  # nothing of a higher index is started
         self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
+        self.aim_s = _AIM_S  # seconds a batch is to take; longer where sending it costs more
         self._small_items = True  # whether the item that was looked at last is small
         self._small_results = True
 
@@ -213,9 +214,9 @@ class Window:
     def _size(self) -> int:
         if self._chunksize is not None:
             return self._chunksize
-        if not self._batch or not self.pace_s or self.pace_s > _AIM_S:
+        if not self._batch or not self.pace_s or self.pace_s > self.aim_s:
             return 1
-        return round(min(_AIM_S / self.pace_s, _MOST))
+        return round(min(self.aim_s / self.pace_s, _MOST))
 
     def claim(self, most: int = NEVER) -> Chunk | None:
         """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start.
@@ -381,7 +382,7 @@ class Window:
 
         Guarantee 4.
         """
-        tiny = self.pace_s is not None and self.pace_s < _TINY_S
+        tiny = self.pace_s is not None and self.pace_s < self.aim_s * _TINY
         if tiny and self._small_items and self._small_results:
             self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:

@@ -46,7 +46,7 @@ class ExecutorPool(BasePool):
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, slices: bool) -> None:
         super().__init__(job)
         self.executor: Any = executor  # None when the run no longer needs it
-        self.slices = slices
+        self.slice_s = SLICE_S if slices else None
         self._build = build
         self._submissions: dict[Submission, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
@@ -112,7 +112,7 @@ class ExecutorPool(BasePool):
         me = threading.get_ident()
         if me in self._submitting:
             return  # a call that ended within `submit`, or a handler that interrupts it: its loop goes on
-        while self._permits and self.job.may_start() and self.job.ready():
+        while self._permits and self.job.may_start() and self._ready():
             if not self._claiming.acquire(blocking=False):
                 return
             try:
@@ -131,13 +131,19 @@ class ExecutorPool(BasePool):
             self._permits.pop()
         except IndexError:
             return None
-        chunk = self.job.claim()
+        chunk = self._next_chunk()
         if chunk is None:
             self._permits.append(None)
             return None
         submission = Submission(self, chunk)
         self._submissions[submission] = None
         return submission
+
+    def _ready(self) -> bool:
+        return bool(self.job.ready())
+
+    def _next_chunk(self) -> Chunk | None:
+        return self.job.claim()
 
     @must_not_wait
     def _submit(self, submission: Submission) -> None:
@@ -185,6 +191,9 @@ class ExecutorPool(BasePool):
         except BaseException as fault:  # of ours
             self.job.crash(fault)
         self.finish(submission)
+
+    def late(self, submission: Submission) -> None:
+        """Its call has taken longer than its limit; here nothing ends it (supervisor only)."""
 
     def finish(self, submission: Submission) -> None:
         """The submission is over: its permit is free."""
@@ -253,10 +262,14 @@ class ExecutorPool(BasePool):
 
     def _again(self, chunk: Chunk, item: Any) -> None:
         """The item has not begun: it runs again in its place."""
+        self.job.window.again(self._put(chunk, item))
+
+    def _put(self, chunk: Chunk, item: Any) -> Chunk:
+        """A chunk of this one item, in the place of its outcome."""
         fresh = Chunk.again(chunk.index + len(chunk.out), item, chunk.attempt)
         chunk.plain = False
         chunk.out.append(fresh)
-        self.job.window.again(fresh)
+        return fresh
 
     def _end(self, submission: Submission) -> None:
         if submission.chunk is None:

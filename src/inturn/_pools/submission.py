@@ -34,7 +34,6 @@ from inturn._base.events import Latch
 from inturn._core.job import Call, Job, Slot, inside, run_chunk, run_watched
 from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
 from inturn._transport.remote import ANY, main_file, pack_item, run_remote
@@ -46,12 +45,13 @@ class Pool(Protocol):
     """What a submission needs of its pool."""
 
     job: Job
-    slices: bool
+    slice_s: float | None
     main: Main
     fn_blobs: dict[Main, bytes]
 
     def take_back(self, chunk: Chunk) -> bool | None: ...
     def finish(self, submission: Submission) -> None: ...
+    def late(self, submission: Submission) -> None: ...
 
 
 class State(enum.Enum):
@@ -145,7 +145,7 @@ class Submission(Slot):
         try:
             if not job.may_start():
                 return
-            self.sliced = job.timeout is None and self.pool.slices and chunk.size > 1
+            self.sliced = job.timeout is None and self.pool.slice_s is not None and chunk.size > 1
             job.begun(self, chunk)
             if job.timeout is None:
                 run_chunk(chunk, job)
@@ -159,6 +159,10 @@ class Submission(Slot):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """The executor pickles this: the load goes to another process."""
+        return partial, (run_remote, *self.pack())
+
+    def pack(self) -> tuple[Any, ...]:
+        """The load, as arguments of `run_remote`: it goes to another process."""
         pool, job, chunk = self.pool, self.pool.job, self.load
         main = self.main = pool.main
         try:
@@ -178,7 +182,7 @@ class Submission(Slot):
                 job.supervisor.watch()
         packed = [pack_item(item, main) for item in items]
         file = main_file() if main is Main.SAME and has_cloudpickle() else ANY
-        return partial, (run_remote, fn, packed, file, SLICE_S if pool.slices else None)
+        return fn, packed, file, pool.slice_s
 
     def give_up(self) -> None:
         """Its time is over; the slot stays taken until the call ends (supervisor only)."""
@@ -195,3 +199,4 @@ class Submission(Slot):
         job.ended(self, chunk)
         call.item = None
         self.left.open()
+        self.pool.late(self)

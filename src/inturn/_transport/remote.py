@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from .pickling import Main, dumps, lacks_main, note_result, note_unread, pack_error, unpack_error
 
-__all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_remote", "unpack_outcome"]
+__all__ = ["ANY", "Outcome", "main_file", "pack_item", "run_packed", "run_remote", "unpack_outcome"]
 
 
 class Outcome(enum.Enum):
@@ -88,6 +88,12 @@ def run_remote(
             continue
         outcomes.append((*_outcome(fn, packed, file), clock() - mark))
     return outcomes
+
+
+def run_packed(load: bytes) -> list[tuple[Outcome, Any, float]]:
+    """`run_remote` for a cluster, whose scheduler need not look into the load: its arguments are pickled as a whole."""
+    fn_blob, items, file, slice_s = pickle.loads(load)  # trusted: from the run that submitted it
+    return run_remote(fn_blob, items, file, slice_s)
 
 
 def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:
