@@ -18,6 +18,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+import clusters
 from drivers import DRIVERS, Driver, Runner
 from waiting import HANG_S, Gate
 
@@ -79,11 +80,16 @@ def servers() -> None:
         forkserver.ensure_running()
 
 
+def pytest_sessionfinish() -> None:
+    clusters.end()
+
+
 FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # a test's own is captured
+    config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, and is run at the end")
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
 
@@ -121,6 +127,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=_needs_cluster)  # they come last
+
+
+def _needs_cluster(item: pytest.Item) -> bool:
+    return item.get_closest_marker("cluster") is not None
 
 
 def _fits(driver: Driver, item: pytest.Item, params: dict[str, Any]) -> bool:
@@ -173,6 +184,9 @@ _stderr = pytest.StashKey[int]()
 @pytest.fixture(autouse=True)
 def nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """No thread, child process or descriptor may outlive its test."""
+    if _needs_cluster(request.node):
+        yield
+        return
     before = _belongings()
     yield
     Gate.open_all()

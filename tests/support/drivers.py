@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+import clusters
 from async_runs_as_sync import InLoop, in_loop
 from event_loops import KINDS
 from inturn import Processes, Threads, ordered_map
@@ -55,6 +56,8 @@ class Driver:
     map: Callable[..., Any] = ordered_map
     in_loop: bool = False
     """Runs are asynchronous: requests of other threads, and signals, wait while a pull blocks the event loop."""
+    cluster: bool = False
+    """Its workers are those of a cluster, which stays until the tests end: see `clusters.py`."""
     lacks: frozenset[str] = frozenset()
     """Options that its runs do not have."""
     marks: tuple[pytest.MarkDecorator, ...] = ()
@@ -185,6 +188,10 @@ DRIVERS = [
         if kind in KINDS
     ),
     in_loop_driver("loop-thread", "thread", apart=True, refills=True),
+    *(
+        Driver(name, connect, in_process=False, owned=False, most=1, cluster=True, marks=clusters.MARKS[name])
+        for name, connect in (("dask", clusters.dask), ("ray", clusters.ray))
+    ),
 ]
 
 

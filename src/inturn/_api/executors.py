@@ -149,8 +149,12 @@ def _interpreters() -> Callable[[int], Any]:
     except ImportError:
         version = ".".join(map(str, sys.version_info[:2]))
         raise ValueError(f'executor="interpreter" needs Python 3.14 or later, this is {version}; use "process"') from None
-    made: Callable[[int], Any] = InterpreterPoolExecutor
-    return made
+
+    def build(workers: int) -> Any:
+        path = list(map(str, sys.path))  # an interpreter starts with that of a new program
+        return InterpreterPoolExecutor(workers, initializer=exec, initargs=(f"import sys; sys.path[:] = {path!r}",))
+
+    return build
 
 
 def _cluster(executor: Any) -> Opener | None:

@@ -14,6 +14,7 @@ __all__: list[str] = []
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable
+    from types import ModuleType
     from typing import Any, Generic, Literal, Protocol, Required, TypedDict, TypeVar
 
     from inturn._model.limit import Limiter
@@ -38,7 +39,8 @@ if TYPE_CHECKING:
         def update(self, n: int, /) -> object: ...
 
     FlatExecutorLike = Literal["thread", "process", "serial"] | Threads | Processes | MakesPools
-    ExecutorLike = FlatExecutorLike | Submits | Callable[[int], Submits]
+    # A Dask client has a `submit`, too; the module is `ray`.
+    ExecutorLike = FlatExecutorLike | Literal["interpreter"] | Submits | ModuleType | Callable[[int], Submits]
 
     # ---- what is delivered -----------------------------------------------------------------------
 

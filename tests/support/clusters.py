@@ -1,0 +1,78 @@
+"""Real clusters of Dask and Ray, with two workers each. They start with the first test that needs one.
+
+They stay until all tests of this process have run: to start one takes seconds. What they keep in this process
+(threads, connections) comes and goes when they like. So conftest.py puts the tests that need one at the end, and does not
+look for leftovers after them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+_running = ExitStack()
+
+
+def _marks(module: str, extra: str, *warnings: str) -> tuple[pytest.MarkDecorator, ...]:
+    missing = find_spec(module) is None
+    return (
+        pytest.mark.skipif(missing, reason=f"{module} is not installed: pip install 'inturn[{extra}]'"),
+        pytest.mark.cluster,
+        *(pytest.mark.filterwarnings(f"ignore:{text}") for text in warnings),
+    )
+
+
+MARKS = {
+    "dask": _marks("distributed", "dask"),
+    "ray": _marks("ray", "ray"),
+}
+
+
+@cache
+def dask_cluster() -> Any:
+    import dask
+    from distributed import LocalCluster
+
+    settings = {
+        "distributed.scheduler.allowed-failures": 0,  # what dies is not run again by Dask: fewer deaths
+        "distributed.deploy.lost-worker-timeout": "10 minutes",  # else a worker that is slow to restart is given up
+    }
+    _running.enter_context(dask.config.set(settings))
+    return _running.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None))
+
+
+@cache
+def dask_client() -> Any:
+    from distributed import Client
+
+    return _running.enter_context(Client(dask_cluster()))
+
+
+@cache
+def ray_module() -> Any:
+    import ray
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # its workers have to find the tests
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    _running.callback(ray.shutdown)
+    return ray
+
+
+def dask(stack: ExitStack, workers: int) -> Any:
+    return dask_client()
+
+
+def ray(stack: ExitStack, workers: int) -> Any:
+    return ray_module()
+
+
+def end() -> None:
+    """End those that were started."""
+    _running.close()
