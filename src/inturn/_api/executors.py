@@ -144,15 +144,16 @@ def _interpreters() -> Callable[[int], Any]:
     Raises:
         ValueError: This Python has none.
     """
-    try:
-        from concurrent.futures import InterpreterPoolExecutor
-    except ImportError:
+    import concurrent.futures
+
+    make: Any = getattr(concurrent.futures, "InterpreterPoolExecutor", None)
+    if make is None:
         version = ".".join(map(str, sys.version_info[:2]))
-        raise ValueError(f'executor="interpreter" needs Python 3.14 or later, this is {version}; use "process"') from None
+        raise ValueError(f'executor="interpreter" needs Python 3.14 or later, not {version}; use "process"')
 
     def build(workers: int) -> Any:
         path = list(map(str, sys.path))  # an interpreter starts with that of a new program
-        return InterpreterPoolExecutor(workers, initializer=exec, initargs=(f"import sys; sys.path[:] = {path!r}",))
+        return make(workers, initializer=exec, initargs=(f"import sys; sys.path[:] = {path!r}",))
 
     return build
 
@@ -161,7 +162,7 @@ def _cluster(executor: Any) -> Opener | None:
     """A cluster's client, if it is one; whoever has one has imported its library."""
     loaded = sys.modules.get
     distributed, ray = loaded("distributed"), loaded("ray")
-    if distributed is not None and hasattr(distributed, "Client") and isinstance(executor, _dask_types(distributed)):
+    if distributed is not None and isinstance(executor, _dask_types(distributed)):
         from inturn._pools.dask import DaskClient, DaskExecutor, threads_of
 
         if isinstance(executor, distributed.Client):
@@ -177,9 +178,10 @@ def _cluster(executor: Any) -> Opener | None:
 
 
 def _dask_types(distributed: Any) -> tuple[type, ...]:
-    from distributed.cfexecutor import ClientExecutor
-
-    return distributed.Client, ClientExecutor
+    """The client, and what its `get_executor` returns; none of them while `distributed` is being imported."""
+    wrapper = sys.modules.get("distributed.cfexecutor")
+    types = getattr(distributed, "Client", None), getattr(wrapper, "ClientExecutor", None)
+    return tuple(each for each in types if each is not None)
 
 
 def _cluster_opener(adapter: Callable[[], Any], workers: Callable[[], int]) -> Opener:

@@ -31,6 +31,7 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._base.events import ThreadEvent
+from inturn._core.consumer import sooner
 from inturn._core.job import Job, Star
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
@@ -100,7 +101,7 @@ class ClusterPool(ExecutorPool):
         self._ended: deque[tuple[Submission, Any]] = deque()
         self._suspects: deque[Chunk] = deque()
         self._trial: Chunk | None = None  # the one suspect that runs
-        self._cost_s: float | None = None
+        self._cost_s = float("inf")  # no task has come back yet
         self._aim(_FIRST_AIM_S)
 
     def open(self) -> None:
@@ -121,7 +122,7 @@ class ClusterPool(ExecutorPool):
         if not self.executor.is_there():
             for submission in list(self._submissions):
                 self._over(submission, RuntimeError("the cluster was shut down"), Kind.FATAL)
-        return min(_LOOK_S, _LOOK_S if again is None else again)
+        return sooner(again, _LOOK_S)
 
     def _take(self) -> None:
         """What has ended meanwhile."""
@@ -164,7 +165,7 @@ class ClusterPool(ExecutorPool):
         if self.job.stopped:
             return  # nobody wants them
         cost = clock() - submission.since - sum(elapsed for _, _, elapsed in outcomes)
-        self._cost_s = cost if self._cost_s is None else min(cost, self._cost_s * _FORGETS)
+        self._cost_s = min(cost, self._cost_s * _FORGETS)
         self._aim(self._cost_s * _WORTH)
         super()._unpack(submission, outcomes)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import sys
 import uuid
 from itertools import count
 from typing import Any
@@ -30,7 +31,7 @@ def threads_of(client: Any) -> int:
     """The threads of all workers, as far as the client knows without asking anybody."""
     info = client.scheduler_info()
     total = info.get("total_threads")
-    return total or sum(worker["nthreads"] for worker in info.get("workers", {}).values())
+    return int(total) if total else sum(worker["nthreads"] for worker in info.get("workers", {}).values())
 
 
 class DaskExecutor(Cluster):
@@ -58,9 +59,7 @@ class DaskExecutor(Cluster):
         pass  # nobody tells whether it runs already
 
     def lost(self, error: BaseException) -> bool:
-        from distributed import KilledWorker
-
-        return isinstance(error, KilledWorker)
+        return isinstance(error, sys.modules["distributed"].KilledWorker)
 
 
 class DaskClient(DaskExecutor):

@@ -46,7 +46,7 @@ class ExecutorPool(BasePool):
     def __init__(self, job: Job, executor: Any, build: Callable[[int], Any] | None, *, slices: bool) -> None:
         super().__init__(job)
         self.executor: Any = executor  # None when the run no longer needs it
-        self.slice_s = SLICE_S if slices else None
+        self.slice_s: float | None = SLICE_S if slices else None
         self._build = build
         self._submissions: dict[Submission, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
