@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+import uuid
 from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from waiting import HANG_S
 
 _running = ExitStack()
 
@@ -71,6 +76,35 @@ def dask(stack: ExitStack, workers: int) -> Any:
 
 def ray(stack: ExitStack, workers: int) -> Any:
     return ray_module()
+
+
+def executor(name: str) -> Any:
+    if name == "ray":
+        return ray_module()
+    return dask_client() if name == "dask" else dask_client().get_executor()
+
+
+class Place:
+    """A directory in which calls, in any process of this machine, leave word, and wait for it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def say(self, word: object) -> None:
+        (self.path / f"{word} {uuid.uuid4()}").write_text(str(os.getpid()))
+
+    def heard(self, word: object) -> list[int]:
+        """Who has said so, and how often: the numbers of the processes."""
+        said = [path for path in self.path.iterdir() if path.name.rpartition(" ")[0] == str(word)]
+        return [int(text) for path in said if (text := path.read_text())]
+
+    def wait(self, word: object, times: int = 1) -> list[int]:
+        """Until it was said so often; in a call also until the test is over."""
+        until = time.monotonic() + HANG_S
+        while len(pids := self.heard(word)) < times and not self.heard("over"):
+            assert time.monotonic() < until, f"nobody said {word!r}, but {sorted(os.listdir(self.path))}"
+            time.sleep(0.01)  # a file announces nothing to wait for
+        return pids
 
 
 def end() -> None:

@@ -376,7 +376,7 @@ class ExecutorPool(BasePool):
         if self._retired or threading.get_ident() in self._submitting:
             return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
         self._retired = True
-        for submission in list(self._submissions):
+        for submission in reversed(list(self._submissions)):  # or what waits would start in the place of what runs
             if submission.future is not None:
                 submission.future.cancel()
         if self._build is not None and self.executor is not None:
