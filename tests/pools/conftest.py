@@ -19,6 +19,12 @@ def cluster(request: pytest.FixtureRequest) -> Any:
     return clusters.executor(request.param)
 
 
+@pytest.fixture(params=_any_of("dask", "ray"))
+def client(request: pytest.FixtureRequest) -> Any:
+    """The same without Dask's wrapper, whose `cancel` is not exact."""
+    return clusters.executor(request.param)
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[clusters.Place]:
     """Where calls on a cluster leave word, and wait for it."""

@@ -9,7 +9,7 @@ from functions_for_clusters import Lacking, kill_at, kill_once, stay_at
 from functions_for_workers import double, fail_at, same
 from inturn import Failure, WorkerDied, ordered_amap, ordered_flat_map, ordered_map, retry
 from things_hard_to_pickle import NoPickle, NoUnpickle
-from waiting import HANG_S, SHORT, Source
+from waiting import HANG_S, SHORT, Background, Source, wait_until
 
 CHUNKSIZES = [None, 1, 4]
 
@@ -53,26 +53,16 @@ def test_g24_a_policy_may_run_an_item_again_whose_worker_died(cluster, place):
 # 13, 17: what is queued there, and what is late
 
 
-def test_g13_close_cancels_what_has_not_started_there(cluster, place):
+def test_g13_close_cancels_what_has_not_started_there(client, place):
     """There are two workers, and six tasks are with the cluster."""
     call = partial(stay_at, place, frozenset(range(6)))
-    with ordered_map(call, range(6), executor=cluster, concurrency=6, window=6, live=True) as run:
-        starter = iter(run)
-        asyncio.run(first_or_two_began(starter, place))
+    with ordered_map(call, range(6), executor=client, concurrency=6, window=6) as run:
+        Background(next, run)
+        wait_until(lambda: any(place.heard(i) for i in range(6)), "a call has begun")
     place.say("go")
-    after = ordered_map(partial(stay_at, place, frozenset()), [10, 11, 12, 13], executor=cluster, concurrency=2)
+    after = ordered_map(partial(stay_at, place, frozenset()), [10, 11, 12, 13], executor=client, concurrency=2)
     assert list(after) == [10, 11, 12, 13]
-    began = [i for i in range(6) if place.heard(i)]
-    assert 1 <= len(began) < 6
-
-
-async def first_or_two_began(run, place):
-    """Ask for the first result in a thread, until a call has begun."""
-    from waiting import Background
-
-    Background(next, run)
-    while not any(place.heard(i) for i in range(6)):
-        await asyncio.sleep(0.01)
+    assert 1 <= sum(bool(place.heard(i)) for i in range(6)) < 6
 
 
 def test_g17_an_item_that_takes_too_long_fails_in_its_turn(cluster, place):

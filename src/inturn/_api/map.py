@@ -148,9 +148,11 @@ def ordered_map(
         *iterables: The sources; several are zipped, as ``map`` does. They are pulled in the consumer's thread,
             inside ``next``. A ready result never waits for more than one pull.
         concurrency: Calls that may run at once. None: ``min(32, cpus + 4)`` on threads and on executors that are not
-            ours, the CPUs available for processes, 1 for ``"serial"``.
-        executor: ``"thread"``, ``"process"``, ``"serial"`` (each call in the consumer's thread, when it is
-            delivered: for debugging), `Threads`, `Processes`, any object with a ``submit`` that returns futures (it is
+            ours, the CPUs available for processes and interpreters, those of the cluster for a cluster, 1 for
+            ``"serial"``.
+        executor: ``"thread"``, ``"process"``, ``"interpreter"`` (subinterpreters, from Python 3.14 on), ``"serial"``
+            (each call in the consumer's thread, when it is delivered: for debugging), `Threads`, `Processes`, a Dask
+            client, the module ``ray``, any object with a ``submit`` that returns futures (it is
             never shut down), or a callable that is given a worker count and returns such an object (the library shuts
             it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
