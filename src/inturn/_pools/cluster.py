@@ -99,7 +99,7 @@ class ClusterPool(ExecutorPool):
         super().__init__(job, cluster, None, slices=slices)
         self.main = Main.LACKING
         self._ended: deque[tuple[Submission, Any]] = deque()
-        self._suspects: deque[Chunk] = deque()
+        self._suspects: dict[int, Chunk] = {}  # by index
         self._trial: Chunk | None = None  # the one suspect that runs
         self._cost_s = float("inf")  # no task has come back yet
         self._aim(_FIRST_AIM_S)
@@ -115,6 +115,7 @@ class ClusterPool(ExecutorPool):
 
     def grow(self) -> float | None:
         self._take()
+        self._try_suspect()
         super().notify()
         again = super().grow()
         if not self._submissions or self.executor.tells_of_its_end:
@@ -133,16 +134,14 @@ class ClusterPool(ExecutorPool):
                 return
             super()._done(submission, future)
 
-    def _available(self) -> int:
-        return int(self._trial is None and bool(self._suspects)) or super()._available()
-
-    def _next_chunk(self) -> Chunk | None:
-        while self._trial is None and self._suspects:
-            chunk = self._suspects.popleft()
-            if chunk.index <= self.job.window.last_index:
-                self._trial = chunk
-                return chunk
-        return super()._next_chunk()
+    def _try_suspect(self) -> None:
+        """The next suspect may run, if none does."""
+        window = self.job.window
+        if self._trial is not None and self._trial.index > window.last_index:
+            self._trial = None  # it never runs: the run ends before
+        if self._trial is None and self._suspects:
+            self._trial = self._suspects.pop(min(self._suspects))
+            window.again(self._trial)
 
     def late(self, submission: Submission) -> None:
         if submission.future is not None:
@@ -191,7 +190,9 @@ class ClusterPool(ExecutorPool):
             died.__cause__ = error
             job.failed(chunk, items[0], died, elapsed)
         elif self.executor.takes_along:
-            self._suspects.extend([self._put(chunk, item) for item in items])
+            for item in items:
+                suspect = self._put(chunk, item)
+                self._suspects[suspect.index] = suspect
         else:
             for item in items:
                 self._again(chunk, item)

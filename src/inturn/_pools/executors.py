@@ -112,7 +112,7 @@ class ExecutorPool(BasePool):
         me = threading.get_ident()
         if me in self._submitting:
             return  # a call that ended within `submit`, or a handler that interrupts it: its loop goes on
-        while self._permits and self.job.may_start() and self._ready():
+        while self._permits and self.job.may_start() and self.job.ready():
             if not self._claiming.acquire(blocking=False):
                 return
             try:
@@ -131,19 +131,13 @@ class ExecutorPool(BasePool):
             self._permits.pop()
         except IndexError:
             return None
-        chunk = self._next_chunk()
+        chunk = self.job.claim()
         if chunk is None:
             self._permits.append(None)
             return None
         submission = Submission(self, chunk)
         self._submissions[submission] = None
         return submission
-
-    def _ready(self) -> bool:
-        return bool(self.job.ready())
-
-    def _next_chunk(self) -> Chunk | None:
-        return self.job.claim()
 
     @must_not_wait
     def _submit(self, submission: Submission) -> None:
