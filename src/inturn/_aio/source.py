@@ -146,6 +146,7 @@ class TaskFeeder:
             if not job.may_start() or window.last_index < window.pulled:
                 return
             self.pulling = True
+            begun = clock()
             try:
                 item = await take()
             except StopAsyncIteration:
@@ -160,6 +161,7 @@ class TaskFeeder:
                 return
             finally:
                 self.pulling = False
+                job.pulling_s += clock() - begun
             if job.stopped:
                 return  # the source has caught its cancellation: the item is lost
             fresh = add(item)

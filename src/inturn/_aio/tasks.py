@@ -64,6 +64,8 @@ class Directs(Protocol):
 class TaskPool(BasePool):
     """At most `concurrency` calls at once, each in a task of its own."""
 
+    kind = "task"
+
     def __init__(self, job: Job, *, known: bool) -> None:
         super().__init__(job)
         self.pauses = Pauses(job)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inturn._base import checks
 from inturn._core.source import Source
+from inturn._model.handle import Handle
 from inturn._model.limit import limiter_of
 from inturn._model.progress import check_progress
 
@@ -38,6 +39,7 @@ def sync_run(
     run = _run_of(engine, fn, sources, opener, **settings)
     source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.job.pool = opener.open(run.job, slices=slices)
+    run.above = _run_among(sources)
     return handle(run, source, live=live, indexed=indexed, name=function)
 
 
@@ -66,7 +68,13 @@ def async_run(
     else:
         source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.job.pool = opener.open(run.job, slices=slices)
+    run.above = _run_among(sources)
     return handle(run, source, indexed=indexed, name=function)
+
+
+def _run_among(sources: tuple[Any, ...]) -> Handle | None:
+    """The stage before this one, of which `Stats.advice` may speak."""
+    return next((source for source in sources if isinstance(source, Handle)), None)
 
 
 def _run_of(

@@ -20,11 +20,14 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
+from inturn._base.atomic import GIL
 from inturn._engine.window import NEVER, Now, Window
+from inturn._model.handle import Handle
+from inturn._model.measured import Measured
 from inturn._model.limit import Limiter
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
@@ -40,6 +43,7 @@ from .throttle import Throttle
 
 __all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "Wait", "sooner"]
 
+_MANY: Final = 64  # slots that are not looked at before each wait
 _LOOKS: Final = 8  # after which a snapshot of a consumer that never rests is as good as it gets
 
 
@@ -53,12 +57,31 @@ class Refills(Protocol):
 class Clocks:
     """Where the consumer's time went, in seconds."""
 
-    __slots__ = ("ended", "head", "left", "nothing_pulled", "on_consumer", "on_head", "on_source", "started")
+    __slots__ = (
+        "busy_before",
+        "computed_from",
+        "computed_until",
+        "ended",
+        "full",
+        "head",
+        "idle_behind_head",
+        "left",
+        "nothing_pulled",
+        "on_consumer",
+        "on_head",
+        "on_source",
+        "started",
+    )
 
     def __init__(self) -> None:
         self.started: float | None = None
         self.ended: float | None = None
         self.head = 0  # the index that the consumer waits for
+        self.full = False  # whether the window was full meanwhile, and the source goes on
+        self.busy_before = 0.0  # what calls had taken by then
+        self.idle_behind_head = 0.0  # of all workers together, during such waits
+        self.computed_from = process_time()  # processor time
+        self.computed_until: float | None = None
         self.left = 0.0  # when the consumer was last given something
         self.nothing_pulled = False  # when the consumer began to wait
         self.on_head = 0.0
@@ -101,6 +124,8 @@ class Run:
         self.job.supervisor = Supervisor(self.job)
         if trace:
             self.job.trace = Recorder()
+        self.above: Handle | None = None  # the run that is the source, if it is one
+        self._above: Stats | None = None  # of it, when this run has ended
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
         self.feeder: Refills | None = None  # who pulls instead
         self.indexed = False
@@ -133,6 +158,7 @@ class Run:
     def begin(self) -> None:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
+        self.clocks.computed_from = process_time()
         if self.job.trace is not None:
             self.job.trace.zero = self.clocks.started
         self.progress = progress_of(self._progress, self.total, self.stage)
@@ -213,8 +239,18 @@ class Run:
         job.sleeping.append(window.taken)
         self.clocks.nothing_pulled = window.taken == window.pulled
         self.clocks.head = window.taken
+        self.clocks.full = window.taken < window.pulled and window.room() <= 0 and not window.exhausted
         ready = window.now() in (Now.DELIVER, Now.DONE) or job.end is not None  # asked after we have said so
-        return None if ready else job.clock()
+        if ready:
+            return None
+        now = job.clock()
+        if self.clocks.full:
+            self.clocks.busy_before = self._busy(now)
+        return now
+
+    def _busy(self, now: float) -> float:
+        """Seconds that calls have taken; where there are many slots, only those that have ended."""
+        return self.job.pool.busy(now) if self.job.concurrency <= _MANY else self.job.busy_s.value
 
     def after_wait(self, begun: float | None) -> None:
         self.job.sleeping.clear()
@@ -222,6 +258,8 @@ class Run:
             clocks = self.clocks
             ended = self.job.clock()
             seconds = ended - begun
+            if clocks.full:  # what the workers could have done meanwhile, and did not
+                clocks.idle_behind_head += self.job.concurrency * seconds - (self._busy(ended) - clocks.busy_before)
             if self.job.trace is not None and not self.job.pool.inline:
                 self.job.trace.waited(begun, ended, None if clocks.nothing_pulled else self.clocks.head)
             if clocks.nothing_pulled:
@@ -336,6 +374,7 @@ class Run:
         clocks = self.clocks
         if clocks.ended is None:
             clocks.ended = self.job.clock()
+            clocks.computed_until = process_time()
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
@@ -349,6 +388,9 @@ class Run:
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""
         self.window.clear()
+        above, self.above = self.above, None
+        if above is not None:
+            self._above = above.stats
         self._lost += len(self.held)
         self.held = []
 
@@ -369,7 +411,7 @@ class Run:
                 break
         elapsed = 0.0 if clocks.started is None else (clocks.ended or job.clock()) - clocks.started
         now = job.clock()
-        busy = job.busy_s.value + sum(now - slot.since for slot in job.pool.slots() if slot.chunk is not None)
+        busy = job.pool.busy(now)
         return Stats(
             pulled=pulled,
             running=job.pool.running(),
@@ -386,6 +428,25 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             throttled=0.0 if job.throttle is None else job.throttle.waited_s(job),
             total=self.total,
+            measured=self._measured(),
+        )
+
+    def _measured(self) -> Measured:
+        window, job, clocks = self.window, self.job, self.clocks
+        return Measured(
+            title=self.stage or self.name,
+            kind=job.pool.kind,
+            concurrency=job.concurrency,
+            window=window.limit,
+            chunksize=window.chunksize,
+            ahead=self.feeder is not None,
+            pulling=clocks.on_source if self.feeder is None else job.pulling_s,
+            idle_behind_head=max(0.0, clocks.idle_behind_head),
+            longest=job.longest_s,
+            computed=(clocks.computed_until or process_time()) - clocks.computed_from,
+            cpus=checks.cpus(),
+            gil=GIL,
+            above=self._above if self.above is None else self.above.stats,
         )
 
 

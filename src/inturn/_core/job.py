@@ -69,6 +69,9 @@ def inside(job: Job) -> bool:
 class BasePool(ABC):
     """Where the calls of a run go: its slots."""
 
+    kind = "executor"
+    """What its workers are: ``thread``, ``process``, ``task``, ``serial``, or those of an executor passed in."""
+
     inline = False
     """Whether calls run in the consumer's thread, when it waits: `join` then has nothing to wait for."""
 
@@ -109,6 +112,10 @@ class BasePool(ABC):
 
     @abstractmethod
     def slots(self) -> list[Slot]: ...
+
+    def busy(self, now: float) -> float:
+        """Seconds that calls have taken so far, all together."""
+        return self.job.busy_s.value + sum(now - slot.since for slot in self.slots() if slot.chunk is not None)
 
     def running(self) -> int:
         return sum(slot.chunk is not None for slot in self.slots())
@@ -182,6 +189,8 @@ class Job:
         self.retried = Total()
         self.abandoned = 0
         self.busy_s = Total()
+        self.longest_s = 0.0  # that a chunk has taken
+        self.pulling_s = 0.0  # that a feeder has spent in pulls
         self.last_end = 0.0
         self.trace: Recorder | None = None
 
@@ -332,6 +341,7 @@ class Job:
         now = self.clock()
         seconds = now - slot.since
         self.busy_s.add(seconds)
+        self.longest_s = max(self.longest_s, seconds)
         self.last_end = now
         if self.trace is not None:
             self.trace.ended(chunk, slot.since, now)

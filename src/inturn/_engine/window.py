@@ -95,7 +95,7 @@ class Window:
         self._base = by_default if limit is None else limit
         self._most = self._base if limit is not None or not batch else max(_MOST, self._base)
         self._share = max(1, min(2, self._base // concurrency))  # items that a worker may take even if few are there
-        self._chunksize = chunksize
+        self.chunksize = chunksize
         self._batch = batch
         self._cursor: Node = start
         self._position = 0
@@ -127,24 +127,24 @@ class Window:
         """Add an item that was pulled; returns how many more chunks may be claimed."""
         self.pulled += 1  # first: once it is in the backlog, it may be run and complete before our next step
         self._main.items.append(item)
-        if self._chunksize is None or self.passing is not None:
+        if self.chunksize is None or self.passing is not None:
             return 1
-        return self.pulled % self._chunksize == 0
+        return self.pulled % self.chunksize == 0
 
     def extend(self, items: list[Any]) -> int:
         """Add items that were pulled; returns how many more chunks may be claimed."""
         before = self.pulled
         self.pulled += len(items)
         self._main.items.extend(items)
-        if self._chunksize is None or self.passing is not None:
+        if self.chunksize is None or self.passing is not None:
             return min(len(items), self.available())
-        return self.pulled // self._chunksize - before // self._chunksize
+        return self.pulled // self.chunksize - before // self.chunksize
 
     def finish(self, final: Err | None = None) -> int:
         """The source is at its end, or has failed; returns 1 if that completes a chunk."""
         self.final = final
         self.exhausted = True
-        return int(self._chunksize is not None and (self.passing is not None or self.pulled % self._chunksize > 0))
+        return int(self.chunksize is not None and (self.passing is not None or self.pulled % self.chunksize > 0))
 
     # ---- the side of the workers -----------------------------------------------------------------
 
@@ -156,8 +156,8 @@ class Window:
         if rests and rests[0].index <= self.last_index:
             return len(rests)
         ready = len(self._main.items) if self._main.index <= self.last_index else 0
-        if self._chunksize is not None:
-            ready = -(-ready // self._chunksize) if self.exhausted else ready // self._chunksize or self.passes(0)
+        if self.chunksize is not None:
+            ready = -(-ready // self.chunksize) if self.exhausted else ready // self.chunksize or self.passes(0)
         elif ready:
             ready = max(1, ready // self._size())
         return ready
@@ -212,8 +212,8 @@ class Window:
         return items
 
     def _size(self) -> int:
-        if self._chunksize is not None:
-            return self._chunksize
+        if self.chunksize is not None:
+            return self.chunksize
         if not self._batch or not self.pace_s or self.pace_s > self.aim_s:
             return 1
         return round(min(self.aim_s / self.pace_s, _MOST))
@@ -232,7 +232,7 @@ class Window:
         backlog = self._remainders[0] if self._remainders else self._main
         there = len(backlog.items)
         size = self._size()
-        if self._chunksize is None:
+        if self.chunksize is None:
             size = min(size, max(self._share, there // 2))
         elif there < size and backlog is self._main and not self.exhausted:
             return None
@@ -243,7 +243,7 @@ class Window:
             return None
         chunk = Chunk(backlog.index, size)
         items = self._link(chunk, backlog)
-        chunk.todo = taking(items, keep=self._chunksize is None)
+        chunk.todo = taking(items, keep=self.chunksize is None)
         if items and self._most > self._base:
             self._small_items = small(items[0])
         if backlog is not self._main and not backlog.items:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar, Final
 
+from .measured import Measured
+
 __all__ = ["Stats"]
 
 
@@ -41,7 +43,7 @@ class Stats:
     is the mean share of ``concurrency`` in use, from 0 to 1. The repr rounds to milliseconds; the attributes do not.
     """
 
-    __slots__ = _FIELDS
+    __slots__ = (*_FIELDS, "measured")
 
     total: int | None
     pulled: int
@@ -59,9 +61,25 @@ class Stats:
     blocked_on_consumer: float
     throttled: float
 
-    def __init__(self, **values: Any) -> None:
+    measured: Measured | None
+
+    def __init__(self, *, measured: tuple[Any, ...] | None = None, **values: Any) -> None:
         for name in _FIELDS:
             setattr(self, name, values[name])
+        self.measured = None if measured is None else Measured(*measured)
+
+    @property
+    def advice(self) -> str:
+        """What holds the run back, by how much, and what to change; in words, a line for each thing.
+
+        It comes from what was measured so far, so ask it of a run that has gone on for a while or has ended. Each line
+        begins with what it is about: source, workers, window, consumer, limit or batching. The gain that it names is
+        what the numbers promise if only this is changed. If the source is another run, the stage that holds the others
+        back is named.
+        """
+        from .advice import advice
+
+        return advice(self)
 
     def __repr__(self) -> str:
         return f"Stats({', '.join(f'{name}={_rounded(getattr(self, name))}' for name in _FIELDS)})"
@@ -74,7 +92,9 @@ class Stats:
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # compared by value
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(Stats, **{name: getattr(self, name) for name in _FIELDS}), ()
+        values = {name: getattr(self, name) for name in _FIELDS}
+        measured = None if self.measured is None else tuple(self.measured)  # a pickle refers to public names only
+        return partial(Stats, measured=measured, **values), ()
 
 
 def _rounded(value: float | None) -> str:

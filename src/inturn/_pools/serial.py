@@ -10,6 +10,7 @@ __all__ = ["Serial"]
 class Serial(BasePool):
     """A pool of one slot, which is worked by the consumer when it waits (guarantee 20)."""
 
+    kind = "serial"
     inline = True
     ahead = False
 

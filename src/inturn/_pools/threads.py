@@ -172,6 +172,8 @@ class ThreadSlot(Slot):
 class ThreadPool(BasePool):
     """Slots that are started as items need them, at most `concurrency` at once."""
 
+    kind = "thread"
+
     def __init__(self, job: Job, backend: Callable[[], Backend], *, name: str = "inturn", slices: bool = True) -> None:
         super().__init__(job)
         self.slices = slices

@@ -69,6 +69,7 @@ def end_runs_at_exit() -> None:
 class ProcessPool(ThreadPool):
     """Slots with a worker process each; see `ThreadPool`."""
 
+    kind = "process"
     kills = True
 
     def __init__(self, job: Job, settings: Processes, *, slices: bool) -> None:

@@ -93,7 +93,9 @@ class Feeder:
         self.pulling = True
         if source is None or not job.may_start() or window.last_index < window.pulled:
             return False
+        begun = job.clock()
         source.pull(0.0)
+        job.pulling_s += job.clock() - begun
         self.pulling = False
         return True
 

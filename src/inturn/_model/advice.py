@@ -1,0 +1,202 @@
+"""`Stats.advice`: what holds a run back, from what was measured, and what to change.
+
+The model has few numbers. Of the seconds of a run, `elapsed`, the consumer spent some waiting for calls, some waiting
+for the source, and the rest in the body of the loop. The calls took *work* seconds in all, spread over `concurrency`
+workers. No run can be shorter than work / concurrency, nor than what the source takes by itself, nor than what the
+body takes by itself. Each piece of advice says what the run would take if one thing were different, and is given only
+if that saves a tenth of the time or more.
+
+========= ====================================================== ==========================================
+piece     what was seen                                          what the run would take instead
+========= ====================================================== ==========================================
+batching  all calls together took less than the run              work + source + body, in a plain loop
+limit     calls were ready, and the rate limit held them back    elapsed - throttled
+source    pulling took long, in the consumer's thread            max(source, work / c, body), with live
+          the source took longer than everything else            max(work / c, body), if it cost nothing
+consumer  the body took longer than everything else              max((work + body) / c, source): in `fn`
+window    workers were idle while it was full behind the head    elapsed - idle / c
+workers   they were busy nearly all the time                     max(work / 2c, source, body): twice as many
+========= ====================================================== ==========================================
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Final, NamedTuple
+
+from .measured import Measured, Snapshot
+
+__all__ = ["Advice", "advice", "pieces"]
+
+_WORTH: Final = 1.1  # a gain that is worth a word
+_BUSY: Final = 0.85  # workers that are busy for such a share of the time have no more to give
+_COMPUTES: Final = 0.8  # the share of the time in which the process computed, from which on calls wait for the GIL
+_THREADS: Final = 4  # what is proposed where calls run one at a time
+_HAND_OVER_S: Final = 0.002  # what handing a call over costs at most; a run that takes longer waits for something
+_FEW: Final = 2  # calls for each worker: with fewer, begin and end are all there is
+
+
+class Advice(NamedTuple):
+    """One thing to change.
+
+    Attributes:
+        about: What holds the run back: ``"source"``, ``"workers"``, ``"window"``, ``"consumer"``, ``"limit"`` or
+            ``"batching"``.
+        gain: How many times as fast the run would be.
+        text: What was seen, and what to change.
+        stage: The stage of a chain that it is about, if not the one that was asked.
+    """
+
+    about: str
+    gain: float
+    text: str
+    stage: str | None = None
+
+
+def advice(stats: Snapshot) -> str:
+    """In words: a line for each thing to change, the one with most to gain first."""
+    seen = stats.measured
+    if seen is None or not stats.elapsed:
+        return "Nothing to say: the run has not begun."
+    found = pieces(stats)
+    if found:
+        return "\n".join(_line(piece, stats) for piece in found)
+    if _too_few(stats, seen):
+        return f"Nothing to say yet: {_calls(stats)} calls are too few to tell."
+    return f"Nothing to change: no single change makes this run a tenth faster (workers were busy {stats.busy:.0%})."
+
+
+def pieces(stats: Snapshot) -> list[Advice]:
+    """What would make the run faster, the greatest gain first."""
+    seen = stats.measured
+    if seen is None or not stats.elapsed or _too_few(stats, seen):
+        return []
+    above = seen.above
+    if above is not None and seen.pulling >= 0.5 * stats.elapsed:
+        of_source = pieces(above)
+        if of_source:  # the stage before this one holds it back, or one before that
+            name = above.measured.title if above.measured is not None else "the stage before"
+            return [piece if piece.stage else piece._replace(stage=name) for piece in of_source]
+    model = _Model(stats, seen)
+    plain = model.batching()
+    if plain is not None:
+        return [plain]
+    found = [model.limit(), model.source(), model.consumer(), model.window(), model.workers()]
+    return sorted((piece for piece in found if piece is not None), key=lambda piece: -piece.gain)
+
+
+def _line(piece: Advice, stats: Snapshot) -> str:
+    stage = f"stage {piece.stage!r} holds the others back: " if piece.stage else ""
+    after = "" if piece.stage else f" ({stats.elapsed / piece.gain:.3g} s instead of {stats.elapsed:.3g} s)"
+    return f"{piece.about}: {stage}{piece.text} Expect about {piece.gain:.2g} times the speed{after}."
+
+
+def _calls(stats: Snapshot) -> int:
+    return stats.delivered + stats.skipped + stats.waiting + stats.retried
+
+
+def _too_few(stats: Snapshot, seen: Measured) -> bool:
+    return _calls(stats) < _FEW * min(seen.concurrency, 8) or _calls(stats) < 4
+
+
+class _Model:
+    """Where the seconds of a run went."""
+
+    def __init__(self, stats: Snapshot, seen: Measured) -> None:
+        self._stats = stats
+        self._seen = seen
+        self._elapsed = stats.elapsed
+        self._throttled: float = getattr(stats, "throttled", 0.0)
+        self._calls = _calls(stats)
+        self._work = stats.busy * stats.elapsed * seen.concurrency
+        self._each = self._work / self._calls
+        self._source = seen.pulling
+        self._body = max(0.0, stats.elapsed - stats.blocked_on_head - stats.blocked_on_source)
+        self._by_workers = self._work / seen.concurrency
+        self._serial = seen.kind == "serial"
+        self._consumer = self._body + (self._work if self._serial else 0.0)
+
+    def _piece(self, about: str, seconds: float, text: str) -> Advice | None:
+        """Advice after which the run takes so many seconds; None if that is not worth it."""
+        gain = self._elapsed / max(seconds, 1e-9)
+        return Advice(about, min(gain, 1000.0), text) if gain >= _WORTH else None
+
+    def _share(self, seconds: float) -> str:
+        return f"{seconds:.3g} s of {self._elapsed:.3g} s"
+
+    def batching(self) -> Advice | None:
+        """Calls that take less time than it takes to hand them over."""
+        plain = self._work + self._source + self._body
+        spent = self._elapsed - self._throttled
+        if self._seen.kind in {"serial", "task"} or spent > _HAND_OVER_S * self._calls or spent < _WORTH * plain:
+            return None
+        each = f"{self._each * 1e6:.3g} µs" if self._each < 1e-3 else f"{self._each * 1e3:.3g} ms"
+        text = f"a call takes {each}, less than handing it to a worker costs; "
+        if self._seen.chunksize is not None:
+            text += f"leave out chunksize={self._seen.chunksize}, so that small items are batched, or "
+        return self._piece("batching", plain, text + "use a plain map: the work is too small to share.")
+
+    def limit(self) -> Advice | None:
+        throttled = self._throttled
+        seconds = max(self._elapsed - throttled, self._by_workers, self._source, self._consumer)
+        text = f"calls that were ready waited {self._share(throttled)} for the rate limit; raise limit= if you may."
+        return self._piece("limit", seconds, text) if throttled else None
+
+    def source(self) -> Advice | None:
+        seen, source = self._seen, self._source
+        if source < 0.1 * self._elapsed:
+            return None
+        live = max(source, self._by_workers, self._consumer)
+        if not seen.ahead and self._elapsed > _WORTH * live:
+            text = f"next() read the source for {self._share(source)}, and delivered nothing meanwhile; "
+            return self._piece("source", live, text + "use live=True (in an async run: an async source).")
+        if source < (0.8 if seen.ahead else 0.5) * self._elapsed:
+            return None
+        seconds = max(self._by_workers, self._consumer)
+        text = f"reading it took {self._share(source)}, and the workers wait for it; make it faster: move what it does "
+        text += "for each item into fn, or into a stage of its own. The most there is to gain is shown."
+        return self._piece("source", seconds, text)
+
+    def consumer(self) -> Advice | None:
+        body = self._body
+        if body < 0.3 * self._elapsed or self._stats.busy >= _BUSY or self._serial:
+            return None
+        seconds = max((self._work + body) / self._seen.concurrency, self._source)
+        text = f"the body of your loop took {self._share(body)}, and the workers rest meanwhile; "
+        text += "move what it does into fn."
+        return self._piece("consumer", seconds, text)
+
+    def window(self) -> Advice | None:
+        seen = self._seen
+        seconds = max(self._elapsed - seen.idle_behind_head / seen.concurrency, self._source, self._body)
+        wanted = ceil(seen.concurrency * (1 + seen.longest / max(self._each, 1e-9)))
+        if wanted <= seen.window or self._serial:
+            return None
+        idle = seen.idle_behind_head / (self._elapsed * seen.concurrency)
+        text = f"it was full (window={seen.window}) behind a slow item, and workers were idle, {idle:.0%} of their time"
+        text += f"; use window={wanted}."
+        return self._piece("window", seconds, text)
+
+    def workers(self) -> Advice | None:
+        seen, busy = self._seen, self._stats.busy
+        if busy < _BUSY or self._throttled > 0.1 * self._elapsed or self._calls < 4 * seen.concurrency:
+            return None
+        if self._serial:
+            seconds = max(self._work / _THREADS, self._source, self._body)
+            text = f'calls take {self._share(self._work)}, one at a time; if they wait, use executor="thread", '
+            return self._piece("workers", seconds, text + f"concurrency={_THREADS}.")
+        text = f"they were busy {busy:.0%} of the time"
+        if seen.kind == "thread" and seen.gil and seen.computed >= _COMPUTES * self._elapsed:
+            text += f', and they compute, in threads that take turns; use executor="process", concurrency={seen.cpus}.'
+            return self._piece("workers", max(seen.computed / seen.cpus, self._source, self._body), text)
+        more = 2 * seen.concurrency
+        if seen.kind == "process":
+            more = min(more, seen.cpus)
+            if more <= seen.concurrency:
+                return None
+            text += "; "
+        else:
+            text += "; if calls wait (for a network, a disk, a service), "
+        seconds = max(self._work / more, self._source, self._body)
+        wider = f" and window={2 * more}" if seen.window < 2 * more else ""
+        return self._piece("workers", seconds, text + f"use concurrency={more}{wider}.")
