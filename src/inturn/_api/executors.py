@@ -36,11 +36,11 @@ class Opener:
         chunks: bool | None = None,
         ahead: int = 2,
     ) -> None:
-        self.open = open_
-        self.default_concurrency = default_concurrency
-        self.batches = batches
-        self.chunks = batches if chunks is None else chunks
-        self.ahead = ahead
+        self.open: Callable[..., BasePool] = open_
+        self.default_concurrency: Callable[[], int] = default_concurrency
+        self.batches: bool = batches
+        self.chunks: bool = batches if chunks is None else chunks
+        self.ahead: int = ahead
 
 
 class MakesPools(ABC):

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from time import perf_counter, process_time
+from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
-from inturn._base.atomic import GIL
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
-from inturn._model.measured import Measured
 from inturn._model.limit import Limiter
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
@@ -35,6 +33,7 @@ from inturn._model.progress import Progress, progress_of
 from inturn._model.recorder import Recorder
 from inturn._model.stats import Stats
 
+from .clocks import Clocks
 from .job import End, Job, Star
 from .source import HANDFUL_S, Source
 from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, sooner
@@ -43,7 +42,6 @@ from .throttle import Throttle
 
 __all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "Wait", "sooner"]
 
-_MANY: Final = 64  # slots that are not looked at before each wait
 _LOOKS: Final = 8  # after which a snapshot of a consumer that never rests is as good as it gets
 
 
@@ -52,41 +50,6 @@ class Refills(Protocol):
 
     def room(self) -> None:
         """The consumer has taken something."""
-
-
-class Clocks:
-    """Where the consumer's time went, in seconds."""
-
-    __slots__ = (
-        "busy_before",
-        "computed_from",
-        "computed_until",
-        "ended",
-        "full",
-        "head",
-        "idle_behind_head",
-        "left",
-        "nothing_pulled",
-        "on_consumer",
-        "on_head",
-        "on_source",
-        "started",
-    )
-
-    def __init__(self) -> None:
-        self.started: float | None = None
-        self.ended: float | None = None
-        self.head = 0  # the index that the consumer waits for
-        self.full = False  # whether the window was full meanwhile, and the source goes on
-        self.busy_before = 0.0  # what calls had taken by then
-        self.idle_behind_head = 0.0  # of all workers together, during such waits
-        self.computed_from = process_time()  # processor time
-        self.computed_until: float | None = None
-        self.left = 0.0  # when the consumer was last given something
-        self.nothing_pulled = False  # when the consumer began to wait
-        self.on_head = 0.0
-        self.on_source = 0.0
-        self.on_consumer = 0.0
 
 
 class Run:
@@ -133,7 +96,7 @@ class Run:
         self._exchanged = False  # whether this ``next`` has pulled, or waited, since it last delivered or left out
         self.deadline = deadline
         self.total = total
-        self.clocks = Clocks()
+        self.clocks = Clocks(self.job, self.window)
         self.skipped = 0
         self.failed = 0
         self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
@@ -157,10 +120,10 @@ class Run:
 
     def begin(self) -> None:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
-        self.clocks.started = self.job.begin(contextvars.copy_context(), self.deadline)
-        self.clocks.computed_from = process_time()
+        started = self.job.begin(contextvars.copy_context(), self.deadline)
+        self.clocks.begin(started)
         if self.job.trace is not None:
-            self.job.trace.zero = self.clocks.started
+            self.job.trace.zero = started
         self.progress = progress_of(self._progress, self.total, self.stage)
         if self.progress is not None:
             self.job.farewell = self._farewell
@@ -228,44 +191,19 @@ class Run:
         if self.job.may_start():
             begun = self.job.clock()
             source.pull(self.until)
-            ended = self.job.clock()
-            self.clocks.on_source += ended - begun
-            if self.job.trace is not None:
-                self.job.trace.waited(begun, ended, None)
+            self.clocks.pulled(begun)
 
     def before_wait(self) -> float | None:
         """Say which item the consumer sleeps for; None if it need not. `after_wait` follows in any case."""
         job, window = self.job, self.window
         job.sleeping.append(window.taken)
-        self.clocks.nothing_pulled = window.taken == window.pulled
-        self.clocks.head = window.taken
-        self.clocks.full = window.taken < window.pulled and window.room() <= 0 and not window.exhausted
         ready = window.now() in (Now.DELIVER, Now.DONE) or job.end is not None  # asked after we have said so
-        if ready:
-            return None
-        now = job.clock()
-        if self.clocks.full:
-            self.clocks.busy_before = self._busy(now)
-        return now
-
-    def _busy(self, now: float) -> float:
-        """Seconds that calls have taken; where there are many slots, only those that have ended."""
-        return self.job.pool.busy(now) if self.job.concurrency <= _MANY else self.job.busy_s.value
+        return None if ready else self.clocks.wait()
 
     def after_wait(self, begun: float | None) -> None:
         self.job.sleeping.clear()
         if begun is not None:
-            clocks = self.clocks
-            ended = self.job.clock()
-            seconds = ended - begun
-            if clocks.full:  # what the workers could have done meanwhile, and did not
-                clocks.idle_behind_head += self.job.concurrency * seconds - (self._busy(ended) - clocks.busy_before)
-            if self.job.trace is not None and not self.job.pool.inline:
-                self.job.trace.waited(begun, ended, None if clocks.nothing_pulled else self.clocks.head)
-            if clocks.nothing_pulled:
-                clocks.on_source += seconds
-            else:
-                clocks.on_head += seconds
+            self.clocks.waited(begun)
             self.tick()
 
     # ---- what is delivered -----------------------------------------------------------------------
@@ -371,10 +309,7 @@ class Run:
 
     def end(self) -> None:
         """Stop everything; what is held is let go. Only by whoever is the consumer now."""
-        clocks = self.clocks
-        if clocks.ended is None:
-            clocks.ended = self.job.clock()
-            clocks.computed_until = process_time()
+        self.clocks.end()
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
@@ -411,7 +346,8 @@ class Run:
                 break
         elapsed = 0.0 if clocks.started is None else (clocks.ended or job.clock()) - clocks.started
         now = job.clock()
-        busy = job.pool.busy(now)
+        busy = clocks.busy(now)
+        above = self._above if self.above is None else self.above.stats
         return Stats(
             pulled=pulled,
             running=job.pool.running(),
@@ -428,25 +364,7 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             throttled=0.0 if job.throttle is None else job.throttle.waited_s(job),
             total=self.total,
-            measured=self._measured(),
-        )
-
-    def _measured(self) -> Measured:
-        window, job, clocks = self.window, self.job, self.clocks
-        return Measured(
-            title=self.stage or self.name,
-            kind=job.pool.kind,
-            concurrency=job.concurrency,
-            window=window.limit,
-            chunksize=window.chunksize,
-            ahead=self.feeder is not None,
-            pulling=clocks.on_source if self.feeder is None else job.pulling_s,
-            idle_behind_head=max(0.0, clocks.idle_behind_head),
-            longest=job.longest_s,
-            computed=(clocks.computed_until or process_time()) - clocks.computed_from,
-            cpus=checks.cpus(),
-            gil=GIL,
-            above=self._above if self.above is None else self.above.stats,
+            measured=clocks.measured(self.stage or self.name, ahead=self.feeder is not None, above=above),
         )
 
 

@@ -113,10 +113,6 @@ class BasePool(ABC):
     @abstractmethod
     def slots(self) -> list[Slot]: ...
 
-    def busy(self, now: float) -> float:
-        """Seconds that calls have taken so far, all together."""
-        return self.job.busy_s.value + sum(now - slot.since for slot in self.slots() if slot.chunk is not None)
-
     def running(self) -> int:
         return sum(slot.chunk is not None for slot in self.slots())
 

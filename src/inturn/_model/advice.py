@@ -106,7 +106,7 @@ class _Model:
         self._stats = stats
         self._seen = seen
         self._elapsed = stats.elapsed
-        self._throttled: float = getattr(stats, "throttled", 0.0)
+        self._throttled: float = stats.throttled
         self._calls = _calls(stats)
         self._work = stats.busy * stats.elapsed * seen.concurrency
         self._each = self._work / self._calls

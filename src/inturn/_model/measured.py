@@ -18,6 +18,7 @@ class Snapshot(Protocol):
     busy: float
     blocked_on_head: float
     blocked_on_source: float
+    throttled: float
     measured: Measured | None
 
 

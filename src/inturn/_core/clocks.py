@@ -1,0 +1,127 @@
+"""Where the time of a run goes: what its consumer waits for, and what its workers could have done meanwhile."""
+
+from __future__ import annotations
+
+from time import process_time
+from typing import Final
+
+from inturn._base import checks
+from inturn._base.atomic import GIL
+from inturn._engine.window import Window
+from inturn._model.measured import Measured, Snapshot
+
+from .job import Job
+
+__all__ = ["Clocks"]
+
+_MANY: Final = 64  # slots that are not looked at before each wait
+
+
+class Clocks:
+    """Of one run; only its consumer writes here. Times are in seconds, those of the run's clock."""
+
+    __slots__ = (
+        "_busy_before",
+        "_computed_from",
+        "_computed_until",
+        "_full",
+        "_head",
+        "_idle_behind_head",
+        "_job",
+        "_nothing_pulled",
+        "_window",
+        "ended",
+        "left",
+        "on_consumer",
+        "on_head",
+        "on_source",
+        "started",
+    )
+
+    def __init__(self, job: Job, window: Window) -> None:
+        self._job = job
+        self._window = window
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.left = 0.0  # when the consumer was last given something
+        self.on_head = 0.0
+        self.on_source = 0.0
+        self.on_consumer = 0.0
+        self._computed_from = process_time()  # processor time
+        self._computed_until: float | None = None
+        self._nothing_pulled = False  # when the consumer began to wait
+        self._head = 0  # the index that it waits for
+        self._full = False  # whether the window is full meanwhile, and the source goes on
+        self._busy_before = 0.0  # what calls had taken by then
+        self._idle_behind_head = 0.0  # of all workers together, during such waits
+
+    def begin(self, started: float) -> None:
+        self.started = started
+        self._computed_from = process_time()
+
+    def end(self) -> None:
+        if self.ended is None:
+            self.ended = self._job.clock()
+            self._computed_until = process_time()
+
+    # ---- waits -----------------------------------------------------------------------------------
+
+    def wait(self) -> float:
+        """The consumer waits from now on."""
+        now, window = self._job.clock(), self._window
+        self._nothing_pulled = window.taken == window.pulled
+        self._head = window.taken
+        self._full = not self._nothing_pulled and window.room() <= 0 and not window.exhausted
+        if self._full:
+            self._busy_before = self._busy(now)
+        return now
+
+    def waited(self, begun: float) -> None:
+        """The consumer has waited until now."""
+        job = self._job
+        now = job.clock()
+        if self._nothing_pulled:
+            self.on_source += now - begun
+        else:
+            self.on_head += now - begun
+        if self._full:  # what the workers could have done meanwhile, and did not
+            self._idle_behind_head += job.concurrency * (now - begun) - (self._busy(now) - self._busy_before)
+        if job.trace is not None and not job.pool.inline:
+            job.trace.waited(begun, now, None if self._nothing_pulled else self._head)
+
+    def pulled(self, begun: float) -> None:
+        """The consumer has read the source until now."""
+        now, trace = self._job.clock(), self._job.trace
+        self.on_source += now - begun
+        if trace is not None:
+            trace.waited(begun, now, None)
+
+    # ---- what was measured -----------------------------------------------------------------------
+
+    def busy(self, now: float) -> float:
+        """Seconds that calls have taken so far, all together."""
+        slots = self._job.pool.slots()
+        return self._job.busy_s.value + sum(now - slot.since for slot in slots if slot.chunk is not None)
+
+    def _busy(self, now: float) -> float:
+        """The same; where there are many slots, only of calls that have ended."""
+        return self.busy(now) if self._job.concurrency <= _MANY else self._job.busy_s.value
+
+    def measured(self, title: str, *, ahead: bool, above: Snapshot | None) -> Measured:
+        """What `Stats.advice` needs."""
+        job, window = self._job, self._window
+        return Measured(
+            title=title,
+            kind=job.pool.kind,
+            concurrency=job.concurrency,
+            window=window.limit,
+            chunksize=window.chunksize,
+            ahead=ahead,
+            pulling=job.pulling_s if ahead else self.on_source,
+            idle_behind_head=max(0.0, self._idle_behind_head),
+            longest=job.longest_s,
+            computed=(self._computed_until or process_time()) - self._computed_from,
+            cpus=checks.cpus(),
+            gil=GIL,
+            above=above,
+        )
