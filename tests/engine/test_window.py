@@ -85,7 +85,9 @@ class Model(RuleBasedStateMachine):
             results = self.window.take_results()
             if results is not None:
                 assert results
-                self.delivered += reversed(results)
+                while results:  # what is left of them leaves no room
+                    self.delivered.append(results.pop())
+                    assert self.window.room() <= self.window.limit - len(results)
 
     @rule()
     def policy_retries_the_head(self) -> None:
