@@ -13,8 +13,9 @@ import typing as _t
 from ._api.map import ordered_map
 from ._model.limit import Limiter
 from ._model.outcome import Failure
-from ._model.policy import SKIP, Retry, retry, sentinel
+from ._model.policy import SKIP, Retry, sentinel
 from ._model.processes import Processes, WorkerDied
+from ._model.retry import retry
 from ._model.stats import Stats
 from ._model.threads import Threads
 from ._sync.driver import OrderedMap
@@ -26,9 +27,9 @@ if _t.TYPE_CHECKING:
     from ._api.amap import ordered_amap
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
-    from ._model.policy import RetryPolicy as RetryPolicy
     from ._model.policy import Skip as Skip
     from ._model.report import Report
+    from ._model.retry import RetryPolicy as RetryPolicy
     from ._sync.flat import OrderedFlatMap
 
 __all__ = [
@@ -60,7 +61,7 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
     "OrderedAmap": "_aio.driver",
     "OrderedFlatMap": "_sync.flat",
     "Report": "_model.report",
-    "RetryPolicy": "_model.policy",  # this one and `Skip` are for annotations of one's own policies
+    "RetryPolicy": "_model.retry",  # this one and `Skip` are for annotations of one's own policies
     "Skip": "_model.policy",
     "ordered_aflat_map": "_api.aflat_map",
     "ordered_amap": "_api.amap",

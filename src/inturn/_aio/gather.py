@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from inturn._core.consumer import Run
-from inturn._core.job import Job
-from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
-from inturn._model.outcome import Err, Kind
 
 from .driver import OrderedAmap
 
@@ -30,21 +26,6 @@ class _Batches(Window):
         return self._batch_size - begun
 
 
-class _FailFast(Job):
-    """A job that ends with the first failure in time to which no policy gives a value."""
-
-    def _end_at(self, index: int, chunk: Chunk | None = None) -> None:
-        super()._end_at(-1, chunk)
-
-    def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
-        super().failed(chunk, item, error, elapsed, kind)
-        outcome = chunk.out[-1]
-        if self.window.last_index < 0 and self.end is None and type(outcome) is Err:
-            if outcome.kind is not Kind.FATAL:
-                self.note(chunk.index + len(chunk.out) - 1, outcome)
-            self.crash(outcome.error)
-
-
 class GatherRun(Run):
     """The run of `ordered_gather` (guarantee 33): nothing bounds what is held but `batch_size`."""
 
@@ -53,15 +34,12 @@ class GatherRun(Run):
     def __init__(self, *args: Any, batch_size: int | None, **settings: Any) -> None:
         self.batch_size = batch_size
         super().__init__(*args, **settings, window=NEVER)
+        self.job.fail_fast = True
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
         if self.batch_size is None:
             return super()._window_of(concurrency, limit, chunksize, batch)
         return _Batches(concurrency, self.batch_size, batch=batch)
-
-    def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
-        job = super()._job_of(fn, timeout, concurrency)
-        return _FailFast(fn, self.window, job.decide, timeout, concurrency, self.stage)
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:

@@ -233,8 +233,9 @@ def ordered_amap(
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``4 *
             concurrency``, growing up to 4096 while items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
-        on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
-            `sentinel`, `retry`, or any function of a `Failure`. An item that ends cancelled, though not by the run,
+        on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends
+            the run at once), ``"skip"``, ``"return"`` (the `Failure`), `sentinel`, `retry`, or any function of the
+            `Failure`. An item that ends cancelled, though not by the run,
             has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.

@@ -160,8 +160,9 @@ def ordered_map(
             small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
             and no item waits longer than about 10 ms for its batch-mates.
-        on_error: What takes the place of an item that failed: ``"raise"``, ``"skip"``, ``"return"`` (the `Failure`),
-            `sentinel`, `retry`, or any function of a `Failure`.
+        on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends
+            the run at once), ``"skip"``, ``"return"`` (the `Failure`), `sentinel`, `retry`, or any function of the
+            `Failure`.
         timeout: Seconds that one call may run, from when it starts; then it fails with ``TimeoutError``. A worker
             process is killed and replaced; a thread cannot be killed: its call is given up and another thread takes
             its place.

@@ -28,7 +28,7 @@ from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
 from inturn._model.limit import Limiter
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
-from inturn._model.policy import RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, resolve
+from inturn._model.policy import ABORT, RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, in_turn, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.recorder import Recorder
 from inturn._model.stats import Stats
@@ -75,13 +75,16 @@ class Run:
         pass_failures: bool = False,
         trace: bool = False,
     ) -> None:
-        self.policy: Policy = resolve("on_error", on_error)
+        given = resolve("on_error", on_error)
+        self.policy: Policy = in_turn(given)
+        self._decide = decision_of(given)
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.stage = stage
         self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None and limit is None)
         if pass_failures:
             self.window.passing = failure_among if spread else failure_of
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
+        self.job.fail_fast = self.one_by_one = self.policy is ABORT  # a failure comes before what is held ahead
         if limit is not None:
             self.job.throttle = Throttle(limit)
         self.job.supervisor = Supervisor(self.job)
@@ -109,7 +112,7 @@ class Run:
         return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
-        return Job(fn, self.window, decision_of(self.policy), timeout, concurrency, self.stage)
+        return Job(fn, self.window, self._decide, timeout, concurrency, self.stage)
 
     # ---- the decide loop -------------------------------------------------------------------------
 
@@ -215,7 +218,7 @@ class Run:
         """
         window, indexed = self.window, self.indexed
         index = window.taken
-        results = window.take_results() if self.job.watcher is None else None  # it is told of each by itself
+        results = window.take_results() if self.job.watcher is None and not self.one_by_one else None
         if results is not None:
             window.resize()
             if not index and (instead := checks.async_result(results[-1])):
@@ -251,7 +254,7 @@ class Run:
             return Raised(err.error)
         if err.kind is Kind.PASSING or not discards_errors(self.policy):
             self.job.note(index, err)
-        if err.kind is Kind.PASSING or self.policy is RAISE:
+        if err.kind is Kind.PASSING or self.policy is RAISE or self.policy is ABORT:
             self.failed += 1
             return Raised(err.error)
         failure = self.job.failure(index, err)
@@ -353,7 +356,7 @@ class Run:
             running=job.pool.running(),
             waiting=waiting,
             delivered=taken - held - self._lost - self.skipped,
-            failed=self.failed,
+            failed=self.failed + job.aborted,
             skipped=self.skipped,
             retried=int(job.retried.value),
             abandoned=job.abandoned,

@@ -9,7 +9,6 @@ from inturn._base.events import Event, ThreadEvent
 from inturn._engine.lanes import NO_LANE, Lane, LaneWindow, Phase
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Err
-from inturn._model.policy import decision_of
 
 from .consumer import AGAIN, LEFT_OUT, Raised, Run
 from .flat_job import FlatJob
@@ -52,7 +51,7 @@ class FlatRun(Run):
         return LaneWindow(concurrency, limit, self._buffer, self._event)
 
     def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
-        return FlatJob(fn, self.window, decision_of(self.policy), timeout, concurrency, self.stage, self.policy)
+        return FlatJob(fn, self.window, self._decide, timeout, concurrency, self.stage, self.policy)
 
     def deliver(self) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
@@ -72,7 +71,7 @@ class FlatRun(Run):
             if lane.producer_waits:
                 lane.relieve()
             must_pull = self.source is not None and window.room() > 0 and window.last_index == NEVER
-            if not must_pull and self.job.watcher is None:
+            if not must_pull and self.job.watcher is None and not self.one_by_one:
                 self.lane = WatchedLane(lane, self.handed_over) if self._watched() else lane
             return (lane.index, outcome) if indexed else outcome
         if not over:

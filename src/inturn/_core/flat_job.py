@@ -24,7 +24,7 @@ from typing import Any, Final
 from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, LaneWindow, Phase
 from inturn._model.outcome import Err, Kind, as_failure_kind, detach
-from inturn._model.policy import ENDS, LATER, Decide, Decision, Policy, Retry, never_retries
+from inturn._model.policy import ENDS, LATER, Decide, Policy, Retry, never_retries
 
 from .elements import close, elements_of
 from .job import CLOSED, Call, End, Job, Slot
@@ -63,15 +63,10 @@ class FlatJob(Job):
         if kind is None:
             kind = as_failure_kind(error)
             error = detach(error)
-        decided: Retry | Decision = ENDS
-        if kind is Kind.FAILED:
-            delivered = lane.made - len(lane.buffer)
-            err = Err(error, item, kind, chunk.attempt, elapsed, delivered)
-            decided = self.decide(self.failure(chunk.index, err))
-        if isinstance(decided, Retry) and lane.made:
-            decided = ENDS
-        if decided is ENDS:
-            self._end_at(chunk.index)
+        err = Err(error, item, kind, chunk.attempt, elapsed, lane.made - len(lane.buffer))
+        decided = self.decided(chunk.index, err, may_retry=not lane.made)
+        if decided is ENDS and not self._goes_on_until(chunk.index, err):
+            return
         undecided = decided is LATER and self._asks and not lane.made
         if undecided or isinstance(decided, Retry):
             chunk.todo = iter((item,))
@@ -80,8 +75,7 @@ class FlatJob(Job):
             self.retried.add(1)
             lane.pause(self.clock() + decided.after)
         else:
-            attempt = chunk.attempt - undecided
-            lane.fail(Err(error, item, kind, attempt, elapsed), undecided=undecided)
+            lane.fail(err, undecided=undecided)
             self.rouse(lane.index)
 
     def ended(self, slot: Slot, chunk: Chunk) -> None:

@@ -28,14 +28,15 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from inturn._base.atomic import Total, fence, remainder_of
+from inturn._base.atomic import Once, Total, fence, remainder_of
 from inturn._base.events import Event, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
-from inturn._model.policy import ENDS, Decide, Retry
+from inturn._model.policy import ENDS, Decide, Decision, Retry
 from inturn._model.recorder import Recorder
 
+from .calls import run_chunk, run_watched
 from .end import CLOSED, DROPPED, Crash, End
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot, Star
@@ -184,6 +185,9 @@ class Job:
         self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
         self.retried = Total()
         self.abandoned = 0
+        self.fail_fast = False  # whether the first failure in time to which no policy gives a value ends the run
+        self.aborted = 0  # failures that did
+        self._failing = Once()
         self.busy_s = Total()
         self.longest_s = 0.0  # that a chunk has taken
         self.pulling_s = 0.0  # that a feeder has spent in pulls
@@ -280,19 +284,44 @@ class Job:
             kind = as_failure_kind(error)
             error = detach(error)
         outcome: Any = Err(error, item, kind, chunk.attempt, elapsed)
-        decided: Any = ENDS
-        if kind is Kind.FAILED:
-            decided = self.decide(self.failure(index, outcome))
-        if isinstance(decided, Retry):
-            outcome = Chunk.again(index, item, chunk.attempt + 1)
-        elif decided is ENDS:
-            self._end_at(index, chunk)
+        decided = self.decided(index, outcome)
         if self.trace is not None:
             self.trace.failed(chunk, len(chunk.out))
+        if isinstance(decided, Retry):
+            outcome = Chunk.again(index, item, chunk.attempt + 1)
+        elif decided is ENDS and not self._goes_on_until(index, outcome, chunk):
+            return
         chunk.plain = False
         chunk.out.append(outcome)
         if isinstance(decided, Retry):
             self.retry(outcome, decided.after)
+
+    def decided(self, index: int, err: Err, *, may_retry: bool = True) -> Retry | Decision:
+        """What is decided of a failure as soon as it is noticed.
+
+        An error of a function of the user's ends the run, in the item's turn and in place of the item's error.
+        """
+        if err.kind is not Kind.FAILED:
+            return ENDS
+        failure = self.failure(index, err)
+        try:
+            decided = self.decide(failure)
+            if isinstance(decided, Retry):
+                if not may_retry:
+                    err.kind = Kind.PASSING
+                    return ENDS
+                if decided.on_retry is not None:
+                    decided.on_retry(failure)
+        except BaseException as error:
+            raised = detach(error)
+            if raised is not err.error and raised.__cause__ is None:
+                raised.__cause__ = err.error
+            err.error, err.kind = raised, Kind.PASSING
+            decided = ENDS
+        try:
+            return decided
+        finally:
+            del failure, err  # the frames of the error's traceback keep this one
 
     def retry(self, chunk: Chunk, after: float) -> None:
         self.retried.add(1)
@@ -302,13 +331,26 @@ class Job:
             self.window.again(chunk)
             self.pool.notify(1)
 
-    def _end_at(self, index: int, chunk: Chunk | None = None) -> None:
+    def _goes_on_until(self, index: int, err: Err, chunk: Chunk | None = None) -> bool:
+        """This failure ends the run: in its turn, or, if `fail_fast`, at once, and then this is False.
+
+        Guarantee 33.
+        """
+        if self.fail_fast:
+            if not self.stopped and self._failing.take():
+                self.aborted = 1
+                if err.kind is not Kind.FATAL:
+                    self.note(index, err)
+                self.end = Crash(err.error)
+                self.stop()
+            return False
         self.window.end_at(index)
         fence()
         drain(chunk)
         for slot in self.pool.slots():
             if slot.chunk is not None and slot.chunk.index > index:
                 drain(slot.chunk)
+        return True
 
     def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
         """Run a claimed chunk in this thread; False if its worker has to leave.
@@ -392,48 +434,3 @@ class Job:
             self.feeder.stop()
         self.supervisor.wake()
         self.notify()
-
-
-def run_chunk(chunk: Chunk, job: Job, context: contextvars.Context | None = None) -> None:
-    """Run the items of a chunk, each in a context of its own (guarantee 21)."""
-    fn, copy, append = job.fn, (job.context if context is None else context).copy, chunk.out.append
-    clock = job.clock
-    mark = clock()
-    item = None
-    try:
-        for item in chunk.todo:
-            try:
-                append(copy().run(fn, item))
-            except BaseException as error:  # it travels to the consumer
-                now = clock()
-                job.failed(chunk, item, error, now - mark)
-                mark = now
-    finally:
-        # The frames of an error's traceback keep their callers' frames alive, this one among them.
-        del fn, append, item, chunk, job
-
-
-def run_watched(chunk: Chunk, job: Job, slot: Slot, context: contextvars.Context | None = None) -> bool:
-    """`run_chunk` under a time limit; False if a call was given up, and its worker has to leave."""
-    fn, copy = job.fn, (job.context if context is None else context).copy
-    clock = job.clock
-    item = call = error = result = None
-    try:
-        for item in chunk.todo:
-            slot.call = call = Call(item, clock())
-            job.supervisor.watch()  # after `call` is set: the supervisor may be about to rest
-            error = result = None
-            try:
-                result = copy().run(fn, item)
-            except BaseException as caught:  # it travels to the consumer
-                error = caught
-            if not call.settle():
-                return False
-            slot.call = None
-            if error is None:
-                chunk.out.append(result)
-            else:
-                job.failed(chunk, item, error, clock() - call.started)
-        return True
-    finally:
-        del fn, item, call, error, result, chunk, job, slot  # as in `run_chunk`

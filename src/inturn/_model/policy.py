@@ -1,19 +1,24 @@
 """Error policies: functions that get a `Failure` and return what takes the item's place.
 
-A policy runs in the consumer's thread when the item's turn comes. Two things are known earlier, by
-whoever notices the failure, and are asked of a policy through `decide`:
+A policy runs in the consumer's thread when the item's turn comes, after all results before it. Two things are known
+earlier, by whoever notices the failure, and are asked of a policy through `decide`:
 
 - that the item will run again (`retry` only: so that pauses of several items overlap), and
-- that the run will end here (``"raise"``: so that nothing later is started).
+- that the run will end here (``"raise"`` and ``"abort"``: so that nothing later is started).
 
 ``decide(failure)`` returns a `Retry`, `ENDS`, or `LATER`; it must not block and may be called in any thread.
+
+A function of the user's cannot be asked earlier, though an answer `Retry` would be welcome then: it may count on the
+thread of the consumer, on the order of the failures, and on all results before them having been delivered. Even
+among complete items the order would be another one: what runs again fails for the second time after what is behind it
+has failed for the first. So functions for `retry` are apart: ``on``, ``after`` and ``on_retry`` promise none of that.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, overload
 
 from inturn._base import checks
 
@@ -24,29 +29,34 @@ if TYPE_CHECKING:
 
     S = TypeVarWithDefault("S", default=NoReturn)
     """What a policy delivers in the place of an item: nothing, as long as no policy says so."""
-    Named = Literal["raise", "skip"]
+    Named = Literal["raise", "abort", "skip"]
     OnError = Named | Callable[[Failure], "S | Skip | Retry"]
 
 __all__ = [
+    "ABORT",
+    "CURES",
     "ENDS",
     "LATER",
     "RAISE",
     "SKIP",
     "Decide",
     "Decision",
+    "Early",
     "Policy",
     "Retry",
-    "RetryPolicy",
     "Skip",
     "ask",
+    "check_plain",
     "decision_of",
+    "discards_errors",
+    "in_turn",
+    "name_of",
+    "never_retries",
     "resolve",
-    "retry",
     "sentinel",
 ]
 
 T = TypeVar("T")
-S_co = TypeVar("S_co", covariant=True)
 
 
 class Skip(enum.Enum):
@@ -72,10 +82,11 @@ class Retry:
     ...     return Retry(after=0.5) if failure.attempt < 5 else SKIP
     """
 
-    __slots__ = ("after",)
+    __slots__ = ("after", "on_retry")
 
     def __init__(self, after: float = 0.0) -> None:
         self.after: float = checks.number("after", after)
+        self.on_retry: Callable[[Failure], object] | None = None  # told if the item does run again
 
     def __repr__(self) -> str:
         return f"Retry(after={self.after})"
@@ -103,6 +114,10 @@ def _raise(failure: Failure) -> NoReturn:
         del failure  # the traceback would hold the failure, which holds the error: a cycle
 
 
+def _abort(failure: Failure) -> NoReturn:
+    _raise(failure)
+
+
 def _skip(failure: Failure) -> Skip:
     return SKIP
 
@@ -112,7 +127,15 @@ def _return(failure: Failure) -> Failure:
 
 
 RAISE: Final = _raise
-NAMED: Final[dict[str, Policy]] = {"raise": RAISE, "skip": _skip, "return": _return}
+ABORT: Final = _abort
+NAMED: Final[dict[str, Policy]] = {"raise": RAISE, "abort": ABORT, "skip": _skip, "return": _return}
+
+CURES: Final[list[tuple[object, str]]] = [
+    (SKIP, ': a policy returns SKIP; write "skip"'),
+    (Failure, ': write "return" to have the Failure delivered'),
+    (Retry, ": a policy returns Retry(); write retry(), or lambda failure: Retry()"),
+]
+"""What to write in place of something that is no policy, though it looks like one."""
 
 
 def resolve(argument: str, given: object) -> Policy:
@@ -127,35 +150,23 @@ def resolve(argument: str, given: object) -> Policy:
     cure = _cure(given)
     if cure:
         raise TypeError(f"{argument}={getattr(given, '__name__', given)} cannot be a policy{cure}")
-    _check_plain(argument, given)
+    check_plain(argument, given, "it is called in the consumer's thread, and what it returns takes the item's place")
     return given
 
 
 def _cure(given: Any) -> str:
-    """What to write in place of something that is no policy, though it looks like one."""
-    if given is retry:
-        return ": call it, retry()"
-    if given is sentinel:
-        return ": call it, sentinel(value)"
-    if given is Retry or isinstance(given, Retry):
-        return ": a policy returns Retry(); write retry(), or lambda failure: Retry()"
-    if given is SKIP:
-        return ': a policy returns SKIP; write "skip"'
-    if given is Failure:
-        return ': write "return" to have the Failure delivered'
+    if isinstance(given, Retry):
+        given = Retry
     if isinstance(given, type) and issubclass(given, BaseException):
         return f": write retry(on={given.__name__}), or a function of the Failure that looks at failure.error"
-    return ""
+    return next((cure for each, cure in CURES if each is given), "")
 
 
-def _check_plain(argument: str, function: Callable[..., Any]) -> None:
+def check_plain(argument: str, function: Callable[..., Any], why: str) -> None:
     """Refuse a function whose call does nothing yet."""
     kind = checks.kind_of(function)
     if kind:
-        raise TypeError(
-            f"{argument} must be a plain function, got {kind}: {function!r}; it is called in the consumer's thread, "
-            "and what it returns takes the item's place"
-        )
+        raise TypeError(f"{argument} must be a plain function, got {kind}: {function!r}; {why}")
 
 
 def ask(policy: Policy, failure: Failure) -> Any:
@@ -171,13 +182,32 @@ def ask(policy: Policy, failure: Failure) -> Any:
     return value
 
 
+class Early:
+    """A policy that decides some failures as soon as they are noticed, and leaves the others to the policy `then`."""
+
+    then: Policy
+
+    def decide(self, failure: Failure) -> Retry | Decision:
+        raise NotImplementedError
+
+    def __call__(self, failure: Failure) -> Any:
+        raise NotImplementedError
+
+
 def decision_of(policy: Policy) -> Decide:
     """What can be decided as soon as a failure is noticed."""
-    if isinstance(policy, RetryPolicy):
+    if isinstance(policy, Early):
         return policy.decide
-    if policy is RAISE:
+    if policy is RAISE or policy is ABORT:
         return _ends
     return _later
+
+
+def in_turn(policy: Policy) -> Policy:
+    """The policy that is asked in the item's turn, for what was not decided early."""
+    while isinstance(policy, Early):
+        policy = policy.then
+    return policy
 
 
 def _ends(failure: Failure) -> Decision:
@@ -188,78 +218,12 @@ def _later(failure: Failure) -> Decision:
     return LATER
 
 
-class RetryPolicy(Generic[S_co]):
-    """What `retry` returns."""
-
-    def __init__(
-        self,
-        attempts: int,
-        on: type[BaseException] | tuple[type[BaseException], ...],
-        backoff: float,
-        factor: float,
-        jitter: bool,
-        max_backoff: float,
-        then: Policy,
-    ) -> None:
-        self.attempts: int = attempts
-        self.on: type[BaseException] | tuple[type[BaseException], ...] = on
-        self.backoff: float = backoff
-        self.factor: float = factor
-        self.jitter: bool = jitter
-        self.max_backoff: float = max_backoff
-        self.then: Policy = then
-
-    def __repr__(self) -> str:
-        given = [f"attempts={self.attempts}"]
-        for name, default in _DEFAULTS.items():
-            value = getattr(self, name)
-            if value != default:
-                given.append(f"{name}={_code(value)}")
-        return f"retry({', '.join(given)})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        then = _name_of(self.then) or self.then
-        return retry, (self.attempts, self.on, self.backoff, self.factor, self.jitter, self.max_backoff, then)
-
-    def pause(self, attempt: int) -> float:
-        """Seconds to wait after the failure of this attempt."""
-        try:
-            pause = min(self.backoff * self.factor ** (attempt - 1), self.max_backoff)
-        except OverflowError:
-            pause = self.max_backoff if self.backoff else 0.0
-        if not self.jitter:
-            return pause
-        from random import uniform  # not at the top: `import inturn` stays light
-
-        return pause * uniform(0.5, 1.0)
-
-    def decide(self, failure: Failure) -> Retry | Decision:
-        if isinstance(failure.error, self.on) and failure.attempt < self.attempts:
-            return Retry(self.pause(failure.attempt))
-        return decision_of(self.then)(failure)
-
-    def __call__(self, failure: Failure) -> S_co | Skip | Retry:
-        decided = self.decide(failure)
-        return decided if isinstance(decided, Retry) else self.then(failure)
-
-
-def _name_of(policy: Policy) -> str | None:
+def name_of(policy: Policy) -> str | None:
     return next((name for name, each in NAMED.items() if each is policy), None)
-
-
-def _code(value: Any) -> str:
-    """A repr that is the code which makes the value, as far as there is one."""
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_code, value))}{',' if len(value) == 1 else ''})"
-    if isinstance(value, type):
-        return value.__qualname__
-    return repr(_name_of(value) or value)
 
 
 def never_retries(policy: Policy) -> bool:
     """Whether it is known that the policy, when it is asked in turn, won't return a `Retry`."""
-    if isinstance(policy, RetryPolicy):
-        return never_retries(policy.then)
     if isinstance(policy, _Always):
         return not isinstance(policy.value, Retry)
     return any(policy is each for each in NAMED.values())
@@ -267,104 +231,9 @@ def never_retries(policy: Policy) -> bool:
 
 def discards_errors(policy: Policy) -> bool:
     """Whether nobody can see the error of an item for which the policy decides."""
-    if isinstance(policy, RetryPolicy):
-        return discards_errors(policy.then)
     return policy is _skip or (isinstance(policy, _Always) and never_retries(policy))
 
 
-@overload
-def retry(
-    attempts: int = ...,
-    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
-    backoff: float = ...,
-    factor: float = ...,
-    jitter: bool = ...,
-    max_backoff: float = ...,
-    then: Named = ...,
-) -> RetryPolicy[NoReturn]: ...
-@overload
-def retry(
-    attempts: int = ...,
-    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
-    backoff: float = ...,
-    factor: float = ...,
-    jitter: bool = ...,
-    max_backoff: float = ...,
-    *,
-    then: Callable[[Failure], T | Skip | Retry],
-) -> RetryPolicy[T]: ...
-@overload
-def retry(
-    attempts: int = ...,
-    on: type[BaseException] | tuple[type[BaseException], ...] = ...,
-    backoff: float = ...,
-    factor: float = ...,
-    jitter: bool = ...,
-    max_backoff: float = ...,
-    *,
-    then: Literal["return"],
-) -> RetryPolicy[Failure]: ...
-def retry(
-    attempts: int = 3,
-    on: type[BaseException] | tuple[type[BaseException], ...] = Exception,
-    backoff: float = 0.1,
-    factor: float = 2.0,
-    jitter: bool = True,
-    max_backoff: float = 60.0,
-    then: Any = "raise",
-) -> RetryPolicy[Any]:
-    """A policy that runs a failed item again, after a growing pause, then hands over to another policy.
-
-    >>> import inturn
-    >>> tries = []
-    >>> def flaky(x):
-    ...     tries.append(x)
-    ...     if len(tries) < 3:
-    ...         raise OSError("busy")
-    ...     return x
-    >>> list(inturn.ordered_map(flaky, [7], on_error=inturn.retry(attempts=3, on=OSError, backoff=0)))
-    [7]
-
-    The item keeps its place in the order; while it pauses it occupies no worker, and pauses of
-    several items overlap.
-
-    Args:
-        attempts: Runs of an item in all, the first included; at least 1.
-        on: The class, or the tuple of classes, of errors that are worth another attempt.
-        backoff: Seconds before the second attempt; 0 for none.
-        factor: What the pause is multiplied by after each further attempt; at least 1 (exponential back-off).
-        jitter: Whether each pause is shortened at random, by up to half, so that items that failed
-            together do not come back together.
-        max_backoff: Seconds that no pause exceeds.
-        then: The policy for what still fails, and for errors that are not ``on``.
-
-    Raises:
-        TypeError, ValueError: For arguments that cannot be meant, at the call.
-    """
-    classes = on if isinstance(on, tuple) else (on,)
-    each: Any
-    for each in classes:
-        if not (isinstance(each, type) and issubclass(each, BaseException)):
-            raise TypeError(f"on must be an exception class or a tuple of them, got {each!r}")
-    return RetryPolicy(
-        checks.count("attempts", attempts),
-        on,
-        checks.number("backoff", backoff),
-        checks.number("factor", factor, least=1.0, allowed="a number"),
-        checks.flag("jitter", jitter),
-        checks.number("max_backoff", max_backoff),
-        resolve("then", then),
-    )
-
-
-_DEFAULTS: Final = {
-    "on": Exception,
-    "backoff": 0.1,
-    "factor": 2.0,
-    "jitter": True,
-    "max_backoff": 60.0,
-    "then": RAISE,
-}
 _MISSING: Final = object()
 
 
@@ -424,5 +293,8 @@ def sentinel(value: Any = _MISSING, *, factory: Any = None) -> Callable[[Failure
         return _Always(value)
     if not callable(factory):
         raise TypeError(f"factory must be callable, got {type(factory).__name__}: {factory!r}")
-    _check_plain("factory", factory)
+    check_plain("factory", factory, "what it returns takes the item's place")
     return _Made(factory)
+
+
+CURES.append((sentinel, ": call it, sentinel(value)"))
