@@ -16,6 +16,7 @@ exclude_patterns = ["examples"]
 # Docstrings: one backtick for a name of the library, two for any other code.
 default_role = "py:obj"
 autodoc_typehints = "none"  # the text of each argument says what it takes
+autodoc_mock_imports = ["hypothesis"]  # of `inturn.testing`; the site can be built without it
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
