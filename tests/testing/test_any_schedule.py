@@ -102,6 +102,8 @@ def cases(draw, flat=False, live=False, chunks=False):
     if chunks:
         settings["chunksize"] = draw(st.none() | st.integers(1, 3))
     settings["window"] = draw(st.none() | st.integers(settings.get("chunksize") or 1, 8))
+    if not settings.get("chunksize"):
+        settings["limit"] = draw(st.sampled_from([None, None, 2]))
     if flat:
         settings["buffer"] = draw(st.integers(1, 4))
     if live:
@@ -172,6 +174,9 @@ def check(case, schedule, calls, *, tasks=False, feeder=False):
     over = {"done", "raised"} if case.flat else {"delivered", "left out", "raised"}
     pulled, gone, under_way, started, made = [], [], set(), [], Counter()
     ending = None
+    starts = [event.time for event in schedule.events if event.what == "started"]
+    if case.settings.get("limit"):
+        assert all(later - earlier >= 0.5 - 1e-9 for earlier, later in itertools.pairwise(starts))  # 34
     for event in schedule.events:
         key = event.index, event.attempt
         if event.what == "pulled":
@@ -382,6 +387,7 @@ def left_early(case, function_of, function, name, taken, how):
 def test_g33_ordered_gather(case, batch_size):
     schedule, function = case.schedule(), Function(case)
     case.limit, options = "timeout", {"timeout": TIMEOUT, "on_error": POLICIES[case.policy][2]}
+    options["limit"] = case.settings["limit"]
 
     async def main():
         return await ordered_gather(

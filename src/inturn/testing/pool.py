@@ -28,6 +28,7 @@ import heapq
 import sys
 from collections.abc import Callable
 from contextvars import Context
+from itertools import count
 from typing import Any, Final
 
 from inturn._base.atomic import Once
@@ -49,10 +50,11 @@ NOTHING: Final = object()
 class CallSlot(Slot):
     """A call that is under way: what it needs, as of when it was started."""
 
-    __slots__ = ("attempt", "context", "fault", "fn", "hangs_since", "index", "item", "started")
+    __slots__ = ("attempt", "context", "fault", "fn", "hangs_since", "index", "item", "number", "started")
 
     def __init__(self) -> None:
         super().__init__()
+        self.number = 0  # what a trace takes for its worker
         self.clear()
 
     def clear(self) -> None:
@@ -144,6 +146,10 @@ class SchedulePool(BasePool):
     def slots(self) -> list[Slot]:
         return list(self.busy)
 
+    def worker_of(self, slot: Slot) -> int:
+        assert isinstance(slot, CallSlot)
+        return slot.number
+
     def take_back(self, chunk: object) -> bool | None:
         return None  # only a supervisor asks, and there is none
 
@@ -189,6 +195,8 @@ class SchedulePool(BasePool):
             if chunk is None:
                 return
             slot = self._new_slot()
+            taken = {each.number for each in self.busy}
+            slot.number = next(number for number in count(1) if number not in taken)
             self.busy.append(slot)
             job.begun(slot, chunk)
             self._next(slot)

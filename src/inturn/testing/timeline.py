@@ -8,6 +8,7 @@ from typing import Final, Protocol
 __all__ = ["timeline"]
 
 _MOST_COLUMNS: Final = 100
+_MOST_TIMES: Final = 6
 _MARKS: Final = {
     "pulled": "p",
     "started": "s",
@@ -71,5 +72,6 @@ def _rows(events: Sequence[Happened]) -> list[str]:
         lines = [line for line in lines if line.split()[2:]]
         lines.insert(0, f"  (the last {_MOST_COLUMNS} of {len(events)} events)")
     if passing:
-        lines.append(f"  the time is {', '.join(passing)}")
+        more = "" if len(passing) <= _MOST_TIMES else ", …"
+        lines.append(f"  the time is {', '.join(passing[:_MOST_TIMES])}{more}")
     return lines
