@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from inturn._core.job import CLOSED, DROPPED, End, Job, inside
+from inturn._model.handle import Handle
 
 from .events import LoopEvent, all_done, in_thread
 from .source import TaskFeeder
@@ -31,8 +32,9 @@ __all__ = ["Cleanup"]
 class Cleanup:
     """Ends the calls and the feeder of a run, and waits for them (guarantee 30)."""
 
-    def __init__(self, job: Job, feeder: TaskFeeder | None) -> None:
+    def __init__(self, job: Job, feeder: TaskFeeder | None, upstream: tuple[Handle, ...] = ()) -> None:
         self.job = job
+        self.upstream = upstream  # the runs that are its sources: they end with it (guarantee 37)
         self.loop: asyncio.AbstractEventLoop | None = None
         self.feeder = feeder
         self._hook: AsyncGenerator[None, None] | None = None
@@ -53,6 +55,8 @@ class Cleanup:
     def stop(self, end: End = CLOSED) -> None:
         """Start nothing from now on, and cancel what runs; in the loop's thread."""
         self.job.stop(end)
+        for each in self.upstream:
+            each._leave_chain()
         if isinstance(self.job.pool, TaskPool):
             self.job.pool.cancel()
         if self.feeder is not None:
@@ -69,24 +73,41 @@ class Cleanup:
                 pass
 
     def tasks(self) -> list[asyncio.Task[Any]]:
-        tasks: list[asyncio.Task[Any]] = [] if self.feeder is None else [*self.feeder.tasks()]
-        return tasks + self.job.pool.tasks() if isinstance(self.job.pool, TaskPool) else tasks
+        """The tasks of the run, and of the runs that are its sources, in the loop that runs."""
+        tasks: list[asyncio.Task[Any]] = []
+        for each in self.upstream:
+            tasks += each._tasks()
+        if inside(self.job) or asyncio.get_running_loop() is not self.loop:
+            return tasks  # it would wait for itself; or it has not begun, or its loop and its tasks have ended
+        if self.feeder is not None:
+            tasks += self.feeder.tasks()
+        if isinstance(self.job.pool, TaskPool):
+            tasks += self.job.pool.tasks()
+        return tasks
 
-    async def gone(self, *, threads: bool) -> None:
-        """After `stop`: wait for all tasks of the run, and with `threads` for its other workers."""
+    def joins(self) -> list[Callable[[], object]]:
+        """Calls that wait for the threads and processes of the run, and of the runs that are its sources.
+
+        What does not have to wait is done at once.
+        """
         job = self.job
-        if inside(job):
-            return  # the caller is a call of the run or its source: it would wait for itself
-        if asyncio.get_running_loop() is not self.loop:
-            return  # the run has not begun, or its loop has ended and so have its tasks
-        await all_done(self.tasks)
-        if not threads or isinstance(job.pool, TaskPool):
-            return
+        joins = [join for each in self.upstream for join in each._joins()]
+        if inside(job) or self.loop is None:
+            return joins
         if job.pool.inline:  # its calls run here, so there is nothing that takes long
             job.supervisor.join()
             job.pool.join()
-        elif self.loop is not None:
-            await in_thread(job.supervisor.join, job.pool.join)
+        elif not isinstance(job.pool, TaskPool):
+            joins += [job.supervisor.join, job.pool.join]
+        return joins if self.feeder is None else joins + self.feeder.joins()
+
+    async def gone(self, *, threads: bool) -> None:
+        """After `stop`: wait for all tasks of the run, and with `threads` for its other workers."""
+        if inside(self.job):
+            return  # the caller is a call of the run or its source: it would wait for itself
+        await all_done(self.tasks)
+        if threads and (joins := self.joins()):
+            await in_thread(*joins)
 
 
 async def _shutdown_hook(cleanup: Cleanup) -> AsyncGenerator[None, None]:

@@ -65,7 +65,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             run.source = source
         self.indexed: bool = indexed
         run.indexed = indexed
-        self._cleanup = Cleanup(run.job, self._feeder)
+        self._cleanup = Cleanup(run.job, self._feeder, run.upstream)
         self._held: list[Any] = _NOTHING  # taken from the window, not yet delivered; the oldest last
         self._clock = run.job.clock
         self._breath = 0.0  # when other tasks must run
@@ -205,7 +205,10 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         ended.
         """
         self._check(over=self._run.job.stopped)
-        cleanup = self._cleanup
+        self._leave_chain()
+        await self._cleanup.gone(threads=True)
+
+    def _leave_chain(self) -> None:
         self._held = _NOTHING
         me = object()
         if self._consumer.setdefault(None, me) is me:
@@ -214,8 +217,39 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             finally:
                 del self._consumer[None]
         else:
-            cleanup.stop()
-        await cleanup.gone(threads=True)
+            self._cleanup.stop()
+
+    def _tasks(self) -> list[asyncio.Task[Any]]:
+        return self._cleanup.tasks()
+
+    def _joins(self) -> list[Any]:
+        return self._cleanup.joins()
+
+    def _drop_chain(self) -> None:
+        if self._drop():
+            self._run.job.end = End.CLOSED  # the run whose source it is says that it was left open
+
+    def _drop(self) -> bool:
+        """End the run from anywhere, without waiting; returns whether it was open."""
+        cleanup, job = self._cleanup, self._run.job
+        if self._pid != os.getpid() or job.end is End.CLOSED:
+            return False
+        open_ = cleanup.loop is not None
+        if cleanup.loop is not None:
+            farewell, job.farewell = job.farewell, None
+            job.stop(DROPPED)
+            me = object()
+            if self._consumer.setdefault(None, me) is me:  # else the feeder of the next stage awaits `anext`
+                self._run.forget()
+                self._consumer.pop(None)
+            if farewell is not None:
+                tell(cleanup.loop, farewell)
+            if cleanup.feeder is not None:
+                tell(cleanup.loop, cleanup.feeder.cancel)
+            cleanup.drop()
+        for each in cleanup.upstream:
+            each._drop_chain()
+        return open_
 
     async def __aenter__(self) -> Self:
         return self
@@ -227,19 +261,9 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     def __del__(self) -> None:
         try:
-            cleanup, open_ = self._cleanup, self._run.job.end is not End.CLOSED
+            open_ = self._drop()
         except AttributeError:  # `__init__` has failed
             return
-        if not open_ or cleanup.loop is None or self._pid != os.getpid():
-            return
-        job = self._run.job
-        farewell, job.farewell = job.farewell, None
-        job.stop(DROPPED)
-        self._run.forget()
-        if farewell is not None:
-            tell(cleanup.loop, farewell)
-        if cleanup.feeder is not None:
-            tell(cleanup.loop, cleanup.feeder.cancel)
-        cleanup.drop()
-        text = f"unclosed {self!r}: use async with, or await aclose()"
-        warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        if open_:
+            text = f"unclosed {self!r}: use async with, or await aclose()"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)

@@ -79,6 +79,8 @@ class LaneTaskPool(TaskPool):
         make = self._make or self._loop.create_task
         slot.task = task = make(coro, context=context)  # type: ignore[call-arg]
         self._tasks[task] = slot
+        if self.job.stage is not None and slot.chunk is not None:
+            task.set_name(self.job.label(slot.chunk.index))
         task.add_done_callback(partial(done, slot), context=self.job.context)
         if self.job.stopped:
             self.cancel_late(task)

@@ -17,16 +17,17 @@ that waits for room leaves the source as it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from inturn._base import checks
 from inturn._core.job import Job
 from inturn._core.source import HANDFUL_S
 from inturn._engine.window import Window
-from inturn._model.outcome import Err, Kind
+from inturn._model.outcome import Err, Kind, without_our_frames
 
 from .events import LoopEvent
+from .pulled_in_thread import PulledInThread
 
 __all__ = ["TaskFeeder", "together"]
 
@@ -92,8 +93,11 @@ async def _next(iterator: Any) -> Any:
 class TaskFeeder:
     """Pulls from an async source in a task of its own."""
 
-    def __init__(self, source: AsyncIterator[Any], window: Window, job: Job) -> None:
+    def __init__(
+        self, source: AsyncIterator[Any], window: Window, job: Job, in_thread: tuple[PulledInThread, ...] = ()
+    ) -> None:
         self._source: AsyncIterator[Any] | None = source
+        self._in_thread = in_thread  # what of the source is pulled in threads
         self._window = window
         self._job = job
         self._event: LoopEvent | None = None
@@ -113,8 +117,14 @@ class TaskFeeder:
     def cancel(self) -> None:
         """Cancel the feeder, only once: a second time would interrupt the cleanup of the source."""
         source, self._source = self._source, None
+        for each in self._in_thread:
+            each.stop()
         if source is not None and self.task is not None:
             self.task.cancel()
+
+    def joins(self) -> list[Callable[[], object]]:
+        """Calls that wait for its threads."""
+        return [each.join for each in self._in_thread]
 
     def tasks(self) -> list[asyncio.Task[None]]:
         return [] if self.task is None else [self.task]
@@ -126,8 +136,7 @@ class TaskFeeder:
             await self._pull(self._source.__anext__)
         except BaseException as error:  # it ends the run, unless the run's end has caused it
             if not job.stopped:
-                tb = error.__traceback__
-                BaseException.with_traceback(error, tb and tb.tb_next and tb.tb_next.tb_next)  # without our two frames
+                without_our_frames(error)
                 job.crash(error)
         finally:
             self._source = None
@@ -155,8 +164,7 @@ class TaskFeeder:
             except Exception as error:  # it is raised in its turn
                 if job.stopped:
                     return
-                tb = error.__traceback__
-                BaseException.with_traceback(error, tb and tb.tb_next)  # without this frame
+                without_our_frames(error)
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
             finally:
@@ -164,6 +172,8 @@ class TaskFeeder:
                 job.pulling_s += clock() - begun
             if job.stopped:
                 return  # the source has caught its cancellation: the item is lost
+            if job.origins is not None:
+                job.origins.pulled()
             fresh = add(item)
             del item
             if job.watcher is not None:

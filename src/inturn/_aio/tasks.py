@@ -200,6 +200,8 @@ class TaskPool(BasePool):
         assert task is not None
         assert chunk is not None
         self._tasks[task] = slot
+        if job.stage is not None:
+            task.set_name(job.label(chunk.index + len(chunk.out)))
         task.add_done_callback(partial(self._task_done, slot), context=job.context)
         if job.stopped:
             self.cancel_late(task)

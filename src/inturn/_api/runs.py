@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from inturn._base import checks
+from inturn._core.origins import Origins
 from inturn._core.source import Source
 from inturn._model.handle import Handle
 from inturn._model.limit import limiter_of
@@ -38,8 +39,10 @@ def sync_run(
         checks.flag(flag, value)
     run = _run_of(engine, fn, sources, opener, **settings)
     source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
+    run.chain(sources)
+    if run.upstream:
+        run.job.origins = Origins(run.upstream[0]._run.origin, run.window)
     run.job.pool = opener.open(run.job, slices=slices)
-    run.above = _run_among(sources)
     return handle(run, source, live=live, indexed=indexed, name=function)
 
 
@@ -57,24 +60,35 @@ def async_run(
     **settings: Any,
 ) -> H:
     """The object that an asynchronous function returns; a task pulls if one of the sources is async."""
+    from inturn._aio.pulled_in_thread import PulledInThread
     from inturn._aio.source import TaskFeeder, together
 
     for flag, value in (("indexed", indexed), ("strict", strict)):
         checks.flag(flag, value)
     run = _run_of(engine, fn, sources, opener, **settings)
     source: Source | TaskFeeder
+    # A synchronous run would block the loop, since its `next` may wait: a thread pulls it.
+    sources = tuple(PulledInThread(each, run.window, run.job) if _waits(each) else each for each in sources)
     if any(hasattr(type(each), "__aiter__") for each in sources):
-        source = TaskFeeder(together(sources, strict=strict), run.window, run.job)
+        in_thread = tuple(each for each in sources if isinstance(each, PulledInThread))
+        source = TaskFeeder(together(sources, strict=strict), run.window, run.job, in_thread)
     else:
         source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
+    run.chain(tuple(each.run if isinstance(each, PulledInThread) else each for each in sources))
+    for each in sources:
+        if isinstance(each, PulledInThread) or issubclass(type(each), Handle):
+            run.job.origins = Origins(each.origin if isinstance(each, PulledInThread) else each._run.origin, run.window)
+            break
     run.job.pool = opener.open(run.job, slices=slices)
-    run.above = _run_among(sources)
     return handle(run, source, indexed=indexed, name=function)
 
 
-def _run_among(sources: tuple[Any, ...]) -> Handle | None:
-    """The stage before this one, of which `Stats.advice` may speak."""
-    return next((source for source in sources if isinstance(source, Handle)), None)
+def _waits(source: Any) -> bool:
+    """Whether it is a synchronous run whose ``next`` may take long: in virtual time (`inturn.testing`) none does."""
+    if not issubclass(type(source), Handle) or hasattr(type(source), "__aiter__"):
+        return False
+    pools = [each._run.job.pool for each in source.stages]
+    return not all(pool.inline and pool.ahead for pool in pools)
 
 
 def _run_of(

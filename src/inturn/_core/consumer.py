@@ -90,14 +90,16 @@ class Run:
         self.job.supervisor = Supervisor(self.job)
         if trace:
             self.job.trace = Recorder()
-        self.above: Handle | None = None  # the run that is the source, if it is one
-        self._above: Stats | None = None  # of it, when this run has ended
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
         self.feeder: Refills | None = None  # who pulls instead
         self.indexed = False
         self.until = 0.0  # when further pulls of this ``next`` are over
         self._exchanged = False  # whether this ``next`` has pulled, or waited, since it last delivered or left out
         self.deadline = deadline
+        self._took_longer = f"the run took longer than deadline={deadline or 0:g} s"
+        self.upstream: tuple[Handle, ...] = ()  # the runs that are its sources: see `chain`
+        self.foreign = True  # whether other sources are among them
+        self.pulling = False  # whether one of those is being pulled
         self.total = total
         self.clocks = Clocks(self.job, self.window)
         self.skipped = 0
@@ -114,6 +116,11 @@ class Run:
     def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
         return Job(fn, self.window, self._decide, timeout, concurrency, self.stage)
 
+    def chain(self, sources: tuple[Any, ...]) -> None:
+        """Those of the sources that are runs are the stages before this one."""
+        self.upstream = tuple(each for each in sources if issubclass(type(each), Handle))
+        self.foreign = len(self.upstream) < len(sources)
+
     # ---- the decide loop -------------------------------------------------------------------------
 
     @property
@@ -125,6 +132,7 @@ class Run:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
         started = self.job.begin(contextvars.copy_context(), self.deadline)
         self.clocks.begin(started)
+        self._hand_on_deadline()
         if self.job.trace is not None:
             self.job.trace.zero = started
         self.progress = progress_of(self._progress, self.total, self.stage)
@@ -133,6 +141,37 @@ class Run:
         self.job.pool.open()
         if self.job.feeder is not None:
             self.job.supervisor.start()
+
+    def _hand_on_deadline(self) -> None:
+        """Earlier stages, in whose ``next`` this one may be waiting, have its deadline too (guarantee 37)."""
+        at = self.job.deadline_at
+        if at is not None:
+            for each in self.upstream:
+                each._run.hurry(at - self.job.clock(), self._took_longer)
+
+    def hurry(self, left: float, took_longer: str) -> None:
+        """The run whose source this is has so many seconds left."""
+        job = self.job
+        at = job.clock() + left  # stages may have different clocks
+        if job.deadline_at is None or at < job.deadline_at:
+            job.deadline_at = at
+            self._took_longer = took_longer
+            self._hand_on_deadline()
+
+    def origin(self) -> int:
+        """The position, in the source of the first stage, of what was delivered last; consumer only."""
+        return self.job.origin_of(self.window.last_delivered())
+
+    def left(self) -> int | None:
+        """How many results are still to come, as far as the sources tell."""
+        if self.job.end is not None:
+            return 0
+        left = None if self.total is None else self.total - self.window.last_delivered() - 1
+        return None if left is None or left < 0 else left
+
+    def stuck(self) -> bool:
+        """Whether the consumer waits for a source that cannot be told to end, here or in an earlier stage."""
+        return self.pulling or any(each._run.stuck() for each in self.upstream)
 
     def enter(self) -> None:
         """The consumer is back, in another ``next``."""
@@ -182,7 +221,7 @@ class Run:
             at = job.deadline_at
             left = None if at is None else at - job.clock()
             if left is not None and left <= 0:
-                return Raised(TimeoutError(f"the run took longer than deadline={self.deadline:g} s"))
+                return Raised(TimeoutError(self._took_longer))
             if now is Now.WAIT or self.source is None or (not job.pool.ahead and window.taken < window.pulled):
                 return Wait(left)
             self._pull(self.source)
@@ -193,7 +232,9 @@ class Run:
     def _pull(self, source: Source) -> None:
         if self.job.may_start():
             begun = self.job.clock()
+            self.pulling = self.foreign
             source.pull(self.until)
+            self.pulling = False
             self.clocks.pulled(begun)
 
     def before_wait(self) -> float | None:
@@ -326,9 +367,6 @@ class Run:
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""
         self.window.clear()
-        above, self.above = self.above, None
-        if above is not None:
-            self._above = above.stats
         self._lost += len(self.held)
         self.held = []
 
@@ -350,7 +388,7 @@ class Run:
         elapsed = 0.0 if clocks.started is None else (clocks.ended or job.clock()) - clocks.started
         now = job.clock()
         busy = clocks.busy(now)
-        above = self._above if self.above is None else self.above.stats
+        above = self.upstream[0].stats if self.upstream else None
         return Stats(
             pulled=pulled,
             running=job.pool.running(),

@@ -45,6 +45,7 @@ class FlatRun(Run):
         self._buffer = buffer
         self._event = event
         self.lane: Lane | WatchedLane = NO_LANE
+        self._latest = -1  # the item whose element, or failure, was delivered last
         super().__init__(fn, chunksize=None, batch=False, **settings)
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
@@ -64,6 +65,7 @@ class FlatRun(Run):
         if not isinstance(lane, Lane):
             assert lane is not None
             return self.settle(lane)  # the error of the source
+        self._latest = lane.index
         over = lane.over()  # asked before we look for an element: it is written after the last one
         outcome: Any
         if lane.buffer:
@@ -89,6 +91,12 @@ class FlatRun(Run):
 
     def _delivered(self) -> int:
         return self.window.taken
+
+    def origin(self) -> int:
+        return self.job.origin_of(self._latest)
+
+    def left(self) -> int | None:
+        return None if self.job.end is None else 0  # nobody knows how many elements there are
 
     def forget(self) -> None:
         super().forget()

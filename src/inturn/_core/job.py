@@ -38,6 +38,7 @@ from inturn._model.recorder import Recorder
 
 from .calls import run_chunk, run_watched
 from .end import CLOSED, DROPPED, Crash, End
+from .origins import Origins
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Call, Slot, Star
 from .throttle import Throttle
@@ -168,6 +169,7 @@ class Job:
         stage: str | None = None,
     ) -> None:
         self.stage = stage  # the `name` of the run
+        self.origins: Origins | None = None  # where the source is a run
         self.fn = fn
         self.window = window
         self.decide = decide
@@ -199,8 +201,8 @@ class Job:
         self.context = context
         context.run(enclosing.set, (*context.get(enclosing, ()), self))
         started = self.clock()
-        if deadline is not None:
-            self.deadline_at = started + deadline
+        if deadline is not None and (self.deadline_at is None or started + deadline < self.deadline_at):
+            self.deadline_at = started + deadline  # else that of a later stage comes first
         return started
 
     @property
@@ -218,11 +220,16 @@ class Job:
 
     def failure(self, index: int, err: Err) -> Failure:
         """What a policy is given; in any thread."""
-        return Failure(index, err.item, err.error, err.attempt, err.elapsed, err.delivered, self.stage)
+        fields = (index, err.item, err.error, err.attempt, err.elapsed, err.delivered)
+        return Failure(*fields, self.stage, self.origin_of(index))
+
+    def origin_of(self, index: int) -> int:
+        """The position, in the source of the first stage, of what the item comes from."""
+        return index if self.origins is None else self.origins.of(index)
 
     def note(self, index: int, err: Err) -> None:
         """Say on the error which item of which stage it belongs to."""
-        note(err.error, index, err.item, self.stage)
+        note(err.error, index, err.item, self.stage, self.origin_of(index))
 
     # ---- from whoever has a free slot ------------------------------------------------------------
 

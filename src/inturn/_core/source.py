@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from inturn._engine.window import NEVER, Window
-from inturn._model.outcome import Err, Kind
+from inturn._model.outcome import Err, Kind, without_our_frames
 
 from .job import Job
 from .signals import raised_by_handler
@@ -60,7 +60,7 @@ class Source:
             pool.notify(fresh)
             pool.settle()
             return
-        take, add, clock = self._take, self._add, self._job.clock
+        take, add, clock, origins = self._take, self._add, self._job.clock, self._job.origins
         while True:
             try:
                 item = take()
@@ -72,10 +72,11 @@ class Source:
             except Exception as error:  # it surfaces in its turn
                 if raised_by_handler(error):
                     raise
-                tb = error.__traceback__
-                BaseException.with_traceback(error, tb and tb.tb_next)  # not this frame
+                without_our_frames(error)
                 self._finish(Err(error, kind=Kind.SOURCE))
                 return
+            if origins is not None:
+                origins.pulled()
             fresh = add(item)
             if watcher is not None:
                 watcher.pulled()

@@ -123,6 +123,12 @@ class Window:
         fence()
         return 0 if self.exhausted else self.limit - (self.pulled - taken) - len(self.held)
 
+    def last_delivered(self) -> int:
+        """The index of the item that was delivered last; another thread may get that of an earlier one."""
+        taken = self.taken  # first: see `room`
+        fence()
+        return taken - len(self.held) - 1
+
     def add(self, item: Any) -> int:
         """Add an item that was pulled; returns how many more chunks may be claimed."""
         self.pulled += 1  # first: once it is in the backlog, it may be run and complete before our next step

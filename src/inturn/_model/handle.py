@@ -24,6 +24,32 @@ class Handle:
     _run: Any
     indexed: bool
 
+    def __length_hint__(self) -> int:
+        """How many results are still to come, where the sources tell; an estimate, as some may be left out."""
+        left: int | None = self._run.left()
+        return NotImplemented if left is None else left
+
+    @property
+    def stages(self) -> tuple[Handle, ...]:
+        """The runs that are chained to this one, in the order in which items pass them; the last is this one."""
+        return (*(stage for each in self._run.upstream for stage in each.stages), self)
+
+    def _leave_chain(self) -> None:
+        """End the run without waiting: the run whose source it is has ended. From anywhere (async: in its loop)."""
+        raise NotImplementedError
+
+    def _drop_chain(self) -> None:
+        """The run whose source it is was dropped; from anywhere, takes no lock and waits for nothing."""
+        raise NotImplementedError
+
+    def _tasks(self) -> list[Any]:
+        """Tasks that are to be awaited after that."""
+        return []
+
+    def _joins(self) -> list[Any]:
+        """Calls that wait, after that, for threads and processes."""
+        return []
+
     @property
     def stats(self) -> Stats:
         """A snapshot of the run; at any time, from any thread."""

@@ -30,6 +30,7 @@ __all__ = [
     "failure_of",
     "note",
     "shorten",
+    "without_our_frames",
 ]
 
 _CANCELLED = "CancelledError"
@@ -189,12 +190,17 @@ def detach(error: BaseException) -> BaseException:
     results alive. ``StopIteration`` becomes ``RuntimeError``, as in a generator: it must never end
     the consumer's loop.
     """
-    tb = error.__traceback__
-    while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0] == "inturn":
-        tb = tb.tb_next
-    BaseException.with_traceback(error, tb)  # not by assignment, which a class may refuse
+    without_our_frames(error)
     if isinstance(error, (StopIteration, StopAsyncIteration)):
         wrapped = RuntimeError(f"fn raised {type(error).__name__}")
         wrapped.__cause__ = error
         return wrapped
     return error
+
+
+def without_our_frames(error: BaseException) -> None:
+    """Take the frames of the library off the top of the error's traceback."""
+    tb = error.__traceback__
+    while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0] == "inturn":
+        tb = tb.tb_next
+    BaseException.with_traceback(error, tb)  # not by assignment, which a class may refuse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
@@ -24,6 +25,15 @@ class Report(Generic[R_co]):
     >>> print(report)
     2 of 3 successful (66.7 %), 1 failed:
       item 1: 0: ZeroDivisionError: division by zero
+
+    After several stages it tells of each what was lost there, by its ``name``:
+
+    >>> read = inturn.ordered_map(int, ["4", "x", "0"], on_error="return", name="read")
+    >>> inverted = inturn.ordered_map(lambda x: 1 / x, read, on_error="return", pass_failures=True, name="invert")
+    >>> print(inturn.Report(inverted))
+    1 of 3 successful (33.3 %), 2 failed (read 1, invert 1):
+      item 1 in read: 'x': ValueError: invalid literal for int() with base 10: 'x'
+      item 2 in invert: 0: ZeroDivisionError: division by zero
 
     Args:
         results: A run with ``on_error="return"`` (with ``indexed=True`` too), or an iterable of what one has
@@ -52,6 +62,11 @@ class Report(Generic[R_co]):
         return not self.failed
 
     @property
+    def by_stage(self) -> dict[str | None, int]:
+        """How many items failed in each stage, by its ``name`` (None: it has none), in the order of their first."""
+        return dict(Counter(failure.stage for failure in self.failed))
+
+    @property
     def success_rate(self) -> float:
         """The share of successes, from 0 to 1; 1.0 for an empty run."""
         total = len(self.successful) + len(self.failed)
@@ -76,6 +91,9 @@ class Report(Generic[R_co]):
         head = f"{good} of {good + bad} successful ({100 * self.success_rate:.1f} %), {bad} failed"
         if not bad:
             return head
+        if any(failure.stage is not None for failure in self.failed):
+            counts = [f"{stage or 'no name'} {count}" for stage, count in self.by_stage.items()]
+            head += f" ({', '.join(counts)})"
         shown = [_line(failure) for failure in self.failed[:10]]
         if bad > len(shown):
             shown.append(f"  ... and {bad - len(shown)} more")
@@ -83,12 +101,16 @@ class Report(Generic[R_co]):
 
 
 def _is_failed_pair(each: Any) -> bool:
-    return type(each) is tuple and len(each) == 2 and isinstance(each[1], Failure) and each[1].index == each[0]
+    """Whether it is ``(index, failure)``; the index of a failure that has passed is that of an earlier stage."""
+    if not (type(each) is tuple and len(each) == 2 and isinstance(each[1], Failure)):
+        return False
+    return each[1].index == each[0] or (each[1].stage is not None and type(each[0]) is int)
 
 
 def _line(failure: Failure) -> str:
     error = failure.error
-    return f"  item {failure.index}: {shorten(failure.item)}: {type(error).__name__}: {_text(error)}"
+    stage = "" if failure.stage is None else f" in {failure.stage}"
+    return f"  item {failure.origin}{stage}: {shorten(failure.item)}: {type(error).__name__}: {_text(error)}"
 
 
 def _text(error: BaseException) -> str:

@@ -116,7 +116,7 @@ class ProcessPool(ThreadPool):
             return None
         self._processes += 1
         try:
-            handle = Handle(self.method, f"inturn-{self._processes}", stop_event, Setup(self.settings, self.main))
+            handle = Handle(self.method, self.job.label(self._processes), stop_event, Setup(self.settings, self.main))
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__
         finally:

@@ -161,20 +161,52 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `close` if there is none now."""
         self._held = _NOTHING
-        job = self._run.job
+        run = self._run
         try:
-            self._run.end()
+            run.end()
         finally:
-            job.pool.retire()
+            run.job.pool.retire()
+            self._end_upstream()
 
     def _join(self) -> None:
-        job = self._run.job
+        run = self._run
+        job = run.job
         if inside(job) or not may_wait(job):
             return
-        job.supervisor.join()  # first: it starts threads
+        for each in run.upstream:  # first: a feeder may be waiting in its `next`
+            assert isinstance(each, OrderedMap)
+            each._join()
+        job.supervisor.join()  # before the pool: it starts threads
         job.pool.join()
         if self._feeder is not None:
-            self._feeder.join()
+            self._feeder.join(stuck=run.foreign or any(each._run.stuck() for each in run.upstream))
+
+    def _end_upstream(self) -> None:
+        """The runs that are its sources belong to it: they end with it.
+
+        Guarantee 37.
+        """
+        for each in self._run.upstream:
+            each._leave_chain()
+
+    def _leave_chain(self) -> None:
+        if self._forks == Process.forks:
+            self._leave()
+
+    def _joins(self) -> list[Any]:
+        return [self._join] if self._forks == Process.forks else []
+
+    def _drop_chain(self) -> None:
+        run = self._run
+        if self._forks == Process.forks and not run.job.stopped:
+            run.job.supervisor.drop()
+            run.job.stop(DROPPED)
+            me = object()
+            if self._consumer.setdefault(None, me) is me:  # else a feeder of the next stage is in `next`
+                run.forget()
+                self._consumer.pop(None)
+            for each in run.upstream:
+                each._drop_chain()
 
     # ---- anyone ----------------------------------------------------------------------------------
 
@@ -200,6 +232,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 self._finish()
             finally:
                 self._consumer.pop(None)
+        else:  # the consumer may be waiting in their `next`
+            self._end_upstream()
 
     def __enter__(self) -> Self:
         return self
@@ -210,15 +244,11 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             self.close()
         elif self._forks == Process.forks:
             self._leave()
-            if self._run.job.pool.kills:
+            if all(each._run.job.pool.kills for each in self.stages):
                 self._join()
 
     def __del__(self) -> None:
         try:
-            run = self._run
-            if self._forks == Process.forks and not run.job.stopped:
-                run.job.supervisor.drop()
-                run.job.stop(DROPPED)
-                run.forget()
+            self._drop_chain()
         except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass

@@ -103,8 +103,8 @@ class Feeder:
         """Pull once in this thread, if there is room: where a run has no threads."""
         return not self._window.exhausted and self._window.room() > 0 and self._pull()
 
-    def join(self) -> None:
-        """Wait for the thread unless it is inside a pull (after the job was stopped)."""
-        inside = self.pulling and not self._window.exhausted
+    def join(self, *, stuck: bool) -> None:
+        """After the job was stopped: wait for the thread, unless it is inside a pull that may be `stuck`."""
+        inside = stuck and self.pulling and not self._window.exhausted
         if not inside and self._thread is not None:
             self._thread.join()
