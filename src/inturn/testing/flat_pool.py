@@ -76,7 +76,11 @@ class FlatSchedulePool(SchedulePool):
         slot.clear()
         slot.index = lane.index
         if lane.phase is Phase.PAUSING and lane.due <= job.clock():
-            lane.reopen()
+            left = job.again_in()
+            if left > 0:
+                lane.due = job.clock() + left
+            else:
+                lane.reopen()
         if lane.phase is Phase.OPEN:
             item = next(chunk.todo, NOTHING)
             if item is not NOTHING:
