@@ -10,7 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import assert_type
+from typing import NoReturn, assert_type
 
 import pytest
 
@@ -18,12 +18,14 @@ import inturn
 from inturn import (
     SKIP,
     Failure,
+    Limiter,
     OrderedAflatMap,
     OrderedAmap,
     OrderedFlatMap,
     OrderedMap,
     Report,
     Retry,
+    RetryPolicy,
     Skip,
     ordered_aflat_map,
     ordered_amap,
@@ -65,6 +67,14 @@ def as_text(failure: Failure) -> str:
     return f"{failure.index}?"
 
 
+def is_short(failure: Failure) -> bool:
+    return failure.elapsed < 1
+
+
+def seconds_of(failure: Failure) -> float | None:
+    return 1.5 if failure.index else None
+
+
 def chars(i: int) -> Iterator[str]:
     yield from str(i)
 
@@ -96,6 +106,12 @@ def test_what_is_delivered_follows_the_policy() -> None:
     assert assert_type(list(ordered_map(half, [2], on_error=retry(backoff=0))), list[float]) == [1.0]
     again = ordered_map(half, [3], on_error=retry(attempts=2, backoff=0, then=sentinel("?")))
     assert assert_type(list(again), list[float | str]) == ["?"]
+    assert assert_type(list(ordered_map(half, [2], on_error="abort", limit=50)), list[float]) == [1.0]
+    assert_type(retry(5, OSError, backoff=0), RetryPolicy[NoReturn])
+    assert_type(retry(then="abort"), RetryPolicy[NoReturn])
+    assert_type(retry(on=is_short, after=seconds_of, on_retry=print), RetryPolicy[NoReturn])
+    assert_type(retry(on=(OSError, ValueError), then=sentinel(None)), RetryPolicy[None])
+    assert_type(retry(on=is_short, then="return"), RetryPolicy[Failure])
     kept = ordered_map(half, [3], on_error=retry(attempts=2, backoff=0, then="return"))
     assert isinstance(assert_type(list(kept), list[float | Failure])[0], Failure)
 
@@ -178,6 +194,11 @@ def test_the_async_siblings() -> None:
         assert assert_type(await ordered_gather(ahalf, [1, 2]), list[float]) == [0.5, 1.0]
         mixed = await ordered_gather(ahalf, [3, 2], on_error="return")
         assert assert_type(Report(mixed).successful, list[float]) == [1.0]
+        assert assert_type(await ordered_gather(half, [1, 2], executor="thread"), list[float]) == [0.5, 1.0]
+        kept = await ordered_gather(half, [2], executor="thread", on_error="return", deadline=60, progress=False)
+        assert assert_type(kept, list[float | Failure]) == [1.0]
+        assert assert_type(await ordered_gather(join2, [1], ["x"], executor="thread"), list[str]) == ["1x"]
+        assert assert_type(await ordered_gather(ahalf, [2], limit=Limiter(50), on_error="abort"), list[float]) == [1.0]
 
     asyncio.run(main())
 
@@ -225,6 +246,10 @@ WRONG = {
     'ordered_map(half, ["a"], pass_failures=True)': r"half|str",
     "ordered_map(half, [1], name=3)": r"3|int",
     "ordered_gather(ahalf, [1], indexed=True)": r"indexed|No overload",
+    'ordered_gather(half, ["a"], executor="thread")': r"half|str",
+    'ordered_map(half, [1], limit="5")': r"str|'5'",
+    "retry(on=3)": r"int|3|overload",
+    "retry(after=5)": r"5|int",
     'retry(then="ignore")': r"ignore|str",
     "retry(attemps=3)": r"attemps|No overload",
 }

@@ -43,5 +43,9 @@ class GatherRun(Run):
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:
-    async with run:
+    """Collect the results. What ends the run has its tasks awaited; for calls in threads an error does not wait."""
+    try:
         return [result async for result in run]
+    except BaseException:
+        await run._leave()
+        raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from inturn._base import checks
 
-from .executors import open_tasks
+from .executors import open_pool, open_tasks
 from .runs import async_run
 
 if TYPE_CHECKING:
@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import GatherKept, GatherPassing, GatherPlain, Source
+    from .options import (
+        GatherElsewhere,
+        GatherElsewhereKept,
+        GatherElsewherePassing,
+        GatherKept,
+        GatherPassing,
+        GatherPlain,
+        Source,
+    )
 
 __all__ = ["ordered_gather"]
 
@@ -75,6 +83,26 @@ async def ordered_gather(
     fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
     **options: Unpack[GatherPassing[S]]
 ) -> list[R | S | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[GatherElsewhere[S]]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewhere[S]]
+) -> list[R | S]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[GatherElsewhereKept]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewhereKept]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Callable[..., R], a: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewherePassing[S]]
+) -> list[R | S | Failure]: ...
 # fmt: on
 async def ordered_gather(
     fn: Callable[..., Any],
@@ -82,11 +110,14 @@ async def ordered_gather(
     *items: Source[Any],
     concurrency: int | None = None,
     batch_size: int | None = None,
+    executor: Any = None,
     on_error: Any = "raise",
     timeout: float | None = None,
+    deadline: float | None = None,
+    limit: float | Limiter | None = None,
     pass_failures: bool = False,
     name: str | None = None,
-    limit: float | Limiter | None = None,
+    progress: Any = False,
 ) -> list[Any]:
     """Await ``fn`` of every item, at most ``concurrency`` at once, and return the list of results in input order.
 
@@ -100,17 +131,20 @@ async def ordered_gather(
     ([1.0, 0.25], 1)
 
     It is ``asyncio.gather`` with a semaphore, except that under ``"raise"`` the first failure in time is raised at
-    once: nothing is started after it, and what runs is cancelled and awaited.
+    once: nothing is started after it, and what runs is cancelled and awaited. (Calls in threads cannot be
+    cancelled, and are not waited for then.)
 
     Args:
-        fn: Called with one item, or with one item of each source; what it returns is awaited.
+        fn: Called with one item, or with one item of each source; what it returns is awaited. With an ``executor``, a
+            plain function.
         *items: Iterables and async iterables; several are zipped. All of it is held: for a stream use `ordered_amap`.
         concurrency: Calls that may run at once. None: 16.
         batch_size: Run the items in batches of so many, each finished before the next one is pulled and begins.
-        on_error: As for `ordered_amap`; what is skipped is not in the list.
+        executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
+        on_error: As for `ordered_amap`; what is skipped is not in the list. ``"raise"`` means ``"abort"`` here.
         timeout: Seconds that one call may run, as for `ordered_amap`.
-        limit: Calls that may start per second, or a `Limiter`, as for `ordered_amap`.
-        pass_failures, name: As for `ordered_amap`.
+        deadline: Seconds for all of it; then it raises ``TimeoutError``, and what runs is cancelled.
+        limit, pass_failures, name, progress: As for `ordered_amap`.
 
     Raises:
         TypeError, ValueError: For arguments that cannot be meant.
@@ -123,22 +157,29 @@ async def ordered_gather(
         checks.ASYNC_GENERATOR: "collect its elements with ordered_aflat_map, not ordered_gather",
         checks.GENERATOR: "collect its elements with ordered_flat_map, not ordered_gather",
     }
+    if executor is not None:
+        instead[checks.ASYNC] = "it runs in the event loop, so leave executor= out"
+    opener = open_tasks(fn) if executor is None else open_pool(executor, timeout)
     checks.function(fn, instead)
     run: OrderedAmap[Any] = async_run(
         OrderedAmap,
         GatherRun,
         fn,
         items,
-        open_tasks(fn),
+        opener,
         function="ordered_gather",
         concurrency=concurrency,
         batch_size=checks.at_least_one("batch_size", batch_size),
+        slices=True,
         chunksize=None,
-        batch=True,
+        batch=opener.batches,
+        ahead=opener.ahead,
         on_error=on_error,
         timeout=timeout,
+        deadline=deadline,
+        limit=limit,
         pass_failures=pass_failures,
         name=name,
-        limit=limit,
+        progress=progress,
     )
     return await gather(run)

@@ -115,8 +115,16 @@ if TYPE_CHECKING:
         concurrency: int | None
         batch_size: int | None
         timeout: float | None
-        name: str | None
+        deadline: float | None
         limit: float | Limiter | None
+        name: str | None
+        progress: bool | Callable[[Stats], object] | Updates
+
+    class GatherTaskOptions(GatherOptions, total=False):
+        executor: None
+
+    class GatherElsewhereOptions(GatherOptions, total=False):
+        executor: Required[ExecutorLike]
 
     # ---- both, for each function -----------------------------------------------------------------
 
@@ -192,14 +200,26 @@ if TYPE_CHECKING:
 
     class FlatElsewherePassingPairs(FlatElsewhereOptions, PassingPairs[S]): ...
 
-    class GatherPlain(GatherOptions, Generic[S], total=False):
+    class GatherPlain(GatherTaskOptions, Generic[S], total=False):
         on_error: OnError[S]
         pass_failures: Literal[False]
 
-    class GatherKept(GatherOptions, total=False):
+    class GatherKept(GatherTaskOptions, total=False):
         on_error: Required[Literal["return"]]
         pass_failures: Literal[False]
 
-    class GatherPassing(GatherOptions, Generic[S], total=False):
+    class GatherElsewhere(GatherElsewhereOptions, Generic[S], total=False):
+        on_error: OnError[S]
+        pass_failures: Literal[False]
+
+    class GatherElsewhereKept(GatherElsewhereOptions, total=False):
+        on_error: Required[Literal["return"]]
+        pass_failures: Literal[False]
+
+    class GatherElsewherePassing(GatherElsewhereOptions, Generic[S], total=False):
+        on_error: OnError[S] | Literal["return"]
+        pass_failures: Required[Literal[True]]
+
+    class GatherPassing(GatherTaskOptions, Generic[S], total=False):
         on_error: OnError[S] | Literal["return"]
         pass_failures: Required[Literal[True]]
