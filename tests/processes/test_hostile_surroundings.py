@@ -363,12 +363,12 @@ def test_g28_one_who_gets_no_process_waits_for_those_who_are_just_starting(monke
 
 
 def test_g28_memory_that_runs_out_on_the_way_leaves_no_process(monkeypatch):
-    from inturn._processes import pool as _process_pool
+    from inturn._processes import handle
 
     def pack(*args):
         raise MemoryError("none left")
 
-    monkeypatch.setattr(_process_pool, "pack", pack)
+    monkeypatch.setattr(handle, "pack", pack)
     with pytest.raises(MemoryError, match="none left"):
         list(ordered_map(double, range(3), executor=FORK, concurrency=1, on_error="skip"))
     wait_until(lambda: not multiprocessing.active_children())

@@ -181,6 +181,12 @@ DRIVERS = [
     Driver("serial", lambda stack, workers: "serial", concurrent=False, apart=True),
     Driver("process", lambda stack, workers: "process", in_process=False),
     Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
+    Driver("kept-threads", lambda stack, workers: stack.enter_context(Threads(max_workers=workers)), owned=False),
+    Driver(
+        "kept-processes",
+        lambda stack, workers: stack.enter_context(Processes(start_method="fork", max_workers=workers)),
+        in_process=False,
+    ),
     in_loop_driver("tasks", None, concurrent=False, apart=True),
     *(
         in_loop_driver(f"tasks-{kind}", None, KINDS[kind], concurrent=False, most=1)

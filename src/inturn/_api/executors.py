@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from inturn._base import checks
@@ -111,9 +112,9 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     if isinstance(executor, MakesPools):
         return executor.opener(flat=False)
     if isinstance(executor, Threads):
-        return Opener(lambda job, slices: ThreadPool.of(job, executor, slices=slices), _threads, batches=True)
+        return Opener(partial(_thread_pool, executor), partial(_most, executor, _threads), batches=True)
     if isinstance(executor, Processes):
-        return Opener(_processes(executor), checks.cpus, batches=True, ahead=4)
+        return Opener(_processes(executor), partial(_most, executor, checks.cpus), batches=True, ahead=4)
     if isinstance(executor, str):
         if executor == "serial":
             return Opener(_serial, _one, batches=False)
@@ -193,6 +194,14 @@ def _cluster_opener(adapter: Callable[[], Any], workers: Callable[[], int]) -> O
     return Opener(open_, lambda: workers() or _threads(), batches=True, ahead=4)
 
 
+def _most(workers: Threads | Processes, default: Callable[[], int]) -> int:
+    return workers.max_workers or default()
+
+
+def _thread_pool(workers: Threads, job: Job, *, slices: bool) -> BasePool:
+    return ThreadPool.of(job, workers, least=_threads(), slices=slices)
+
+
 def _serial(job: Job, *, slices: bool) -> BasePool:
     from inturn._pools.serial import Serial
 
@@ -241,7 +250,7 @@ def _processes(settings: Processes) -> Callable[..., BasePool]:
         raise SystemExit(NO_GUARD)
 
     def open_(job: Job, *, slices: bool) -> BasePool:
-        return ProcessPool(job, settings, slices=slices)
+        return ProcessPool(job, settings, least=checks.cpus(), slices=slices)
 
     return open_
 
@@ -285,6 +294,6 @@ def _flat_processes(settings: Processes) -> Callable[..., BasePool]:
     def open_(job: Job, *, slices: bool) -> BasePool:
         from inturn._processes.flat_pool import FlatProcessPool
 
-        return FlatProcessPool(job, settings)
+        return FlatProcessPool(job, settings, least=checks.cpus())
 
     return open_

@@ -109,7 +109,7 @@ class FlatJob(Job):
                 if left <= 0:
                     lane.reopen()
                     continue
-            lane.event.wait(left)  # type: ignore[attr-defined]
+            self._wait(lane, left)
         return False
 
     def again_in(self) -> float:
@@ -122,9 +122,17 @@ class FlatJob(Job):
         while lane.full() and not self.stopped:
             lane.producer_waits.append(None)
             if lane.full() and not self.stopped:  # asked after `producer_waits` is set: see `relieve`, `stop`
-                lane.event.wait()  # type: ignore[attr-defined]
+                self._wait(lane, None)
             lane.producer_waits.clear()
         return not self.stopped
+
+    def _wait(self, lane: Lane, seconds: float | None) -> None:
+        """Wait for the lane's event; the worker does not count meanwhile."""
+        self.pool.rest()
+        try:
+            lane.event.wait(seconds)  # type: ignore[attr-defined]
+        finally:
+            self.pool.rest(over=True)
 
     # ---- from anywhere ---------------------------------------------------------------------------
 

@@ -135,6 +135,12 @@ class BasePool(ABC):
         """`Window.take_back` while no worker claims; None if that can't be had now."""
         return self.job.window.take_back(chunk)
 
+    def released(self) -> None:
+        """The supervisor leaves: no further worker is started."""
+
+    def rest(self, *, over: bool = False) -> None:
+        """A worker begins to wait for the consumer, who may wait for other runs on these workers; or that is `over`."""
+
     # ---- the end ----
 
     def stop(self) -> None:

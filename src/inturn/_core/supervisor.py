@@ -152,6 +152,7 @@ class Supervisor:
         if error is not None:
             job.crash(error)
         self._answer(sys.maxsize)
+        job.pool.released()
         try:
             if job.end is DROPPED:  # nobody else comes to end things
                 job.pool.retire()

@@ -19,7 +19,7 @@ from inturn._base.events import Latch
 
 from .job import Job, Slot, inside
 
-__all__ = ["NO_THREAD", "CallThread", "at_exit", "farewells", "may_wait", "must_not_wait"]
+__all__ = ["NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]
 
 NO_THREAD: Final = (RuntimeError, MemoryError)
 """What starting a thread that cannot be had raises."""
@@ -27,8 +27,20 @@ NO_THREAD: Final = (RuntimeError, MemoryError)
 farewells: Final[set[Latch]] = set()
 """Each is opened when a run that was dropped has shown its last progress; the exit of the interpreter waits for it."""
 
+
+class Kept(Protocol):
+    """A store of workers that outlive a run: see `_pools.store`."""
+
+    def close(self, *, wait: bool) -> None: ...
+    def join(self) -> None: ...
+
+
+kept_stores: Final[set[Kept]] = set()
+"""Those whose workers have not ended yet; the exit of the interpreter ends them."""
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=farewells.clear)  # those are the parent's
+    os.register_at_fork(after_in_child=kept_stores.clear)
 
 _steps: Final[set[CodeType]] = set()
 
@@ -78,10 +90,10 @@ class CallThread(threading.Thread):
 
     def __init__(self, job: Job, slot: Slot, name: str, work: Callable[[], object]) -> None:
         super().__init__(name=name, daemon=True)
-        self.job = job
+        self.job: Job | None = job
         self.given_up = False
         self.left = Latch()
-        self._slot = slot
+        self._slot: Slot | None = slot
         self._work = work
 
     @must_not_wait
@@ -89,7 +101,10 @@ class CallThread(threading.Thread):
         self._work()
 
     def bars(self, job: Job) -> bool:
-        return job is self.job or not (self._slot.chunk is not None or inside(self.job))
+        mine, slot = self.job, self._slot
+        if mine is None or slot is None:  # a thread that is kept, between two runs
+            return True
+        return job is mine or not (slot.chunk is not None or inside(mine))
 
 
 def at_exit() -> None:
@@ -101,12 +116,18 @@ def at_exit() -> None:
     threads = [
         each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up and each is not me
     ]
-    for thread in threads:
-        thread.job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon thread that goes on consuming
-        thread.job.stop()
+    for job in [thread.job for thread in threads]:
+        if job is not None:
+            job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon thread that goes on consuming
+            job.stop()
+    stores = list(kept_stores)
+    for store in stores:
+        store.close(wait=False)
     try:
         for thread in threads:
             thread.left.wait()
+        for store in stores:
+            store.join()
         for farewell in farewells.copy():
             farewell.wait()
     except KeyboardInterrupt:

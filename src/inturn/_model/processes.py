@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .threads import callable_or_none
+from .workers import Workers
 
 __all__ = ["Processes", "WorkerDied"]
 
@@ -50,7 +51,7 @@ class WorkerDied(RuntimeError):
             return cls(index, exitcode, -exitcode)
 
 
-class Processes:
+class Processes(Workers):
     """``executor="process"`` with settings.
 
     Args:
@@ -67,13 +68,27 @@ class Processes:
             ``"forkserver"`` in place of ``"fork"`` where the process has other threads.
         max_tasks_per_worker: After so many items a worker process makes room for a fresh one, against leaks in
             libraries. None: never.
+        max_workers: The most worker processes at once. None: as many as the `concurrency` of a run; in a `with` block,
+            at least the CPUs that this process may use, and as many as the highest `concurrency` of a run.
+
+    As a context manager, it keeps its workers: in the block, all runs that are given it as `executor` share them,
+    fairly, one after the other, at once or nested. So the initializer runs once per worker, not once per run. Leaving
+    the block ends the workers, and open runs: their next ``next`` raises `RuntimeError`. Outside of a block, the
+    workers live for one run. A worker costs 5 to 200 ms to start; a run on workers that are up costs about 1 ms.
 
     >>> import inturn
     >>> list(inturn.ordered_map(abs, [-1, 2, -3], executor=inturn.Processes(max_tasks_per_worker=100)))
     [1, 2, 3]
+    >>> with inturn.Processes(max_workers=2) as workers:
+    ...     for numbers in [[-1, 2], [3, -4]]:
+    ...         print(list(inturn.ordered_map(abs, numbers, executor=workers)))
+    [1, 2]
+    [3, 4]
     """
 
-    __slots__ = ("finalizer", "initargs", "initializer", "max_tasks_per_worker", "start_method")
+    __slots__ = ("finalizer", "initargs", "initializer", "max_tasks_per_worker", "max_workers", "start_method")
+
+    ends_calls = True
 
     def __init__(
         self,
@@ -82,9 +97,11 @@ class Processes:
         finalizer: Callable[[], object] | None = None,
         start_method: str | None = None,
         max_tasks_per_worker: int | None = None,
+        max_workers: int | None = None,
     ) -> None:
         from inturn._base.checks import at_least_one
 
+        self._block = None
         callable_or_none("initializer", initializer)
         callable_or_none("finalizer", finalizer)
         if start_method is not None and not isinstance(start_method, str):
@@ -94,9 +111,21 @@ class Processes:
         self.finalizer: Callable[[], object] | None = finalizer
         self.start_method: str | None = start_method
         self.max_tasks_per_worker: int | None = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
+        self.max_workers: int | None = at_least_one("max_workers", max_workers)
+
+    def settings(self) -> tuple[Any, ...]:
+        return (
+            self.initializer,
+            self.initargs,
+            self.finalizer,
+            self.start_method,
+            self.max_tasks_per_worker,
+            self.max_workers,
+        )
 
     def __repr__(self) -> str:
         return (
             f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, finalizer={self.finalizer!r}, "
-            f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r})"
+            f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r}, "
+            f"max_workers={self.max_workers!r})"
         )

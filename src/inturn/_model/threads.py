@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from .workers import Workers
+
 __all__ = ["Threads", "callable_or_none", "finalize"]
 
 
-class Threads:
+class Threads(Workers):
     """``executor="thread"`` with settings.
 
     Args:
@@ -20,13 +22,25 @@ class Threads:
             only its own thread may close. Closing the run waits for it. It is not called if the initializer failed.
             If it raises, `threading.excepthook` shows the error, and nothing else comes of it.
         name: What the names of the threads begin with.
+        max_workers: The most threads at once. None: as many as the `concurrency` of a run; in a `with` block, at least
+            ``min(32, cpus + 4)``, and as many as the highest `concurrency` of a run.
+
+    As a context manager, it keeps its threads: in the block, all runs that are given it as `executor` share them,
+    fairly, one after the other, at once or nested. The initializer then sees the context variables as of the beginning
+    of the block. Leaving the block ends the threads, and open runs: their next ``next`` raises `RuntimeError`.
+    Outside of a block, the threads live for one run.
 
     >>> import inturn
     >>> list(inturn.ordered_map(str.upper, "abc", executor=inturn.Threads(name="shout")))
     ['A', 'B', 'C']
+    >>> with inturn.Threads() as workers:
+    ...     for words in ["ab", "cd"]:
+    ...         print(list(inturn.ordered_map(str.upper, words, executor=workers)))
+    ['A', 'B']
+    ['C', 'D']
     """
 
-    __slots__ = ("finalizer", "initargs", "initializer", "name")
+    __slots__ = ("finalizer", "initargs", "initializer", "max_workers", "name")
 
     def __init__(
         self,
@@ -34,18 +48,26 @@ class Threads:
         initargs: tuple[Any, ...] = (),
         finalizer: Callable[[], object] | None = None,
         name: str = "inturn",
+        max_workers: int | None = None,
     ) -> None:
+        from inturn._base.checks import at_least_one
+
+        self._block = None
         callable_or_none("initializer", initializer)
         callable_or_none("finalizer", finalizer)
         self.initializer: Callable[..., object] | None = initializer
         self.initargs: tuple[Any, ...] = tuple(initargs)
         self.finalizer: Callable[[], object] | None = finalizer
         self.name: str = name
+        self.max_workers: int | None = at_least_one("max_workers", max_workers)
+
+    def settings(self) -> tuple[Any, ...]:
+        return self.initializer, self.initargs, self.finalizer, self.name, self.max_workers
 
     def __repr__(self) -> str:
         return (
             f"Threads(initializer={self.initializer!r}, initargs={self.initargs!r}, "
-            f"finalizer={self.finalizer!r}, name={self.name!r})"
+            f"finalizer={self.finalizer!r}, name={self.name!r}, max_workers={self.max_workers!r})"
         )
 
 

@@ -1,16 +1,19 @@
 """Threads of the library's own: the pool behind ``executor="thread"``, and the threads of worker processes.
 
 A slot is a thread that claims chunks and runs them with its *backend*: here in the thread itself, in `_processes` in
-a worker process. The threads are started by the run's supervisor, and by nobody else.
+a worker process. The threads are started by the run's supervisor, and by nobody else. Which run has how many of them
+is the business of the `Store`, which lends workers to runs: here its workers are the threads.
 
 ======== =============================================== ==========================================
 slot     how it is told                                  left by
 ======== =============================================== ==========================================
-free     a permit in ``_permits``                        `grow`, which starts it
-idle     it is in ``_idle``; waits for its ``event``     `notify`, which takes it out; `stop`
+free     a permit in ``_permits``                        `grow`, which gets a lease and starts it
+idle     it is in ``_idle``; waits for its ``event``     `notify`, which takes it out; `stop`;
+                                                         `dismiss`, if another run waits
 running  ``chunk`` is set                                its chunk's end; `give_up`
+leaving  ``leaving``: another run gets its worker        its thread, which gives its permit back
 given up ``thread.given_up``; its permit is back         its call's return, which nobody sees
-left     ``thread.left`` is open                         (also as soon as it is given up)
+left     ``left`` is open                                (also as soon as it is given up)
 ======== =============================================== ==========================================
 
 `lock` keeps workers and the supervisor from claiming and taking back at the same time. The consumer, `stop` and
@@ -24,16 +27,21 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
-from typing import Protocol
+from time import perf_counter as clock
+from typing import Any, Protocol
 
 from inturn._base.atomic import fence
-from inturn._base.events import ThreadEvent
+from inturn._base.events import Latch, ThreadEvent
 from inturn._base.patching import not_since_import
 from inturn._core.job import BasePool, Job, Slot
-from inturn._core.threads import NO_THREAD, CallThread
+from inturn._core.threads import NO_THREAD
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
-from inturn._model.threads import Threads, finalize
+from inturn._model.threads import Threads
+from inturn._model.workers import Block
+
+from .store import Share, Store, store_of
+from .worker_threads import ThreadStore, WorkerThread
 
 __all__ = ["Backend", "ThreadPool", "ThreadSlot"]
 
@@ -60,28 +68,29 @@ class Backend(Protocol):
         """Append the chunk's outcomes; False if the slot has to leave."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> Any:
+        """After the last chunk; returns the worker that goes back to the store, or None."""
+
+    def discard(self, worker: Any) -> None:
+        """The store does not keep the worker: end it."""
 
 
 class _InThread:
     """A backend that is the thread itself."""
 
-    __slots__ = ("_context", "_job", "_settings")
+    __slots__ = ("_context", "_job", "_thread")
 
     watched = True
 
-    def __init__(self, job: Job, settings: Threads) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._settings = settings
+        self._thread: WorkerThread | None = None
         self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
 
     def open(self) -> None:
-        settings = self._settings
-        if settings.initializer is not None or settings.finalizer is not None:
-            context = self._job.context.copy()
-            if settings.initializer is not None:
-                context.run(settings.initializer, *settings.initargs)
-            self._context = context
+        self._thread = thread = threading.current_thread()  # type: ignore[assignment]
+        assert isinstance(thread, WorkerThread)
+        self._context = thread.prepare(self._job)
 
     def ready(self) -> bool:
         return True
@@ -92,39 +101,48 @@ class _InThread:
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         return self._job.run(chunk, slot, self._context)
 
-    def close(self) -> None:
-        context, self._context = self._context, None  # it holds the job, which holds the thread
-        if context is not None:
-            context.run(finalize, self._settings.finalizer)
+    def close(self) -> WorkerThread | None:
+        thread, self._thread, self._context = self._thread, None, None  # it holds the job, which holds the thread
+        return thread if thread is not None and thread.prepared else None
+
+    def discard(self, worker: WorkerThread) -> None:
+        pass  # it ends by itself
 
 
 class ThreadSlot(Slot):
-    """A thread that claims chunks and runs them until its run is over."""
+    """Claims chunks and runs them, in a thread, until its run is over or another run gets its worker."""
 
-    __slots__ = ("backend", "coming", "event", "pool", "thread")
+    __slots__ = ("backend", "coming", "event", "leased_at", "leaving", "left", "pool", "thread")
 
-    def __init__(self, pool: ThreadPool, backend: Backend, name: str) -> None:
+    def __init__(self, pool: ThreadPool, backend: Backend) -> None:
         super().__init__()
         self.pool = pool
         self.backend = backend
         self.coming = True  # started or woken, and has not claimed since
         self.event = ThreadEvent()  # what it sleeps by when it is idle
-        self.thread = CallThread(pool.job, self, name, self._work)
+        self.left = Latch()
+        self.leaving = False  # for another run
+        self.leased_at = clock()
+        self.thread: WorkerThread
 
-    def _work(self) -> None:
+    def work(self) -> bool:
+        """Run chunks until the slot leaves; whether the store of its thread keeps the thread."""
         pool, job = self.pool, self.pool.job
         stays = True
+        worker: Any = None
         try:
             if not self._opens():
-                return
+                return False
             while self.backend.ready() and (chunk := pool.next_chunk(self)) is not None:
                 self.sliced = self.backend.watched and job.timeout is None and pool.slices and chunk.size > 1
                 job.begun(self, chunk)
                 stays = self.backend.run(chunk, self)
                 if not stays:
-                    return
+                    return False
                 job.ended(self, chunk)
                 del chunk
+                if self.leaving or (pool.store.waiting and pool.yields(self)):
+                    break
         except BaseException as error:  # a fault of ours
             self.chunk = None
             job.crash(error)
@@ -133,10 +151,10 @@ class ThreadSlot(Slot):
                 if self.coming:
                     pool.arrived()
                 pool.notify(1)  # some may count on this slot
-                self.backend.close()
+                worker = self.backend.close()
             finally:
-                if stays:  # else the supervisor has released it
-                    self.thread.left.open()
+                kept = stays and pool.vacate(self, worker)  # else the supervisor has released it
+        return kept
 
     def _opens(self) -> bool:
         """Open the backend; if that fails, so does the next item, past every policy, and the run with it."""
@@ -174,27 +192,38 @@ class ThreadPool(BasePool):
 
     kind = "thread"
 
-    def __init__(self, job: Job, backend: Callable[[], Backend], *, name: str = "inturn", slices: bool = True) -> None:
+    def __init__(
+        self, job: Job, store: Store[Any], threads: ThreadStore, backend: Callable[[], Backend], *, slices: bool
+    ) -> None:
         super().__init__(job)
+        self.store = store
+        self.threads = threads
+        self.share = Share(self)
         self.slices = slices
         self.lock = threading.Lock()
         self._backend = backend
-        self._name = name
         self._slots: dict[ThreadSlot, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: dict[ThreadSlot, bool] = {}
         self._coming: deque[None] = deque()  # one for each slot that was woken or started and has not claimed yet
-        self._started = 0
+        self.keeper: Any = None  # what keeps the workers of a block from being lost, while the run is open
 
     @classmethod
-    def of(cls, job: Job, settings: Threads, *, slices: bool) -> ThreadPool:
-        name = settings.name if job.stage is None or settings.name != Threads().name else job.label()
-        return cls(job, lambda: _InThread(job, settings), name=name, slices=slices)
+    def of(cls, job: Job, settings: Threads, *, least: int, slices: bool) -> ThreadPool:
+        def make(block: Block | None) -> ThreadStore:
+            own = block is None and job.stage is not None and settings.name == Threads().name
+            return ThreadStore(settings, name=job.label() if own else settings.name, least=least, block=block)
+
+        store, keeper = store_of(settings, make)
+        pool = cls(job, store, store, lambda: _InThread(job), slices=slices)
+        pool.keeper = keeper
+        return pool
 
     # ---- consumer, supervisor, workers -----------------------------------------------------------
 
     def open(self) -> None:
         not_since_import()
+        self.store.open(self.share)
         super().open()
 
     def has_capacity(self) -> bool:
@@ -236,28 +265,85 @@ class ThreadPool(BasePool):
             if self._idle:
                 self.notify(1)
                 continue
+            if not self.store.lease(self.share):
+                return None  # the store wakes the supervisor when it is this run's turn
             self._permits.pop()
             self._coming.append(None)
-            self._started += 1
-            slot = ThreadSlot(self, self._backend(), f"{self._name}-{self._started}")
+            for slot in [each for each in self._slots if each.left.is_open and not self._joins(each)]:
+                del self._slots[slot]  # they have left for other runs
+            slot = ThreadSlot(self, self._backend())
             self._slots[slot] = None
             try:
-                slot.thread.start()
+                self._start(slot)
             except NO_THREAD:
                 del self._slots[slot]
                 self.arrived()
+                self.store.give_back(self.share, None, leaving=False)
                 if not self._slots:
                     raise
                 break  # no further thread can be had: go on with those there are
             slot.backend.started()
+        self.store.settle(self.share)
         return None
+
+    def _start(self, slot: ThreadSlot) -> None:
+        thread = self.threads.take(self.share)
+        if thread is not None:
+            slot.thread = thread
+            thread.take_up(self.job, slot)
+            return
+        slot.thread = thread = WorkerThread(self.threads, self.job, slot)
+        self.threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self.threads.remove(thread)
+            raise
+
+    def released(self) -> None:
+        self.store.end(self.share)
 
     def release(self, slot: ThreadSlot) -> None:
         """The slot was given up: another may be started in its stead."""
         self._slots.pop(slot, None)
-        slot.thread.left.open()
+        self.threads.remove(slot.thread)
+        self.store.give_back(self.share, None, leaving=slot.leaving)
+        slot.left.open()
         self._permits.append(None)
         self.notify(min(1, self.job.window.available()))
+
+    # ---- other runs ------------------------------------------------------------------------------
+
+    def dismiss(self) -> bool:
+        """Tell an idle slot to leave, since another run waits."""
+        for slot in list(self._idle):
+            if self._idle.pop(slot, False):
+                slot.leaving = True
+                slot.event.set()
+                return True
+        return False
+
+    def yields(self, slot: ThreadSlot) -> bool:
+        """Between two chunks: whether it is another run's turn."""
+        slot.leaving = self.store.yields(self.share, slot.leased_at)
+        return slot.leaving
+
+    def vacate(self, slot: ThreadSlot, worker: Any) -> bool:
+        """The slot leaves; whether the store of its thread keeps the thread."""
+        slot.thread.job = slot.thread._slot = None  # first: another slot may have the thread at once
+        leaving = slot.leaving
+        if leaving:
+            self._permits.append(None)
+        kept = self.store.give_back(self.share, worker, leaving=leaving)
+        if not kept and worker is not None:
+            slot.backend.discard(worker)
+        if leaving and self._wanting():
+            self.job.supervisor.wake()
+        return kept
+
+    def rest(self, *, over: bool = False) -> None:
+        if self.store.keeps:
+            (self.store.resume if over else self.store.rest)(self.share)
 
     # ---- its slots -------------------------------------------------------------------------------
 
@@ -267,12 +353,19 @@ class ThreadPool(BasePool):
             self._idle[slot] = True
             chunk = self._claim(slot)  # an item that came before we said that we are idle
             if chunk is None and not self.job.stopped:
+                if self.store.waiting and self._idle.pop(slot, False):
+                    self.store.leaves(self.share)
+                    slot.leaving = True
+                    return None
                 slot.event.wait()
+                if slot.leaving:
+                    return None
                 slot.coming = True
-            elif not self._idle.pop(slot, False):  # somebody is waking us for another chunk
+            elif not self._idle.pop(slot, False):  # somebody is waking us for another chunk, or dismisses us
                 slot.event.wait()
-                self.arrived()
-                self.notify(1)
+                if not slot.leaving:
+                    self.arrived()
+                    self.notify(1)
             if chunk is not None:
                 return chunk
             if self.job.stopped:
@@ -304,11 +397,16 @@ class ThreadPool(BasePool):
     # ---- the end ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
+        self.keeper = None
         for slot in list(self._slots):
             slot.event.set()
 
     def join(self) -> None:
         for slot in list(self._slots):
-            slot.thread.left.wait()
-            if not slot.thread.given_up:
+            slot.left.wait()
+            if self._joins(slot):
                 slot.thread.join()
+
+    def _joins(self, slot: ThreadSlot) -> bool:
+        """Whether the slot's thread has to end with the run."""
+        return slot.thread.is_alive() and not (self.threads.keeps or slot.thread.given_up)

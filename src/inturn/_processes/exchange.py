@@ -46,7 +46,7 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
-from inturn._transport.pickling import ATOMS, LARGE, Main, is_atom, noted, pack, unpack, unpack_error
+from inturn._transport.pickling import ATOMS, LARGE, is_atom, noted, pack, unpack, unpack_error
 
 from .handle import GRACE_S, Event, Handle
 from .worker import ALONE, EACH, PACED
@@ -79,7 +79,6 @@ class Pool(Protocol):
     job: Job
     slices: bool
     lock: Lock
-    main: Main
 
     def notify(self, chunks: int) -> None: ...
 
@@ -182,7 +181,7 @@ class Exchange:
 
     def _pack(self, position: int, item: Any) -> tuple[Any, ...]:
         try:
-            return pack(item, self._worker.down, self._pool.main)
+            return pack(item, self._worker.down, self._worker.main)
         except BaseException as error:  # it costs this item only
             noted(error, "the item could not be pickled for a worker process")
             self._bad[position] = error

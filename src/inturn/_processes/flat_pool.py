@@ -26,7 +26,7 @@ from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import Processes, WorkerDied
 from inturn._pools.threads import ThreadSlot
-from inturn._transport.pickling import Main, is_atom, noted, pack, unpack, unpack_error
+from inturn._transport.pickling import is_atom, noted, pack, unpack, unpack_error
 
 from .exchange import Away
 from .handle import GRACE_S, Event, Handle
@@ -42,8 +42,10 @@ __all__ = ["FlatProcessPool"]
 class FlatProcessPool(ProcessPool):
     """Slots with a worker process each, which produce into lanes."""
 
-    def __init__(self, job: Job, settings: Processes) -> None:
-        super().__init__(job, settings, slices=False)
+    sends_ahead = False
+
+    def __init__(self, job: Job, settings: Processes, *, least: int) -> None:
+        super().__init__(job, settings, least=least, slices=False)
         self._backend = partial(FlatBackend, self)
 
 
@@ -69,7 +71,7 @@ class FlatBackend(WorkerBackend):
                 break  # without an error: the run is over
             worker.tasks += 1
             assert self._user_code is not None
-            stream = _Stream(job, chunk, lane, item, worker, self._user_code, pool.main)
+            stream = _Stream(job, chunk, lane, item, worker, self._user_code)
             del item
             stream.run()
             self._grace_until = stream.grace_until
@@ -81,16 +83,13 @@ class FlatBackend(WorkerBackend):
 class _Stream:
     """Sends one item to a worker process, and receives its elements."""
 
-    def __init__(
-        self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, user_code: Any, main: Main
-    ) -> None:
+    def __init__(self, job: FlatJob, chunk: Chunk, lane: Lane, item: Any, worker: Handle, user_code: Any) -> None:
         self._job = job
         self._chunk = chunk
         self._lane = lane
         self._item = item
         self._worker = worker
         self._user_code = user_code
-        self._main = main
         self._serial = worker.next_serial()
         self._granted = lane.size
         self._received = 0
@@ -104,7 +103,7 @@ class _Stream:
         try:
             with self._user_code:
                 worker.down.clear()
-                load = self._item if is_atom(self._item) else pack(self._item, worker.down, self._main)
+                load = self._item if is_atom(self._item) else pack(self._item, worker.down, worker.main)
         except BaseException as error:  # it costs this item only
             noted(error, "the item could not be pickled for a worker process")
             job.failed(chunk, self._item, error, 0.0)

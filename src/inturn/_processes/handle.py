@@ -12,7 +12,8 @@ the process's ``sentinel`` is used, which has that fault, and a look at the proc
 process  condition                 left by
 ======== ========================= ===============================================================
 starting (known to `pool` only)    its first message, which says that it is up, or why not
-up       not ``ended``             `end`; `kill`; its death
+up       not ``ended``             `end`; `kill`; its death. It works for the run that it was
+                                   told with `begin` or `use`
 ended    ``ended``: reaped,        `close`
          ``exitcode`` is final
 ======== ========================= ===============================================================
@@ -28,6 +29,7 @@ import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -36,12 +38,14 @@ from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._base.events import LONG_S
+from inturn._transport.pickling import Main, pack
 from inturn._transport.shared_memory import Memory
 from inturn._transport.wire import LENGTH, End, PipeEvent, Recall, frame
 
 from . import worker as _process_main
 from .setup import Setup
 from .start import new_process, owned, starting
+from .worker import BEGIN, END, FORGET, READY, REFUSED, USE
 
 __all__ = ["GRACE_S", "Event", "Handle"]
 
@@ -50,6 +54,7 @@ GRACE_S: Final = 0.5
 
 _LOOK_S: Final = 1.0  # between two looks at a process that has no pidfd, in seconds
 _READ: Final = 1 << 16  # bytes; for much larger blocks malloc calls mmap each time
+_ANSWERS: Final = frozenset({READY, REFUSED})
 _REAP_LOOKS: Final = 20  # at the exit code of a process that has ended
 _REAP_LOOK_S: Final = 0.002
 
@@ -70,8 +75,14 @@ class Handle:
         name: Of the process.
         stop_event: Is set when the run is over.
         setup: What the process does first and last.
+        main: What it knows of the main module.
 
     Attributes:
+        known: The numbers of the runs whose ``fn`` it has.
+        to_forget: Those that are over; the slot that has the worker sends `FORGET`.
+        is_up: Whether its initializer has run.
+        awaited: The run whose answer to `begin` is returned by `wait`; other answers are only kept.
+        refusals: Why the worker could not take the ``fn`` of a run (packed): it hands back all chunks of that run.
         down: The memory that the parent writes.
         up: The memory that the worker writes.
         recall: Asks the worker to hand back what it has not started; from anywhere.
@@ -84,8 +95,15 @@ class Handle:
         OSError: The system refuses another process, descriptor or more memory.
     """
 
-    def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup) -> None:
+    def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup, main: Main) -> None:
         self._method = method
+        self.main = main
+        self.known: set[int] = set()
+        self.to_forget: deque[int] = deque()
+        self.is_up = False
+        self.awaited = 0
+        self.refusals: dict[int, Any] = {}
+        self._unanswered: deque[int] = deque()
         self._stop_event: PipeEvent | None = stop_event
         self._inbox: bytes | bytearray = b""  # received, but not yet returned by `wait`
         self._serial = 0
@@ -138,6 +156,42 @@ class Handle:
         self._serial += 1
         return self._serial
 
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def attach(self, stop_event: PipeEvent) -> None:
+        """A slot of another run has the worker; its stop event is the run's."""
+        self._stop_event = stop_event
+        self._poller.register(stop_event.fd, select.POLLIN)
+
+    def use(self, number: int) -> None:
+        """The next chunks are of this run, whose ``fn`` the worker has."""
+        self.send((0, USE, number))
+
+    def begin(self, number: int, fn: bytes) -> None:
+        """The next chunks are of this run; the worker will answer. If this cannot be sent, `wait` returns why."""
+        self.down.clear()
+        self.known.add(number)
+        self._unanswered.append(number)
+        self.send((0, BEGIN, (number, pack(fn, self.down))))
+
+    def owes_an_answer(self) -> bool:
+        """Whether it has to wait before it gets a chunk: for the worker to be up, or to have the ``fn`` awaited."""
+        return not self.is_up or self.awaited in self._unanswered
+
+    def forget(self, number: int) -> bool:
+        """The run is over, and nothing of it stays in the worker; False if the worker has ended."""
+        self.refusals.pop(number, None)
+        if number in self.known and not self.ended:
+            self.known.discard(number)
+            if self.send((0, FORGET, number), clock() + GRACE_S) is Event.LATE:
+                self.kill()  # it has half a message
+        return not self.ended
+
+    def forget_all(self) -> bool:
+        while self.to_forget:
+            self.forget(self.to_forget.popleft())
+        return not self.ended
+
     # ---- messages --------------------------------------------------------------------------------
 
     def send(self, message: Any, until: float | None = None) -> Event | None:
@@ -172,7 +226,9 @@ class Handle:
         while True:
             message = self._message() if self._inbox else None
             if message is not None:
-                return message
+                if len(message) > 2 or message[0] not in _ANSWERS or self._answered(*message) == self.awaited:
+                    return message
+                continue
             event = self._poll(until)
             if event is Event.OVER:
                 return event
@@ -183,6 +239,13 @@ class Handle:
                 return self._broken()
             if event is not None:
                 return event
+
+    def _answered(self, what: str, packed: Any) -> int:
+        number = self._unanswered.popleft()
+        if what == REFUSED:
+            self.known.discard(number)
+            self.refusals[number] = packed
+        return number
 
     def _message(self) -> Any:
         """The first message, if all of it was received."""
@@ -247,7 +310,7 @@ class Handle:
         """Ask the process to end, kill it if it has not ended in time, and close everything."""
         self.ignore_stop()
         if not self.ended:
-            said: Any = self.send((0, 0, None), until)
+            said: Any = self.send((0, END, None), until)
             while not isinstance(said, Event):  # messages of a run that is over
                 said = self.wait(until)
             if said is Event.LATE:

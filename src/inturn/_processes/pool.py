@@ -14,11 +14,16 @@ can happen to a chunk::
 ======= ============================= =============================================================
 backend condition                     left by
 ======= ============================= =============================================================
-none    ``_worker`` is None           `ready`: starts a process and waits until it is up
+none    ``_worker`` is None           `ready`: takes an idle process from the store, or starts one,
+                                      and waits until it has ``fn``
 idle    ``_worker`` is up, no chunk   `run`; `close`; `ready`, after its most tasks
 busy    in `run`                      the last outcome; the death of the process
 failed  ``pool.fatal_error`` is set   (the next item that is claimed fails with it; the run ends)
 ======= ============================= =============================================================
+
+A process belongs to the `ProcessStore`. A slot has it from `ready` to `close`, which gives it back
+(to be kept, or to be ended), and nobody else uses it meanwhile. So whatever happens to a process in
+a run, the slot ends it and starts another one, and the store never sees it again.
 """
 
 from __future__ import annotations
@@ -35,14 +40,18 @@ from inturn._core.threads import at_exit
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
+from inturn._model.workers import Block
+from inturn._pools.store import store_of
 from inturn._pools.threads import ThreadPool, ThreadSlot
-from inturn._transport.pickling import Main, dumps_fn, noted, pack, unpack_error
+from inturn._transport.pickling import Main, dumps_fn, noted, unpack_error
 from inturn._transport.wire import PipeEvent
 
 from .exchange import Exchange
 from .handle import GRACE_S, Event, Handle
 from .setup import Setup
 from .start import GUARD, NO_GUARD, choose_method, main_of_workers, user_code_lock
+from .store import ProcessStore
+from .worker import READY, REFUSED, UP
 
 __all__ = ["ProcessPool"]
 
@@ -71,18 +80,25 @@ class ProcessPool(ThreadPool):
 
     kind = "process"
     kills = True
+    sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 
-    def __init__(self, job: Job, settings: Processes, *, slices: bool) -> None:
-        super().__init__(job, lambda: WorkerBackend(self), name=job.label("process"), slices=slices)
-        self.settings = settings
+    store: ProcessStore
+
+    def __init__(self, job: Job, settings: Processes, *, least: int, slices: bool) -> None:
+        def make(block: Block | None) -> ProcessStore:
+            name = "inturn-process" if block else job.label("process")
+            return ProcessStore(settings, name=name, least=least, block=block)
+
+        store, keeper = store_of(settings, make)
+        super().__init__(job, store, store.threads, lambda: WorkerBackend(self), slices=slices)
+        self.keeper = keeper
+        self.settings = store.settings
         self.method = ""
         self.stop_event: PipeEvent | None = None
         self.fatal_error: BaseException | None = None
         self._registered: set[WorkerBackend] = set()
         self._early_deaths = 0
-        self._processes = 0
-        self.main = Main.SAME
-        self._fn: bytes | None = None
+        self._fns: dict[Main, bytes] = {}
 
     # ---- consumer --------------------------------------------------------------------------------
 
@@ -99,33 +115,66 @@ class ProcessPool(ThreadPool):
 
     # ---- backends --------------------------------------------------------------------------------
 
-    def start_process(self) -> Handle | None:
-        """Start a process, which is not up yet; None if the run is over.
+    def vacate(self, slot: ThreadSlot, worker: Any) -> bool:
+        super().vacate(slot, worker)
+        return self.threads.park(slot.thread)
+
+    def _fn_for(self, main: Main) -> bytes:
+        """``fn`` for a worker that knows this of the main module."""
+        if main not in self._fns:
+            self._fns[main] = dumps_fn(self.job.fn, main)
+        return self._fns[main]
+
+    def take_process(self) -> Handle | None:
+        """Take an idle process, or start one, and have it use ``fn``; None if the run is over.
+
+        It may owe an answer: see `Handle.owes_an_answer`.
 
         Raises:
             OSError: The system refuses another process.
             Exception: ``fn`` or the initializer cannot be pickled.
         """
-        if self._fn is None:
-            self.main = main_of_workers(self.method)
-            self._fn = dumps_fn(self.job.fn, self.main)
+        stop_event = self.stop_event
+        handle = None if stop_event is None else self.store.take(self.share)
+        if handle is None or stop_event is None:
+            del stop_event
+            return self._start_process()
+        try:
+            if self.share.number in handle.known:
+                handle.use(self.share.number)
+            else:
+                handle.begin(self.share.number, self._fn_for(handle.main))
+        except Exception:
+            self.store.put_back(handle)
+            raise
+        handle.attach(stop_event)
+        return handle
+
+    def _start_process(self) -> Handle | None:
+        main = main_of_workers(self.method)
+        fn = self._fn_for(main)
         # The traceback of an error would keep this frame, and so the descriptors of the stop event.
         # So the event is read after `fn` was pickled, and the traceback of later errors is cut.
         stop_event = self.stop_event
         if stop_event is None:
             return None
-        self._processes += 1
+        store = self.store
+        store.started += 1
+        setup = Setup(self.settings, main)
         try:
-            handle = Handle(self.method, self.job.label(self._processes), stop_event, Setup(self.settings, self.main))
+            name = f"inturn-{store.started}" if store.keeps else self.job.label(store.started)
+            handle = Handle(self.method, name, stop_event, setup, main)
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__
         finally:
             del stop_event
+        store.add(handle)
         try:
-            handle.send(pack(self._fn, handle.down))  # if it cannot be sent, `wait` returns why
+            handle.begin(self.share.number, fn)
         except BaseException:  # out of memory
             handle.kill()
             handle.close()
+            store.remove(handle)
             del handle
             raise
         return handle
@@ -187,6 +236,8 @@ class WorkerBackend:
         self._user_code: Any = None
         self._process_started: SimpleQueue[None] = SimpleQueue()
         self._grace_until: float | None = None
+        # A time limit counts from when the worker takes an item, and unpickling `fn` may take long.
+        self._sends_ahead = pool.store.keeps and pool.sends_ahead and pool.job.timeout is None
 
     def open(self) -> None:
         self._user_code = user_code_lock()
@@ -202,12 +253,12 @@ class WorkerBackend:
     def ready(self) -> bool:
         """Make sure that a process is up; False if the system refuses one and the run goes on."""
         pool, worker = self._pool, self._worker
-        if worker is not None and (worker.ended or worker.tasks == pool.settings.max_tasks_per_worker):
-            self._release(clock() + GRACE_S)
+        if worker is not None and (worker.ended or self._exhausted(worker)):
+            self._end(worker, clock() + GRACE_S)
         while self._worker is None and pool.fatal_error is None:
             pool.register(self)
             try:
-                worker = pool.start_process()
+                worker = pool.take_process()
             except OSError as error:
                 if pool.continue_without(self, error.with_traceback(None)):
                     return False
@@ -222,29 +273,60 @@ class WorkerBackend:
             self._wait_until_up(worker)
         return True
 
+    def _exhausted(self, worker: Handle) -> bool:
+        return worker.tasks == self._pool.settings.max_tasks_per_worker
+
     def _wait_until_up(self, worker: Handle) -> None:
-        said = worker.wait()
-        if said is Event.OVER:
-            self._grace_until = clock() + GRACE_S
-            worker.end(self._grace_until)
-            return
-        if not isinstance(said, Event):
-            what, packed = said
-            if what == "up":
-                self._worker = worker
+        pool = self._pool
+        worker.awaited = 0 if worker.is_up and self._sends_ahead else pool.share.number
+        while worker.owes_an_answer():
+            said = worker.wait(self._grace_until)
+            if said is Event.OVER:
+                worker.ignore_stop()
+                self._grace_until = clock() + GRACE_S
+                if not pool.store.keeps:  # else it may be up in time to be kept
+                    self._end(worker, self._grace_until)
+                    return
+            elif said is Event.LATE:
+                self._end(worker, clock())
                 return
-            error = unpack_error(packed)
-            worker.end(clock() + GRACE_S)
-            if what == "unread":
-                self._pool.fatal_error = error
+            elif said is Event.DIED:
+                error = _early_death(worker.exitcode)
+                if worker.exitcode == NO_GUARD:
+                    pool.fatal_error = error
+                self._end(worker, clock(), why=None if worker.used else error)
                 return
-            noted(error, "the initializer failed in each of three worker processes in a row")
+            elif said[0] == UP:
+                worker.is_up = True
+            elif said[0] == REFUSED:
+                self._refused(worker)
+                return
+            elif said[0] != READY:
+                self._failed(worker, *said)
+                return
+        self._worker = worker
+
+    def _failed(self, worker: Handle, what: str, packed: Any) -> None:
+        """The initializer has failed, or could not be unpickled."""
+        error = unpack_error(packed)
+        if what == "unread":
+            self._pool.fatal_error = error
+            self._end(worker, clock() + GRACE_S)
         else:
-            worker.close()
-            error = _early_death(worker.exitcode)
-            if worker.exitcode == NO_GUARD:
-                self._pool.fatal_error = error
-        self._pool.unregister(self, unused=True, why=error)
+            noted(error, "the initializer failed in each of three worker processes in a row")
+            self._end(worker, clock() + GRACE_S, why=error)
+
+    def _refused(self, worker: Handle) -> None:
+        """The worker could not unpickle ``fn``, but is well: other runs may have it."""
+        pool = self._pool
+        pool.fatal_error = unpack_error(worker.refusals.pop(pool.share.number))
+        if not pool.store.keeps:
+            self._end(worker, clock() + GRACE_S)
+            return
+        self._worker = None
+        worker.ignore_stop()
+        pool.store.put_back(worker)
+        pool.unregister(self, unused=False)
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job, worker = self._pool, self._job, self._worker
@@ -255,6 +337,7 @@ class WorkerBackend:
             if pool.fatal_error is not None:
                 job.failed(chunk, items[0], pool.fatal_error, 0.0, Kind.FATAL)
             return True  # without an error: the run is over
+        worker.forget_all()
         most = pool.settings.max_tasks_per_worker
         if most is not None and len(items) > most - worker.tasks:
             remainder = items[most - worker.tasks :]
@@ -266,20 +349,37 @@ class WorkerBackend:
         exchange.run()
         worker.tasks += exchange.size
         self._grace_until = exchange.grace_until
+        if pool.share.number in worker.refusals:
+            self._refused(worker)
+            return True
         if worker.used and not worker.ended:
             pool.item_was_run()
         return True
 
-    def close(self) -> None:
+    def close(self) -> Handle | None:
         self._process_started.put(None)
-        self._release(self._grace_until or clock() + GRACE_S)
+        worker = self._worker
+        if worker is None:
+            return None
+        until = self._grace_until or clock() + GRACE_S
+        if self._pool.store.keeps and not (worker.ended or self._exhausted(worker)):
+            self._worker = None
+            worker.ignore_stop()
+            self._pool.unregister(self, unused=False)
+            return worker
+        self._end(worker, until)
+        return None
 
-    def _release(self, until: float) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            unused = worker.ended and not worker.used
-            worker.end(until)
-            self._pool.unregister(self, unused=unused, why=_early_death(worker.exitcode))
+    def discard(self, worker: Handle) -> None:
+        self._end(worker, self._grace_until or clock() + GRACE_S)
+
+    def _end(self, worker: Handle, until: float, *, why: BaseException | None = None) -> None:
+        """End the process, kill it if it has not ended in time. `why`: it has failed before its first item."""
+        self._worker = None
+        unused = why is not None or (worker.ended and not worker.used)
+        worker.end(until)
+        self._pool.store.remove(worker)
+        self._pool.unregister(self, unused=unused, why=why or _early_death(worker.exitcode))
 
 
 def _early_death(exitcode: int | None) -> BaseException:

@@ -30,6 +30,7 @@ import select
 import signal
 import threading
 from collections.abc import Callable
+from contextvars import Context, copy_context
 from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,9 +46,35 @@ from inturn._transport.shared_memory import Memory
 if TYPE_CHECKING:
     from .flat_worker import Streams
 
-__all__ = ["ALONE", "CREDIT", "EACH", "PACED", "STREAM", "ignore_interrupts", "main"]
+__all__ = [
+    "ALONE",
+    "BEGIN",
+    "CREDIT",
+    "EACH",
+    "END",
+    "FORGET",
+    "PACED",
+    "READY",
+    "REFUSED",
+    "STREAM",
+    "UP",
+    "USE",
+    "ignore_interrupts",
+    "main",
+]
 
-# What a message is; for chunks, when the worker reports besides at the end and when recalled.
+# What a message without a serial number is.
+END: Final = 0  # the worker is to end
+BEGIN: Final = 1  # the number of a run and its packed `fn`; the next chunks are of this run
+USE: Final = 2  # the number of a run that has begun: the next chunks are of this run
+FORGET: Final = 3  # the number of a run that is over
+
+# How the worker answers: to its start (or the error of the initializer, or of reading it), and to `BEGIN`.
+UP: Final = "up"
+READY: Final = "ready"
+REFUSED: Final = "fn refused"
+
+# What a message with a serial number is; for chunks, when the worker reports besides at the end and when recalled.
 ALONE: Final = 0  # a chunk of one: never
 PACED: Final = 1  # a chunk: between two items, when a time slice has passed since the last report
 EACH: Final = 2  # a chunk: after every item
@@ -92,6 +119,19 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, setup: Any) -
         os._exit(_FAULT)
 
 
+class _Assignment:
+    """What the worker has of one run."""
+
+    __slots__ = ("context", "fn")
+
+    def __init__(self, fn: Callable[[Any], Any] | None) -> None:
+        self.fn: Any = fn
+        self.context: Context = copy_context()
+
+
+_NO_RUN: Final = _Assignment(None)
+
+
 class _Worker:
     def __init__(self, link: int, control: int, down: Memory, up: Memory, parent: int) -> None:
         self._link = link
@@ -107,57 +147,82 @@ class _Worker:
         self._reported = 0  # how many outcomes of `_out` were sent
         self._begun = self._reported_at = 0.0
         self._streams: Streams | None = None
+        self._finalizer: Callable[[], object] | None = None
+        self._runs: dict[int, _Assignment] = {}  # by the number of the run
 
     # ---- the main thread -------------------------------------------------------------------------
 
     def serve(self, setup: Any) -> None:
         os.register_at_fork(after_in_child=self._forked)
         threading.Thread(target=self._listen, name="inturn-helper", daemon=True).start()
-        ready = self._prepare(setup)
-        if ready is None:
+        if not self._prepare(setup):
             return
-        fn, finalizer = ready
-        del setup, ready
+        del setup
         numbers, link = self._up.numbers, self._link
+        run = _NO_RUN
         while True:
             size = wire.receive(link)
             numbers[0] = 0
             serial, how, items = pickle.loads(wire.read(link, size))  # from our parent
             if not serial:
-                finalize(finalizer)
-                return
-            if how == CREDIT:
+                numbers[0] = -1
+                if how == END:
+                    finalize(self._finalizer)
+                    return
+                run = self._switch(how, items, run)
+            elif how == CREDIT:
                 numbers[0] = -1  # credits for a stream that has ended: nothing is begun
             elif how == STREAM:
-                self._stream(fn, serial, items)
+                run.context.run(self._stream, run.fn, serial, items)
+            elif run is _NO_RUN:  # its fn could not be unpickled
+                numbers[0] = -1
+                self._hand_back(len(items))
             else:
-                self._run(fn, serial, how, items)
+                run.context.run(self._run, run.fn, serial, how, items)
             del items
 
-    def _prepare(self, setup: Any) -> tuple[Callable[[Any], Any], Callable[[], object] | None] | None:
-        """Run the initializer and receive ``fn``; None if either fails.
+    def _prepare(self, setup: Any) -> bool:
+        """Run the initializer; False if that fails.
 
         Guarantee 25: the parent receives the error.
         """
         what = "unread"
-        reading = "the initializer"
         try:
-            initializer, initargs, finalizer = setup.load()
+            initializer, initargs, self._finalizer = setup.load()
             if initializer is not None:
                 what = "initializer"
                 initializer(*initargs)
-            what, reading = "unread", "fn"
-            hello = pickle.loads(wire.read(self._link, wire.receive(self._link)))
-            fn = pickle.loads(unpack(hello, self._down))
-        except (EOFError, BrokenPipeError):
-            raise
         except BaseException as error:  # it is sent to the parent
             if what == "unread":
-                note_unread(error, f"{reading} could not be unpickled in a worker process")
-            wire.send(self._link, pickle.dumps((what, pack_error(detach(error))), PROTOCOL))
-            return None
-        wire.send(self._link, pickle.dumps(("up", None), PROTOCOL))
-        return fn, finalizer
+                note_unread(error, "the initializer could not be unpickled in a worker process")
+            self._answer(what, error)
+            return False
+        self._answer(UP)
+        return True
+
+    def _switch(self, how: int, what: Any, run: _Assignment) -> _Assignment:
+        """Begin, use or forget a run; the run that the next chunks belong to."""
+        runs = self._runs
+        if how == FORGET:
+            if runs.pop(what, None) is not run:
+                return run
+            self._up.shrink()
+            return _NO_RUN
+        if how == USE:
+            return runs[what]
+        number, packed = what
+        try:
+            fn = pickle.loads(unpack(packed, self._down))
+        except BaseException as error:  # it is sent to the parent
+            self._answer(REFUSED, note_unread(error, "fn could not be unpickled in a worker process"))
+            return _NO_RUN
+        runs[number] = run = _Assignment(fn)
+        self._answer(READY)
+        return run
+
+    def _answer(self, what: str, error: BaseException | None = None) -> None:
+        packed = None if error is None else pack_error(detach(error))
+        wire.send(self._link, pickle.dumps((what, packed), PROTOCOL))
 
     def _run(self, fn: Callable[[Any], Any], serial: int, how: int, items: list[Any]) -> None:
         out: list[Any] = []
@@ -236,6 +301,10 @@ class _Worker:
         plain = ATOMS.issuperset(map(type, batch))
         seconds = self._reported_at - self._begun
         wire.send(self._link, pickle.dumps((batch, plain, done, remainder, seconds), PROTOCOL))
+
+    def _hand_back(self, items: int) -> None:
+        with self._lock:
+            wire.send(self._link, pickle.dumps(([], True, True, items, 0.0), PROTOCOL))
 
     # ---- the helper ------------------------------------------------------------------------------
 

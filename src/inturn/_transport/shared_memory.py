@@ -81,6 +81,13 @@ class Memory:
         """Start again at the front: the reader has copied everything."""
         self._end = _HEAD
 
+    def shrink(self) -> None:
+        """Give the space back to the system: the reader has copied everything."""
+        self.clear()
+        if self._size > _HEAD:
+            os.ftruncate(self.fd, _HEAD)  # mappings stay valid: nothing is read before it was allocated again
+            self._size = _HEAD
+
     def fill(self) -> None:
         """Accept nothing from now on."""
         self._end = MOST + 1

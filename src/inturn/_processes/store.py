@@ -1,0 +1,93 @@
+"""The worker processes of a run, or of a ``with`` block: see `inturn._pools.store`.
+
+An idle worker has nothing of a run that is over. It may have the ``fn`` of runs that are open: a
+slot that has to leave for another run leaves it there, since ``fn`` travels once per worker and may
+have a state of its own (guarantee 25).
+
+============ ================================================ ==================================
+idle worker  condition                                        left by
+============ ================================================ ==================================
+fresh        ``known`` is empty                               `take`, then the message `BEGIN`
+experienced  the run's number is in ``known``                 `take`, then the message `USE`;
+                                                              the end of the run: `FORGET`
+busy         a slot has it; it may owe the runs in            its slot, between two chunks
+             ``to_forget`` a `FORGET`
+============ ================================================ ==================================
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+from time import perf_counter as clock
+
+from inturn._model.processes import Processes
+from inturn._model.threads import Threads
+from inturn._model.workers import Block
+from inturn._pools.store import Share, Store
+from inturn._pools.worker_threads import ThreadStore
+
+from .handle import GRACE_S, Handle
+from .worker import END
+
+__all__ = ["ProcessStore"]
+
+
+class ProcessStore(Store[Handle]):
+    def __init__(self, workers: Processes, *, name: str, least: int, block: Block | None) -> None:
+        super().__init__(least=least, most=workers.max_workers, block=block)
+        # A copy: the store must not keep the user's object, whose last reference ends the store.
+        self.settings = Processes(*workers.settings())
+        self.started = 0
+        self.threads = ThreadStore(Threads(), name=name, least=sys.maxsize, block=block)
+
+    def close(self, *, wait: bool) -> None:
+        super().close(wait=wait)
+        self.threads.close(wait=wait)
+
+    def _choice(self, share: Share) -> int:
+        for position, worker in enumerate(self._idle):
+            if share.number in worker.known:
+                return position
+        return super()._choice(share)
+
+    def put_back(self, worker: Handle) -> None:
+        """The run has no use for the worker, but its slot keeps its lease."""
+        with self.lock:
+            self._idle.append(worker)
+
+    def _cleaned(self, share: Share, worker: Handle) -> bool:
+        over = share.over or share.pool.job.stopped
+        if over:
+            worker.down.shrink()
+        return worker.forget_all() and (not over or worker.forget(share.number))
+
+    def end(self, share: Share) -> None:
+        super().end(share)
+        if self.keeps:
+            with self.lock:
+                for worker in list(self._all):
+                    if share.number in worker.known:
+                        worker.to_forget.append(share.number)
+                for worker in self._idle:
+                    worker.forget_all()
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def _end_idle(self) -> bool:
+        try:
+            _thread.start_new_thread(self._end_here, ())  # one step: it may be called from anywhere
+        except RuntimeError:  # no thread can be had, or the interpreter is shutting down
+            return False
+        return True
+
+    def _end_here(self) -> None:
+        with self.lock:
+            workers, self._idle = self._idle, []
+        until = clock() + GRACE_S
+        for worker in workers:
+            worker.send((0, END, None), until)
+        for worker in workers:
+            worker.end(until)
+            self.remove(worker)
+        super()._end_here()
