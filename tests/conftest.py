@@ -30,6 +30,9 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("default"), max_examples=2000)
+hypothesis.settings.register_profile(  # for tests that are known to fail, see tests/mutations
+    "unshrunk", hypothesis.settings.get_profile("default"), phases=[hypothesis.Phase.generate], max_examples=200
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 with contextlib.suppress(ImportError):

@@ -99,6 +99,24 @@ def test_g3_no_more_than_the_window_is_pulled_and_not_delivered(run, window, is_
     run(main)
 
 
+def test_g03_an_async_source_is_pulled_to_the_bound_and_no_further(run):
+    async def main():
+        pulled = []
+
+        async def source():
+            for i in range(100):
+                pulled.append(i)
+                yield i
+
+        async with ordered_amap(double, source(), concurrency=1, window=3) as results:
+            for delivered in range(1, 6):
+                await anext(results)
+                await settled()
+                assert len(pulled) == delivered + 3
+
+    run(main)
+
+
 def test_g4_the_default_window_is_twice_the_concurrency(run):
     async def main():
         pulled = []

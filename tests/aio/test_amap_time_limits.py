@@ -5,11 +5,11 @@ import itertools
 
 import pytest
 
-from event_loops import Steps, collect, virtual
+from event_loops import Steps, collect, settled, virtual
 from functions_for_workers import Oops
 from inturn import Failure, ordered_amap, retry
 from inturn._aio.events import LoopEvent
-from waiting import Watch
+from waiting import SHORT, Watch
 
 # ---- time limits ---------------------------------------------------------------------------------
 
@@ -219,6 +219,32 @@ def test_g18_a_deadline_in_virtual_time():
         assert got
 
     virtual(main)
+
+
+def test_g18_nothing_is_started_after_the_deadline_while_the_consumer_is_away(run):
+    async def main():
+        begun, gates = Steps(), [asyncio.Event() for _ in range(3)]
+
+        async def fn(x):
+            begun.add(x)
+            await gates[x].wait()
+            return x
+
+        gates[0].set()
+        async with ordered_amap(fn, range(3), concurrency=1, window=3, deadline=SHORT) as results:
+            assert await anext(results) == 0
+            await begun.wait(2)
+            await asyncio.sleep(SHORT)  # past the deadline
+            gates[1].set()
+            await settled()
+            assert begun.seen == [0, 1]
+            gates[2].set()
+            with pytest.raises(TimeoutError, match="deadline"):
+                assert await anext(results) == 1
+                await anext(results)
+        assert begun.seen == [0, 1]
+
+    run(main)
 
 
 def test_a_failure_from_a_time_limit_carries_the_seconds(run):

@@ -139,6 +139,11 @@ def test_retry_policy_hands_over_other_errors_at_once(inside, on):
     assert [attempt for _, attempt in log.seen] == [1, 1, 1]
 
 
+def test_retry_policy_begins_with_the_pause_that_is_given():
+    policy = retry(backoff=0.5, factor=3.0, jitter=False)
+    assert [policy.pause(attempt) for attempt in (1, 2, 3)] == [0.5, 1.5, 4.5]
+
+
 def test_retry_policy_pauses_grow_by_the_factor(kinds):
     began = []
 

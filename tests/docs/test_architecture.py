@@ -123,7 +123,14 @@ def test_no_file_of_the_tests_is_longer_than_600_lines():
 def test_the_folders_of_the_tests_are_the_wings():
     """Besides: what every driver must keep, what the documentation says, and what is no test."""
     folders = {path.parent.name for path in TESTS.glob("*/*.py")}
-    assert folders == {name.strip("_") for name in FLOOR} | {"contract", "docs", "support", "bench", "soak"}
+    assert folders == {name.strip("_") for name in FLOOR} | {
+        "contract",
+        "docs",
+        "support",
+        "bench",
+        "soak",
+        "mutations",
+    }
     assert not list(TESTS.glob("test_*.py"))
 
 

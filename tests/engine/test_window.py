@@ -170,7 +170,7 @@ class Model(RuleBasedStateMachine):
     def g03_the_window_is_never_exceeded(self) -> None:
         if hasattr(self, "window"):
             window = self.window
-            assert window.pulled - window.taken <= self.most
+            assert window.pulled - window.taken + len(window.held) <= self.most
             assert 0 <= window.taken <= window.pulled
             assert window.limit <= self.most
             assert window.waiting() <= window.pulled - window.taken
@@ -232,6 +232,17 @@ def test_what_runs_again_can_be_taken_back_as_well() -> None:
     assert window.available() == 1
     assert window.claim() is fresh
     assert list(fresh.todo) == ["a"]
+
+
+def test_g12_a_chunk_that_still_runs_keeps_no_result_that_was_delivered():
+    window = Window(1, 4, 4)
+    window.extend([0, 1, 2, 3])
+    chunk = window.claim()
+    chunk.out += ["zero", "one"]
+    for delivered in (1, 2):
+        assert window.now() is Now.DELIVER
+        window.drop()
+        assert chunk.out == [None, None if delivered == 2 else "one"]
 
 
 def test_g12_clear_drops_everything_and_keeps_the_counts() -> None:

@@ -12,7 +12,7 @@ from drivers import DuckExecutor
 from functions_for_workers import Oops, double, fail_at, same
 from inturn import ordered_map, retry
 from results import until_error
-from waiting import Background, Gate, Meter, farewell, primed, shown, wait_until
+from waiting import Background, Gate, Meter, Tally, absence, farewell, primed, shown, wait_until
 
 
 class Recorder(Executor):
@@ -60,6 +60,28 @@ def test_g19_no_more_calls_than_concurrency_are_in_flight_on_an_executor(concurr
     assert list(run) == list(range(200))
     assert executor.submission.peak <= concurrency + 1  # a future is counted out only after its other callbacks
     executor.shutdown()
+
+
+def test_g19_calls_that_the_executor_has_not_begun_are_in_flight_too():
+    queue = Tally()
+
+    class Slow:
+        """Begins no call by itself."""
+
+        def submit(self, fn, *args):
+            future = Future()
+            queue.add((future, fn, args))
+            return future
+
+    run = Background(list, ordered_map(same, range(10), executor=Slow(), concurrency=3, chunksize=1, window=10))
+    for number in range(10):
+        queue.wait(min(10, number + 3))
+        absence(0.02)
+        assert len(queue) == min(10, number + 3)
+        future, fn, args = queue.seen[number]
+        future.set_running_or_notify_cancel()
+        future.set_result(fn(*args))
+    assert run.result() == list(range(10))
 
 
 def test_g19_only_submit_and_the_public_methods_of_futures_are_used():

@@ -26,7 +26,7 @@ from pathlib import Path
 from .plans import DRIVERS, Plan, draw
 from .runs import Shared, carry_out
 
-HANG_S = 240.0  # a round that takes longer hangs
+HANG_S = 600.0  # a round that takes longer hangs, also on a machine that is busy
 LEAVE_S = 30.0  # what has been ended is gone by then
 LOOK_EVERY = 50  # rounds between two looks at the memory
 GROWTH_MB = 30.0  # of memory, from the first look to the last
@@ -56,7 +56,6 @@ class Soak:
         if not drivers:
             return
         plans = [draw(rng, drivers, signals=slot == 0) for slot in range(1 if alone else rng.randint(2, 4))]
-        faulthandler.dump_traceback_later(HANG_S, exit=True)
         futures = [
             self.helpers.submit(carry_out, plan, random.Random(f"{self.seed}/{number}/{slot}"), self.shared)
             for slot, plan in enumerate(plans)
@@ -79,7 +78,6 @@ class Soak:
                 print(f"\nwrong: {plan}")
                 traceback.print_exception(error)
             raise AssertionError("a run was wrong")
-        faulthandler.cancel_dump_traceback_later()  # it has a thread, too
         self._all_gone(plans)
 
     def _all_gone(self, plans: list[Plan]) -> None:
@@ -111,6 +109,28 @@ class Soak:
         ):
             assert left[name] <= (name == "Lane"), f"{left[name]} objects of {name} are left"  # there is one `NO_LANE`
         self.memory.append(resident_mb())
+
+
+class Watchdog(threading.Thread):
+    """Ends the program if a round takes too long, and tells which one it was."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(daemon=True)
+        self.seed = seed
+        self.number = 0
+        self._goes_on = threading.Event()
+        self.start()
+
+    def feed(self, number: int) -> None:
+        self.number = number
+        self._goes_on.set()
+
+    def run(self) -> None:
+        while self._goes_on.wait(HANG_S):
+            self._goes_on.clear()
+        faulthandler.dump_traceback()
+        print(f"\nround {self.number} of seed {self.seed} hangs", flush=True)
+        os._exit(1)
 
 
 def belongings() -> dict[str, int]:
@@ -149,6 +169,7 @@ def main() -> int:
     warnings.simplefilter("ignore")  # some runs are dropped unclosed, and some processes are forked beside threads
     print(f"python tests/soak --seed {seed}, Python {sys.version.split()[0]}, for {options.seconds:g} s", flush=True)
     soak = Soak(seed, drivers)
+    watchdog = Watchdog(seed)
     soak.before = belongings()
     begun = time.monotonic()
     number = last = 0
@@ -156,6 +177,7 @@ def main() -> int:
         while time.monotonic() - begun < options.seconds:
             last = number if options.round is None else options.round
             print(f"\rround {last}", end="", flush=True) if sys.stdout.isatty() else None
+            watchdog.feed(last)
             soak.round(last)
             number += 1
             if number % LOOK_EVERY == 0:
