@@ -182,8 +182,8 @@ MUTATIONS = [
     Mutation(
         "a run that is dropped goes on",
         "_sync",
-        "                run.job.stop(DROPPED)\n",
-        "",
+        "run.job.stop(DROPPED)\n",
+        "pass\n",
         "contract/test_closing.py::test_g13_losing_the_last_reference_waits_for_nothing_and_starts_nothing",
     ),
     Mutation(
@@ -282,7 +282,7 @@ MUTATIONS = [
     Mutation(
         "exit waits for a call that was given up",
         "_pools",
-        "        slot.thread.left.open()\n        self._permits",
+        "        slot.left.open()\n        self._permits",
         "        self._permits",
         "contract/test_interpreter_exit.py::test_g15_a_call_that_outlives_its_timeout_while_exit_waits_for_it_does_not_block_exit",
     ),
@@ -304,8 +304,8 @@ MUTATIONS = [
     Mutation(
         "the place of a call that was given up stays empty",
         "_pools",
-        "        slot.thread.left.open()\n        self._permits.append(None)\n",
-        "        slot.thread.left.open()\n",
+        "        slot.left.open()\n        self._permits.append(None)\n",
+        "        slot.left.open()\n",
         "contract/test_timeout.py::test_g17_the_slot_of_an_item_given_up_is_taken_by_a_new_thread",
     ),
     # ---- executors and serial --------------------------------------------------------------------
