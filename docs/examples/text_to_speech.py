@@ -90,6 +90,7 @@ def main(path: Path) -> None:
     print(f"ordered_flat_map     first sound after {live[0] * 1e3:5.0f} ms, all after {live[1]:4.1f} s")
     same = path.read_bytes() == path.with_suffix(".usual.wav").read_bytes()
     print(f"the two files are {'the same' if same else 'DIFFERENT'}, byte for byte")
+    print(f"gained: sound began after {live[0] / usual[0]:.0%} of the time that a list per sentence takes")
 
 
 if __name__ == "__main__":

@@ -65,16 +65,18 @@ async def play(frames: AsyncIterable[bytes], path: Path) -> tuple[float, float]:
     return first_s, time.perf_counter() - started
 
 
-async def main(path: Path) -> None:
+async def main(path: Path) -> float:
     async with ordered_aflat_map(speak, sentences(), concurrency=WORKERS) as frames:
         live = await play(frames, path)
     usual = await play(lists(), path.with_suffix(".usual.wav"))
     print(f"a list per sentence  first sound after {usual[0] * 1e3:5.0f} ms, all after {usual[1]:4.1f} s")
     print(f"ordered_aflat_map    first sound after {live[0] * 1e3:5.0f} ms, all after {live[1]:4.1f} s")
+    return live[0] / usual[0]
 
 
 if __name__ == "__main__":
     wav = Path(sys.argv[1] if len(sys.argv) > 1 else "speech.wav")
-    asyncio.run(main(wav))
+    share = asyncio.run(main(wav))
     same = wav.read_bytes() == wav.with_suffix(".usual.wav").read_bytes()
     print(f"the two files are {'the same' if same else 'DIFFERENT'}, byte for byte")
+    print(f"gained: sound began after {share:.0%} of the time that a list per sentence takes")

@@ -1,11 +1,16 @@
 """The programs in `docs/examples` run, and do what they say, at whatever pace."""
 
+import gzip
+import hashlib
 import os
 import wave
+from pathlib import Path
 
 import pytest
 
 from programs import run_example
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 # How long whatever the examples wait for takes: a service ten times faster, as it is, ten times slower (half a minute each).
 PACES = [0.1, 1, *([10] if os.environ.get("INTURN_LONG_TESTS") == "1" else [])]
@@ -25,3 +30,27 @@ def test_text_to_speech_writes_a_real_wav_file_and_the_first_sound_comes_early(n
     assert ours < usual  # it is a sixth of it
     with wave.open(str(tmp_path / "speech.wav")) as file:
         assert file.getnframes() / file.getframerate() > 5.0  # seconds of sound, not of time
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("*.py")))
+def test_each_example_runs_without_arguments_and_ends_with_a_line_that_says_what_was_gained(name, tmp_path):
+    out = run_example(name, cwd=tmp_path, pace=0.1)
+    assert out.splitlines()[-1].startswith("gained: "), out
+
+
+def test_the_parallel_gzip_reads_any_directory(tmp_path):
+    (tmp_path / "files").mkdir()
+    for number in range(40):
+        (tmp_path / "files" / f"{number:02}.py").write_text(f"number = {number}\n" * number)
+    out = run_example("gzip_files", str(tmp_path / "files"), str(tmp_path / "all.gz"), cwd=tmp_path)
+    assert out.startswith("40 files, ")
+    expected = "".join(f"number = {number}\n" * number for number in range(40))
+    assert gzip.decompress((tmp_path / "all.gz").read_bytes()).decode() == expected
+
+
+def test_the_checksums_are_those_of_the_files_in_their_order(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.txt").write_text(f"{number}")
+    out = run_example("checksums", str(tmp_path), cwd=tmp_path)
+    expected = [f"{hashlib.sha256(str(n).encode()).hexdigest()}  {tmp_path / f'{n}.txt'}" for n in range(4)]
+    assert out.splitlines()[:4] == expected
