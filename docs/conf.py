@@ -1,6 +1,6 @@
 """The documentation site.
 
-``pip install -e '.[docs]' && sphinx-build -W -n docs .site`` builds it; then open ``.site/index.html``.
+``pip install -e . --group docs && sphinx-build -W -n docs .site`` builds it; then open ``.site/index.html``.
 """
 
 import inturn

@@ -202,14 +202,6 @@ def test_calls_that_take_less_than_handing_them_over():
     assert "leave out chunksize=1" in piece.text
 
 
-def test_tiny_calls_of_a_real_run_that_travel_alone():
-    run = ordered_map(abs, range(2000), concurrency=2, chunksize=1)
-    for _ in run:
-        pass
-    [piece] = pieces(run.stats)
-    assert (piece.about, "leave out chunksize=1" in piece.text) == ("batching", True)
-
-
 def test_calls_that_take_long_enough():
     assert "batching" not in about(stats_of(elapsed=2.0, work=7.0, calls=100))
     assert "batching" not in about(trial(concurrency=4))
@@ -290,7 +282,7 @@ def test_the_stage_that_holds_the_others_back_is_named():
 def test_a_stage_that_has_ended_can_be_asked_by_the_next():
     two = ordered_map(abs, ordered_map(abs, range(9)))
     assert list(two) == [*range(9)]
-    assert two.stats.measured.above.delivered == 9
+    assert two.stats._measured.above.delivered == 9
 
 
 # ---- as text -------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class Advice(NamedTuple):
 
 def advice(stats: Snapshot) -> str:
     """In words: a line for each thing to change, the one with most to gain first."""
-    seen = stats.measured
+    seen = stats._measured
     if seen is None or not stats.elapsed:
         return "Nothing to say: the run has not begun."
     found = pieces(stats)
@@ -68,14 +68,14 @@ def advice(stats: Snapshot) -> str:
 
 def pieces(stats: Snapshot) -> list[Advice]:
     """What would make the run faster, the greatest gain first."""
-    seen = stats.measured
+    seen = stats._measured
     if seen is None or not stats.elapsed or _too_few(stats, seen):
         return []
     above = seen.above
     if above is not None and seen.pulling >= 0.5 * stats.elapsed:
         of_source = pieces(above)
         if of_source:  # the stage before this one holds it back, or one before that
-            name = above.measured.title if above.measured is not None else "the stage before"
+            name = above._measured.title if above._measured is not None else "the stage before"
             return [piece if piece.stage else piece._replace(stage=name) for piece in of_source]
     model = _Model(stats, seen)
     plain = model.batching()

@@ -19,7 +19,7 @@ class Snapshot(Protocol):
     blocked_on_head: float
     blocked_on_source: float
     throttled: float
-    measured: Measured | None
+    _measured: Measured | None
 
 
 class Measured(NamedTuple):

@@ -43,7 +43,7 @@ class Stats:
     is the mean share of ``concurrency`` in use, from 0 to 1. The repr rounds to milliseconds; the attributes do not.
     """
 
-    __slots__ = (*_FIELDS, "measured")
+    __slots__ = (*_FIELDS, "_measured")
 
     total: int | None
     pulled: int
@@ -61,12 +61,12 @@ class Stats:
     blocked_on_consumer: float
     throttled: float
 
-    measured: Measured | None
+    _measured: Measured | None
 
     def __init__(self, *, measured: tuple[Any, ...] | None = None, **values: Any) -> None:
         for name in _FIELDS:
             setattr(self, name, values[name])
-        self.measured = None if measured is None else Measured(*measured)
+        self._measured = None if measured is None else Measured(*measured)
 
     @property
     def advice(self) -> str:
@@ -93,7 +93,7 @@ class Stats:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in _FIELDS}
-        measured = None if self.measured is None else tuple(self.measured)  # a pickle refers to public names only
+        measured = None if self._measured is None else tuple(self._measured)  # a pickle refers to public names only
         return partial(Stats, measured=measured, **values), ()
 
 
