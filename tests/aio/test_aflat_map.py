@@ -7,8 +7,6 @@ from functools import partial
 from itertools import count
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import generators_for_workers as calls
 from coroutines import steps
@@ -55,25 +53,6 @@ def test_g32_a_plain_generator_function_runs_in_an_executor(run, executor, buffe
         assert await collect(elements) == MODEL
 
     run(main)
-
-
-@settings(deadline=None)
-@given(
-    st.lists(st.lists(st.integers(0, 3), max_size=6), max_size=8),
-    st.integers(1, 4),
-    st.none() | st.integers(1, 5),
-    st.integers(1, 3),
-)
-def test_g01_whatever_the_pace_of_the_lanes(pauses, concurrency, window, buffer):
-    async def produce(lane):
-        for n, pause in enumerate(lane):
-            await asyncio.sleep(pause)
-            yield n
-
-    async def main():
-        return await collect(ordered_aflat_map(produce, pauses, concurrency=concurrency, window=window, buffer=buffer))
-
-    assert virtual(main) == [n for lane in pauses for n in range(len(lane))]
 
 
 def test_the_heads_elements_are_delivered_as_they_are_produced():

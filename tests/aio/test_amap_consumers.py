@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import inturn
@@ -178,7 +178,6 @@ def test_the_public_names_are_there():
 # ---- whatever the settings -----------------------------------------------------------------------
 
 
-@settings(max_examples=150)
 @given(st.data())
 def test_a_run_delivers_what_a_plain_loop_and_ordered_map_deliver(data):
     length = data.draw(st.integers(0, 20), "length")

@@ -5,8 +5,6 @@ import inspect
 import itertools
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from event_loops import Steps, settled, stream, virtual
 from functions_for_workers import Oops
@@ -271,23 +269,3 @@ def test_g30_cancelling_it_cancels_and_awaits_what_runs(run):
         assert steps.seen.count("ended") == 3
 
     run(main)
-
-
-@settings(max_examples=60)
-@given(
-    st.lists(st.sampled_from([None, 0, 1, 3]), max_size=20),
-    st.integers(1, 5),
-    st.none() | st.integers(1, 7),
-    st.booleans(),
-)
-def test_it_returns_what_a_plain_loop_would(pauses, concurrency, batch_size, is_async):
-    async def main():
-        async def fn(x):
-            if pauses[x] is not None:
-                await asyncio.sleep(pauses[x])
-            return x
-
-        source = stream(range(len(pauses))) if is_async else range(len(pauses))
-        return await ordered_gather(fn, source, concurrency=concurrency, batch_size=batch_size)
-
-    assert virtual(main) == [*range(len(pauses))]

@@ -1,4 +1,7 @@
-"""Whatever the settings, a run delivers what `map` would: with any window, concurrency, chunks, failures, policies."""
+"""Whatever the settings, a run delivers what `map` would: with any window, concurrency, chunks, failures, policies.
+
+Here real workers run the calls. What does not depend on them is in `testing/test_any_schedule`, over any completion order.
+"""
 
 import itertools
 from collections import Counter
@@ -14,8 +17,10 @@ from functions_for_workers import Oops
 from inturn import SKIP, Failure, Retry, ordered_map, retry, sentinel
 from waiting import Source, spend
 
+SAME = {"Threads", "callable", "duck"}  # their runs take the same ways as those of "thread" and "borrowed"
 each_driver = pytest.mark.parametrize(
-    "driver", [pytest.param(d, marks=d.marks, id=d.name) for d in DRIVERS if d.in_process and d.most > 1]
+    "driver",
+    [pytest.param(d, marks=d.marks, id=d.name) for d in DRIVERS if d.in_process and d.most > 1 and d.name not in SAME],
 )
 
 

@@ -63,6 +63,7 @@ class Case:
     settings: dict[str, Any]
     order: list[int]
     flat: bool
+    pauses: list[int]  # how long each item of an async function sleeps, in seconds
 
     @property
     def attempts(self):
@@ -117,6 +118,7 @@ def cases(draw, flat=False, live=False, chunks=False):
         settings=settings,
         order=draw(st.lists(st.integers(0, ITEMS - 1), max_size=20)),
         flat=flat,
+        pauses=draw(st.lists(st.sampled_from([0, 0, 1, 2]), min_size=ITEMS, max_size=ITEMS)),
     )
 
 
@@ -240,7 +242,7 @@ class Function:
 
     async def coroutine(self, i):
         self.calls[i] += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.case.pauses[i])
         return 2 * i
 
     async def async_elements(self, i):
@@ -248,7 +250,7 @@ class Function:
         self.open[i] += 1
         try:
             for each in self.case.results_of(i):
-                await asyncio.sleep(0)
+                await asyncio.sleep(self.case.pauses[i] / 3)
                 yield each
         finally:
             self.open[i] -= 1
@@ -383,8 +385,8 @@ def left_early(case, function_of, function, name, taken, how):
     assert next(source, case.items) == len(pulled)
 
 
-@given(cases(), st.none() | st.integers(1, 4))
-def test_g33_ordered_gather(case, batch_size):
+@given(cases(), st.none() | st.integers(1, 4), st.sampled_from([range, stream]))
+def test_g33_ordered_gather(case, batch_size, source):
     schedule, function = case.schedule(), Function(case)
     case.limit, options = "timeout", {"timeout": TIMEOUT, "on_error": POLICIES[case.policy][2]}
     options["limit"] = case.settings["limit"]
@@ -392,7 +394,7 @@ def test_g33_ordered_gather(case, batch_size):
     async def main():
         return await ordered_gather(
             function.coroutine,
-            range(case.items),
+            source(case.items),
             concurrency=case.settings["concurrency"],
             batch_size=batch_size,
             **options,
