@@ -282,8 +282,8 @@ MUTATIONS = [
     Mutation(
         "exit waits for a call that was given up",
         "_pools",
-        "        slot.left.open()\n        self._permits",
-        "        self._permits",
+        "        slot.thread.left.open()",
+        "        pass",
         "contract/test_interpreter_exit.py::test_g15_a_call_that_outlives_its_timeout_while_exit_waits_for_it_does_not_block_exit",
     ),
     # ---- threads ---------------------------------------------------------------------------------
@@ -304,8 +304,8 @@ MUTATIONS = [
     Mutation(
         "the place of a call that was given up stays empty",
         "_pools",
-        "        slot.left.open()\n        self._permits.append(None)\n",
-        "        slot.left.open()\n",
+        "        self._permits.append(None)\n        self.notify(min",
+        "        self.notify(min",
         "contract/test_timeout.py::test_g17_the_slot_of_an_item_given_up_is_taken_by_a_new_thread",
     ),
     # ---- executors and serial --------------------------------------------------------------------

@@ -309,6 +309,7 @@ class ThreadPool(BasePool):
         self.threads.remove(slot.thread)
         self.store.give_back(self.share, None, leaving=slot.leaving)
         slot.left.open()
+        slot.thread.left.open()  # the exit of the interpreter does not wait for it
         self._permits.append(None)
         self.notify(min(1, self.job.window.available()))
 
