@@ -534,3 +534,47 @@ time.sleep(HOUR)
         pid = int(script.process.stdout.readline().split()[1])
         script.process.kill()
         wait_until(lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+# ---- workers that are starting -------------------------------------------------------------------
+
+
+def wait_for_file(path):
+    while not os.path.exists(path):
+        time.sleep(0.001)
+
+
+def init_one_by_one(directory):
+    """The first worker is up at once, every other one when the file is there."""
+    try:
+        os.close(os.open(f"{directory}/first", os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        wait_for_file(f"{directory}/go")
+
+
+def test_g35_a_run_that_ends_does_not_wait_for_a_worker_that_is_starting_and_does_not_lose_it(processes, tmp_path):
+    settings = Processes(init_one_by_one, (str(tmp_path),), start_method=processes.start_method, max_workers=2)
+    with settings as workers:
+        for _ in range(5):
+            assert list(ordered_map(double, range(20), executor=workers)) == [2 * x for x in range(20)]
+        (store,) = workers._block.stores.values()
+        wait_until(lambda: len(store._all) == 2)
+        pids = {worker._process.pid for worker in store._all}
+        big = [bytes(1 << 18)] * 4
+        assert list(ordered_map(partial(beside, bytes(1 << 20)), big, executor=workers)) == [(1 << 20, 1 << 18)] * 4
+        (tmp_path / "go").touch()
+        run = ordered_map(partial(meeting_of_pids, str(tmp_path)), range(2), executor=workers, chunksize=1)
+        assert set(run) == pids
+
+
+def beside(fn_part, item):
+    return len(fn_part), len(item)
+
+
+def meeting_of_pids(directory, _):
+    """Returns when another worker has begun its call, too."""
+    with open(f"{directory}/here-{os.getpid()}", "w"):
+        pass
+    while len([name for name in os.listdir(directory) if name.startswith("here-")]) < 2:
+        time.sleep(0.001)
+    return os.getpid()

@@ -81,7 +81,7 @@ class Handle:
         known: The numbers of the runs whose ``fn`` it has.
         to_forget: Those that are over; the slot that has the worker sends `FORGET`.
         is_up: Whether its initializer has run.
-        awaited: The run whose answer to `begin` is returned by `wait`; other answers are only kept.
+        awaited: The number of the run whose answer to `begin` is returned by `wait`; other answers are only kept.
         refusals: Why the worker could not take the ``fn`` of a run (packed): it hands back all chunks of that run.
         down: The memory that the parent writes.
         up: The memory that the worker writes.
@@ -169,14 +169,23 @@ class Handle:
 
     def begin(self, number: int, fn: bytes) -> None:
         """The next chunks are of this run; the worker will answer. If this cannot be sent, `wait` returns why."""
-        self.down.clear()
+        memory: Memory | None = None
+        if not self._unanswered:  # else it may have to read an earlier `fn` yet
+            memory = self.down
+            memory.clear()
         self.known.add(number)
         self._unanswered.append(number)
-        self.send((0, BEGIN, (number, pack(fn, self.down))))
+        if self.send((0, BEGIN, (number, pack(fn, memory)))) is Event.LATE:
+            self.kill()  # the run is over, and it has half a message
 
     def owes_an_answer(self) -> bool:
         """Whether it has to wait before it gets a chunk: for the worker to be up, or to have the ``fn`` awaited."""
         return not self.is_up or self.awaited in self._unanswered
+
+    def shrink(self) -> None:
+        """Give the shared memory back, unless the worker may have to read it yet."""
+        if not self._unanswered:
+            self.down.shrink()
 
     def forget(self, number: int) -> bool:
         """The run is over, and nothing of it stays in the worker; False if the worker has ended."""
@@ -242,7 +251,7 @@ class Handle:
 
     def _answered(self, what: str, packed: Any) -> int:
         number = self._unanswered.popleft()
-        if what == REFUSED:
+        if what == REFUSED and number in self.known:
             self.known.discard(number)
             self.refusals[number] = packed
         return number

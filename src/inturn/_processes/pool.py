@@ -126,9 +126,7 @@ class ProcessPool(ThreadPool):
         return self._fns[main]
 
     def take_process(self) -> Handle | None:
-        """Take an idle process, or start one, and have it use ``fn``; None if the run is over.
-
-        It may owe an answer: see `Handle.owes_an_answer`.
+        """Take an idle process, or start one; None if the run is over. `introduce` follows.
 
         Raises:
             OSError: The system refuses another process.
@@ -140,19 +138,31 @@ class ProcessPool(ThreadPool):
             del stop_event
             return self._start_process()
         try:
-            if self.share.number in handle.known:
-                handle.use(self.share.number)
-            else:
-                handle.begin(self.share.number, self._fn_for(handle.main))
+            self._fn_for(handle.main)
         except Exception:
             self.store.put_back(handle)
             raise
         handle.attach(stop_event)
         return handle
 
+    def introduce(self, handle: Handle) -> None:
+        """Have a process use ``fn``; it may owe an answer: see `Handle.owes_an_answer`."""
+        number = self.share.number
+        if number in handle.known:
+            handle.use(number)
+            return
+        try:
+            handle.begin(number, self._fn_for(handle.main))
+        except BaseException:  # out of memory
+            handle.kill()
+            handle.close()
+            self.store.remove(handle)
+            del handle
+            raise
+
     def _start_process(self) -> Handle | None:
         main = main_of_workers(self.method)
-        fn = self._fn_for(main)
+        self._fn_for(main)
         # The traceback of an error would keep this frame, and so the descriptors of the stop event.
         # So the event is read after `fn` was pickled, and the traceback of later errors is cut.
         stop_event = self.stop_event
@@ -169,14 +179,8 @@ class ProcessPool(ThreadPool):
         finally:
             del stop_event
         store.add(handle)
-        try:
-            handle.begin(self.share.number, fn)
-        except BaseException:  # out of memory
-            handle.kill()
-            handle.close()
-            store.remove(handle)
-            del handle
-            raise
+        if not store.keeps:
+            self.introduce(handle)  # at once: the process need not wait for it when it is up
         return handle
 
     def register(self, backend: WorkerBackend) -> None:
@@ -278,25 +282,31 @@ class WorkerBackend:
 
     def _wait_until_up(self, worker: Handle) -> None:
         pool = self._pool
-        worker.awaited = 0 if worker.is_up and self._sends_ahead else pool.share.number
-        while worker.owes_an_answer():
-            said = worker.wait(self._grace_until)
-            if said is Event.OVER:
-                worker.ignore_stop()
+        introduced = not pool.store.keeps  # else it may be kept without being up, and must have nothing of this run
+        worker.awaited = pool.share.number
+        while True:
+            if worker.is_up and not introduced:
+                introduced = True
+                pool.introduce(worker)
+                if self._sends_ahead and not worker.down.used():  # else a chunk would overwrite `fn`
+                    worker.awaited = 0
+                    break
+            if introduced and not worker.owes_an_answer():
+                break
+            said = worker.wait()
+            if said is Event.OVER or worker.ignores_stop:
                 self._grace_until = clock() + GRACE_S
-                if not pool.store.keeps:  # else it may be up in time to be kept
+                if not pool.store.keeps:
                     self._end(worker, self._grace_until)
                     return
-            elif said is Event.LATE:
-                self._end(worker, clock())
-                return
-            elif said is Event.DIED:
+                break  # it is given back as it is: the next run waits until it is up
+            if said is Event.DIED:
                 error = _early_death(worker.exitcode)
                 if worker.exitcode == NO_GUARD:
                     pool.fatal_error = error
                 self._end(worker, clock(), why=None if worker.used else error)
                 return
-            elif said[0] == UP:
+            if said[0] == UP:
                 worker.is_up = True
             elif said[0] == REFUSED:
                 self._refused(worker)

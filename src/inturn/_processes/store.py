@@ -7,6 +7,8 @@ have a state of its own (guarantee 25).
 ============ ================================================ ==================================
 idle worker  condition                                        left by
 ============ ================================================ ==================================
+starting     not ``is_up``: the run that has started it is    as fresh; the slot waits until it is
+             over                                             up
 fresh        ``known`` is empty                               `take`, then the message `BEGIN`
 experienced  the run's number is in ``known``                 `take`, then the message `USE`;
                                                               the end of the run: `FORGET`
@@ -46,10 +48,13 @@ class ProcessStore(Store[Handle]):
         self.threads.close(wait=wait)
 
     def _choice(self, share: Share) -> int:
+        best = super()._choice(share)
         for position, worker in enumerate(self._idle):
             if share.number in worker.known:
                 return position
-        return super()._choice(share)
+            if worker.is_up and not self._idle[best].is_up:
+                best = position
+        return best
 
     def put_back(self, worker: Handle) -> None:
         """The run has no use for the worker, but its slot keeps its lease."""
@@ -59,7 +64,7 @@ class ProcessStore(Store[Handle]):
     def _cleaned(self, share: Share, worker: Handle) -> bool:
         over = share.over or share.pool.job.stopped
         if over:
-            worker.down.shrink()
+            worker.shrink()
         return worker.forget_all() and (not over or worker.forget(share.number))
 
     def end(self, share: Share) -> None:
