@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # so that this is the package "bench", in workers too
 
-from bench import flat, harness, kept, memory, processes, services, tasks, threads, tuning
+from bench import clusters, flat, harness, kept, memory, processes, services, tasks, threads, tuning
 
-FAMILIES = [flat, kept, memory, processes, services, tasks, threads, tuning]  # importing them has registered their rows
+FAMILIES = [clusters, flat, kept, memory, processes, services, tasks, threads, tuning]  # importing has registered rows
 
 if __name__ == "__main__":
     sys.exit(harness.main())

@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from statistics import median
 
 PEERS = ["streamable", "aiostream", "aiometer", "mpire", "pebble", "loky", "joblib", "pypeln", "numpy", "uvloop"]
+PEERS += ["distributed", "ray"]
 
 type_of_row = Callable[["Plan"], "Table | list[Table]"]
 ROWS: dict[str, tuple[str, type_of_row]] = {}

@@ -6,19 +6,26 @@ import pkgutil
 import re
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import clusters
 import inturn
 from waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ENGINES = {"dask": r"^from distributed import", "ray": r"^import ray\b"}
 BLOCKS = [
-    pytest.param(page, page.read_text()[: match.start(1)].count("\n"), match[1], id=f"{page.name}-{number}")
+    pytest.param(
+        page,
+        page.read_text()[: match.start(1)].count("\n"),
+        match[1],
+        id=f"{page.name}-{number}",
+        marks=[mark for name in ENGINES if re.search(ENGINES[name], match[1], re.M) for mark in clusters.MARKS[name]],
+    )
     for page in PAGES
     for number, match in enumerate(BLOCK.finditer(page.read_text()), 1)
 ]
@@ -31,9 +38,6 @@ MODULES = sorted(
 
 @pytest.mark.parametrize(("page", "line", "code"), BLOCKS)
 def test_every_block_of_python_in_the_documentation_runs(page, line, code, tmp_path, monkeypatch):
-    for module in re.findall(r"^(?:from|import) (distributed|ray)\b", code, re.MULTILINE):
-        if find_spec(module) is None:
-            pytest.skip(f"{module} is not installed: pip install 'inturn[{'ray' if module == 'ray' else 'dask'}]'")
     monkeypatch.chdir(tmp_path)
     code = "\n" * line + code  # blank lines, so that a traceback shows the line of the page
     if "process" in code.lower():  # its workers import the program
