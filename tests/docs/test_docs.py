@@ -17,14 +17,17 @@ from waiting import HANG_S
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-ENGINES = {"dask": r"^from distributed import", "ray": r"^import ray\b"}
+ENGINES = {
+    "dask": re.compile(r"^from distributed import", re.MULTILINE),
+    "ray": re.compile(r"^import ray\b", re.MULTILINE),
+}
 BLOCKS = [
     pytest.param(
         page,
         page.read_text()[: match.start(1)].count("\n"),
         match[1],
         id=f"{page.name}-{number}",
-        marks=[mark for name in ENGINES if re.search(ENGINES[name], match[1], re.M) for mark in clusters.MARKS[name]],
+        marks=[mark for name, needs in ENGINES.items() if needs.search(match[1]) for mark in clusters.MARKS[name]],
     )
     for page in PAGES
     for number, match in enumerate(BLOCK.finditer(page.read_text()), 1)

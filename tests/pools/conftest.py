@@ -21,7 +21,7 @@ def cluster(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=_any_of("dask", "ray"))
 def client(request: pytest.FixtureRequest) -> Any:
-    """The same without Dask's wrapper, whose `cancel` is not exact."""
+    """The same without what `get_executor` returns: its futures may fail by themselves when a worker dies."""
     return clusters.executor(request.param)
 
 

@@ -23,30 +23,30 @@ def shown(results):
 
 
 @pytest.mark.parametrize("chunksize", CHUNKSIZES)
-def test_g24_a_worker_that_dies_costs_the_item_that_killed_it(cluster, place, chunksize):
+def test_g24_a_worker_that_dies_costs_the_item_that_killed_it(client, place, chunksize):
     call = partial(kill_at, place, frozenset({5}))
-    run = ordered_map(call, range(10), executor=cluster, chunksize=chunksize, on_error="return")
+    run = ordered_map(call, range(10), executor=client, chunksize=chunksize, on_error="return")
     results = list(run)
     assert shown(results) == [0, 1, 2, 3, 4, "died at 5", 6, 7, 8, 9]
     assert isinstance(results[5].error, WorkerDied)
     assert type(results[5].error.__cause__).__name__ in {"KilledWorker", "WorkerCrashedError"}
 
 
-def test_g24_with_a_timeout_a_worker_that_dies_costs_one_item(cluster, place):
+def test_g24_with_a_timeout_a_worker_that_dies_costs_one_item(client, place):
     call = partial(kill_at, place, frozenset({2}))
-    run = ordered_map(call, range(5), executor=cluster, timeout=HANG_S, on_error="return")
+    run = ordered_map(call, range(5), executor=client, timeout=HANG_S, on_error="return")
     assert shown(run) == [0, 1, "died at 2", 3, 4]
 
 
-def test_g24_a_batch_whose_worker_somebody_kills_is_run_again_one_by_one_and_nothing_fails(cluster, place):
-    run = ordered_map(partial(kill_once, place, 2), range(8), executor=cluster, chunksize=4, concurrency=1)
+def test_g24_a_batch_whose_worker_somebody_kills_is_run_again_one_by_one_and_nothing_fails(client, place):
+    run = ordered_map(partial(kill_once, place, 2), range(8), executor=client, chunksize=4, concurrency=1)
     assert list(run) == list(range(8))
     assert [len(place.heard(i)) for i in range(8)] == [2, 2, 2, 1, 1, 1, 1, 1]
 
 
-def test_g24_a_policy_may_run_an_item_again_whose_worker_died(cluster, place):
+def test_g24_a_policy_may_run_an_item_again_whose_worker_died(client, place):
     policy = retry(5, on=WorkerDied, backoff=0)
-    run = ordered_map(partial(kill_once, place, 1), range(3), executor=cluster, chunksize=1, on_error=policy)
+    run = ordered_map(partial(kill_once, place, 1), range(3), executor=client, chunksize=1, on_error=policy)
     assert list(run) == [0, 1, 2]
 
 

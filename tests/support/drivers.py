@@ -14,6 +14,7 @@ A test asks for what it needs through a fixture of `conftest.py`:
 
 import asyncio
 import random
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -194,6 +195,11 @@ DRIVERS = [
         if kind in KINDS
     ),
     in_loop_driver("loop-thread", "thread", apart=True, refills=True),
+    *(
+        Driver("interpreter", lambda stack, workers: "interpreter", in_process=False, most=2)
+        for _ in ("3.14 or later",)
+        if sys.version_info >= (3, 14)
+    ),
     *(
         Driver(name, connect, in_process=False, owned=False, most=1, cluster=True, marks=clusters.MARKS[name])
         for name, connect in (("dask", clusters.dask), ("ray", clusters.ray))

@@ -190,6 +190,7 @@ class Submission(Slot):
         assert call is not None
         assert job.timeout is not None
         self.given_up = True
+        self.pool.late(self)  # first: when its failure is known, the run may end, and cancel it in a milder way
         job.abandoned += 1
         if self.away is None:
             self.pool.take_back(chunk)
@@ -199,4 +200,3 @@ class Submission(Slot):
         job.ended(self, chunk)
         call.item = None
         self.left.open()
-        self.pool.late(self)

@@ -87,6 +87,8 @@ def run_remote(
             outcomes.append((Outcome.ERROR, packed, 0.0))
             continue
         outcomes.append((*_outcome(fn, packed, file), clock() - mark))
+        if outcomes[-1][0] is Outcome.ERROR and outcomes[-1][1][0].startswith("KeyboardInterrupt"):
+            break  # the task was cancelled: Ray does it so
     return outcomes
 
 
