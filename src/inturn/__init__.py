@@ -28,8 +28,10 @@ if _t.TYPE_CHECKING:
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
     from ._model.policy import Skip as Skip
+    from ._model.recorder import TraceItem as TraceItem
     from ._model.report import Report
     from ._model.retry import RetryPolicy as RetryPolicy
+    from ._model.trace import Trace as Trace
     from ._sync.flat import OrderedFlatMap
 
 __all__ = [
@@ -61,6 +63,8 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
     "OrderedAmap": "_aio.driver",
     "OrderedFlatMap": "_sync.flat",
     "Report": "_model.report",
+    "Trace": "_model.trace",  # what `run.trace` is, and what it consists of: for annotations
+    "TraceItem": "_model.recorder",
     "RetryPolicy": "_model.retry",  # this one and `Skip` are for annotations of one's own policies
     "Skip": "_model.policy",
     "ordered_aflat_map": "_api.aflat_map",

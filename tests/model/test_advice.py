@@ -207,6 +207,19 @@ def test_calls_that_take_long_enough():
     assert "batching" not in about(trial(concurrency=4))
 
 
+@pytest.mark.parametrize(("limit", "call"), [(10.0, 0.1), (30.0, 0.1), (10.0, 0.3)])
+def test_a_rate_limit_that_is_lifted_gains_what_was_said(limit, call):
+    before = trial(concurrency=4, limit=limit, call=call)
+    piece = first(before)
+    assert piece.about == "limit"
+    gains(before, trial(concurrency=4, call=call), piece)
+    assert "window" not in about(before)
+
+
+def test_a_rate_limit_that_calls_hardly_meet():
+    assert "limit" not in about(trial(concurrency=4, limit=1000.0))
+
+
 def test_a_rate_limit_that_holds_calls_back():
     limited = stats_of(elapsed=10.0, work=4.0, throttled=8.0)
     piece = first(limited)

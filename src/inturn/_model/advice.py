@@ -170,7 +170,7 @@ class _Model:
         seen = self._seen
         seconds = max(self._elapsed - seen.idle_behind_head / seen.concurrency, self._source, self._body)
         wanted = ceil(seen.concurrency * (1 + seen.longest / max(self._each, 1e-9)))
-        if wanted <= seen.window or self._serial:
+        if wanted <= seen.window or self._serial or self._throttled > 0.1 * self._elapsed:
             return None
         idle = seen.idle_behind_head / (self._elapsed * seen.concurrency)
         text = f"it was full (window={seen.window}) behind a slow item, and workers were idle, {idle:.0%} of their time"
