@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     """Read the command line and run; return the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["prove"]:
-        from .testing import prove
+        from .testing import _prove as prove
 
         return _guarded(prove.main, argv[1:])
     parser = argparse.ArgumentParser(

@@ -305,4 +305,4 @@ def test_g35_pickles_are_settings_without_a_block():
     with Threads(max_workers=1, name="settings") as workers:
         other = pickle.loads(pickle.dumps(workers))
         assert repr(other) == repr(workers)
-        assert other.block() is None
+        assert other._current() is None

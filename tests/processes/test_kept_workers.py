@@ -459,7 +459,7 @@ def test_g35_copies_and_pickles_are_settings_without_a_block():
     with Processes(start_method="fork", max_workers=1) as workers:
         for other in (copy.copy(workers), copy.deepcopy(workers), pickle.loads(pickle.dumps(workers))):
             assert repr(other) == repr(workers)
-            assert other.block() is None
+            assert other._current() is None
             assert list(ordered_map(double, [1], executor=other)) == [2]
         assert not multiprocessing.active_children()  # theirs have lived for one run
 

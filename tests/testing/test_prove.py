@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import inturn
-from inturn.testing import prove
+from inturn.testing import _prove as prove
 from waiting import HANG_S, HOUR, SHORT
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

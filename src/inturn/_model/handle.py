@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from .recorder import Recorder
 from .stats import Stats
 from .trace import Trace
 
 __all__ = ["Handle"]
+
+_BELIEVED: Final = 10_000_000
+"""A length that sources claim is passed on up to here: `list` makes room for it at once, and it may be wrong."""
 
 
 class Handle:
@@ -27,7 +30,7 @@ class Handle:
     def __length_hint__(self) -> int:
         """How many results are still to come, where the sources tell; an estimate, as some may be left out."""
         left: int | None = self._run.left()
-        return NotImplemented if left is None else left
+        return NotImplemented if left is None or left > _BELIEVED else left
 
     @property
     def stages(self) -> tuple[Handle, ...]:

@@ -66,18 +66,18 @@ class Workers:
     _block: Block | None
 
     def __enter__(self) -> Self:
-        block = self.block()
+        block = self._current()
         if block is not None and not block.left:
             raise RuntimeError(f"this {type(self).__name__} is in use by a `with` block already: make another one")
         self._block = Block()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        block = self.block()
+        block = self._current()
         if block is not None:
             block.leave(wait=self.ends_calls or kind is None or not issubclass(kind, KeyboardInterrupt))
 
-    def block(self) -> Block | None:
+    def _current(self) -> Block | None:
         """The block whose workers a run is to use; None if it has to make its own."""
         block = self._block
         return None if block is None or block.pid != os.getpid() else block

@@ -342,7 +342,7 @@ def store_of(workers: Workers, make: Callable[[Block | None], S]) -> tuple[S, Wo
     Returns:
         The store, and what a run has to refer to while it is open, so that its workers are not lost.
     """
-    block = workers.block()
+    block = workers._current()
     if block is None:
         return make(None), None
     store: Any = block.stores.get(None)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .book import Event
-from .fault import Dies, Fails, Fault, Hangs
-from .schedule import Schedule
+from ._book import Event
+from ._fault import Dies, Fails, Fault, Hangs
+from ._schedule import Schedule
 
 if TYPE_CHECKING:
-    from .strategies import faults as faults
-    from .strategies import schedules as schedules
+    from ._strategies import faults as faults
+    from ._strategies import schedules as schedules
 
 __all__ = ["Dies", "Event", "Fails", "Fault", "Hangs", "Schedule", "faults", "schedules"]
 
@@ -37,7 +37,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     try:
-        strategies = import_module(".strategies", __name__)
+        strategies = import_module("._strategies", __name__)
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise

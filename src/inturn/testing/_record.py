@@ -7,7 +7,7 @@ from typing import Any
 from inturn._core.consumer import AGAIN, LEFT_OUT, Raised
 from inturn._core.job import Job
 
-from .book import Book, Script
+from ._book import Book, Script
 
 __all__ = ["RunRecord"]
 

@@ -30,7 +30,7 @@ from inturn._core.flat_job import FlatJob
 from inturn._core.signals import raised_by_handler
 from inturn._engine.lanes import Lane, Phase
 
-from .pool import NOTHING, CallSlot, SchedulePool
+from ._pool import NOTHING, CallSlot, SchedulePool
 
 __all__ = ["FlatSchedulePool", "ItemSlot"]
 

@@ -288,7 +288,7 @@ _POSIX: Final = ("killed worker", "Ctrl-C")
 
 # ---- one side of a scenario, in a process of its own ---------------------------------------------
 
-_CODE: Final = "import sys; from inturn.testing.prove import child; child(*sys.argv[1:])"
+_CODE: Final = "import sys; from inturn.testing._prove import child; child(*sys.argv[1:])"
 
 
 def child(name: str, side: str, method: str) -> None:

@@ -10,8 +10,8 @@ from hypothesis.reporting import report
 
 from inturn._base import checks
 
-from .fault import Dies, Fails, Fault, Hangs
-from .schedule import Schedule
+from ._fault import Dies, Fails, Fault, Hangs
+from ._schedule import Schedule
 
 __all__ = ["faults", "schedules"]
 

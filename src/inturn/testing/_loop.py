@@ -29,9 +29,9 @@ from inturn._core.flat_job import FlatJob
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
 
-from .book import Book
-from .fault import Hangs
-from .record import RunRecord
+from ._book import Book
+from ._fault import Hangs
+from ._record import RunRecord
 
 __all__ = ["Director", "VirtualLoop", "run"]
 

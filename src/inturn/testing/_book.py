@@ -11,8 +11,8 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from .fault import Fault
-from .timeline import timeline
+from ._fault import Fault
+from ._timeline import timeline
 
 __all__ = ["Book", "Event", "Order", "Script"]
 

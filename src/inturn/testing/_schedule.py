@@ -9,10 +9,10 @@ from inturn._api.executors import MakesPools, Opener
 from inturn._base import checks
 from inturn._core.job import BasePool
 
-from .book import Book, Event, Order
-from .fault import Fault
-from .flat_pool import FlatSchedulePool
-from .pool import SchedulePool
+from ._book import Book, Event, Order
+from ._fault import Fault
+from ._flat_pool import FlatSchedulePool
+from ._pool import SchedulePool
 
 __all__ = ["Schedule"]
 
@@ -118,7 +118,7 @@ class Schedule(MakesPools):
         >>> [event.index for event in schedule.events if event.what == "ended"], schedule.now
         ([2, 0, 1, 3], 3600.0)
         """
-        from .loop import run
+        from ._loop import run
 
         return run(self._book, coro)
 

@@ -38,9 +38,9 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Kind
 
-from .book import Book
-from .fault import Dies, Fault, Hangs
-from .record import RunRecord
+from ._book import Book
+from ._fault import Dies, Fault, Hangs
+from ._record import RunRecord
 
 __all__ = ["CallSlot", "SchedulePool", "Timers"]
 
