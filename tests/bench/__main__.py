@@ -7,8 +7,6 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # so that this is the
 
 from bench import clusters, flat, harness, kept, memory, processes, seeing, services, tasks, threads, tuning
 
-from bench import clusters, flat, harness, kept, memory, processes, seeing, services, tasks, threads, tuning
-
 # Importing them has registered their rows.
 FAMILIES = [clusters, flat, kept, memory, processes, seeing, services, tasks, threads, tuning]
 
