@@ -1,6 +1,8 @@
 """Guarantees 19 and 28: threads of our own, started as items need them, their initializers and finalizers."""
 
+import ast
 import contextvars
+import inspect
 import itertools
 import threading
 
@@ -9,6 +11,8 @@ import pytest
 from drivers import DRIVERS, Runner
 from functions_for_workers import Oops, double, same
 from inturn import Threads, ordered_flat_map, ordered_map
+from inturn._core.threads import CallThread
+from inturn._pools.worker_threads import WorkerThread
 from results import until_error
 from waiting import HANG_S, SHORT, Gate, Tally, wait_until
 
@@ -295,3 +299,11 @@ def test_g28_when_the_slot_of_a_call_given_up_cannot_be_taken_the_run_ends_with_
     assert results == [0]
     assert type(error) is RuntimeError
     assert "can't start new thread" in str(error)
+
+
+@pytest.mark.parametrize("kind", [CallThread, WorkerThread])
+def test_a_thread_of_ours_hides_no_attribute_that_threading_keeps_on_it(kind):
+    """Python 3.14 has put its own context into `_context`."""
+    tree = ast.parse(inspect.getsource(kind))
+    ours = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    assert not ours & (vars(threading.Thread()).keys() | set(dir(threading.Thread)))

@@ -16,10 +16,10 @@ from .work import Item, Oops, elements_before, value_of
 
 ANY = "any error"
 
-THREADS = ("thread", "live", "Threads", "callable", "executor")
-PROCESSES = ("process", "fork", "spawn", "forkserver")
-FLAT = ("flat thread", "flat serial", "flat process", "flat spawn", "flat fork")
-TASKS = ("tasks", "tasks thread", "tasks process", "flat tasks", "gather")
+THREADS = ("thread", "live", "Threads", "callable", "executor", "kept threads")
+PROCESSES = ("process", "fork", "spawn", "forkserver", "kept process")
+FLAT = ("flat thread", "flat serial", "flat process", "flat spawn", "flat fork", "flat kept threads")
+TASKS = ("tasks", "tasks thread", "tasks kept threads", "tasks process", "flat tasks", "gather")
 DRIVERS = (*THREADS, "serial", "process executor", *PROCESSES, *FLAT, *TASKS)
 WEIGHTS = [6 if each in THREADS or each in {"tasks", "flat thread", "gather"} else 2 for each in DRIVERS]
 
@@ -30,7 +30,7 @@ LEAVES = ("break", "error", "drop", "close")  # after so many results
 ENDINGS = ("all", "all", "all", *LEAVES, "elsewhere", "inside", "deadline")
 RAISES = ("signal", "interrupt")
 BY_SIGNAL = (*RAISES, "close by signal")
-POLICIES = ("raise", "skip", "return", "sentinel", "own", "retry", "retry skip", "retry return", "own retry")
+POLICIES = ("raise", "abort", "skip", "return", "sentinel", "own", "retry", "retry skip", "retry return", "own retry")
 
 
 def own(failure: Failure) -> Any:
@@ -134,6 +134,7 @@ class Plan:
         failure = ("failure", index, error)
         return {
             "raise": ([], True),
+            "abort": ([], True),
             "skip": ([], False),
             "return": ([failure], False),
             "sentinel": ([("sentinel",)], False),
@@ -158,6 +159,9 @@ class Plan:
         assert len(shown) <= len(expected), (
             f"{len(shown)} results, not {len(expected)}: {shown[len(expected) :][:5]!r:.300}"
         )
+        if end is not None and self.policy == "abort":  # the first failure in time
+            assert self.errors_of_all() & {end, ANY}, f"it raised {end}"
+            return
         if end is not None:
             assert error is not None, f"it raised {end}"
             assert end == error or error is ANY, f"it raised {end}, not {error}"
@@ -189,7 +193,7 @@ def draw(rng: random.Random, drivers: tuple[str, ...], *, signals: bool) -> Plan
     if plan.ending in RAISES and plan.driver in {"executor", "process executor", "callable"}:
         # It may land in the executor's own `with lock:`, and then nobody ever gets that lock (CPython issue 74174).
         plan.ending = "close by signal"
-    if plan.ending == "inside" and (plan.in_processes or plan.flat or plan.driver == "tasks thread"):
+    if plan.ending == "inside" and (plan.in_processes or plan.flat or plan.driver.startswith("tasks ")):
         plan.ending = "elsewhere"
     if plan.driver == "gather":
         plan.ending = rng.choice(["all", "all", "cancel"])
@@ -211,6 +215,8 @@ def draw(rng: random.Random, drivers: tuple[str, ...], *, signals: bool) -> Plan
         plan.options["deadline"] = max(1e-4, plan.delay_s)
     if {"flaky"} < {kind for _, kind, _ in plan.items} & {"flaky", "die", "leave"}:
         plan.options.setdefault("timeout", NEVER_S)  # else items of a batch may run twice
+    if rng.random() < 0.1 and not many:
+        plan.options["limit"] = rng.choice([200, 2000])  # calls per second
     plan.source_fails = rng.random() < 0.1
     plan.endless = rng.random() < 0.3
     plan.slow = rng.random() < 0.2 and not many

@@ -56,12 +56,23 @@ class Soak:
         if not drivers:
             return
         plans = [draw(rng, drivers, signals=slot == 0) for slot in range(1 if alone else rng.randint(2, 4))]
+        with self.shared.keep():
+            errors = self._carry_out(plans, number, rng)
+        if errors:
+            for plan, error in errors:
+                print(f"\nwrong: {plan}")
+                traceback.print_exception(error)
+            raise AssertionError("a run was wrong")
+        self._all_gone(plans)
+
+    def _carry_out(self, plans: list[Plan], number: int, rng: random.Random) -> list[tuple[Plan, BaseException]]:
+        """Run them at once, the first one in this thread; those that went wrong."""
+        errors: list[tuple[Plan, BaseException]] = []
         futures = [
             self.helpers.submit(carry_out, plan, random.Random(f"{self.seed}/{number}/{slot}"), self.shared)
             for slot, plan in enumerate(plans)
             if slot
         ]
-        errors: list[tuple[Plan, BaseException]] = []
         for plan, future in zip(plans, [None, *futures], strict=True):
             try:
                 if future is None:
@@ -72,13 +83,7 @@ class Soak:
                 errors.append((plan, error))
             self.runs[plan.driver] += 1
             self.results += len(plan.items)
-        del futures
-        if errors:
-            for plan, error in errors:
-                print(f"\nwrong: {plan}")
-                traceback.print_exception(error)
-            raise AssertionError("a run was wrong")
-        self._all_gone(plans)
+        return errors
 
     def _all_gone(self, plans: list[Plan]) -> None:
         until = time.monotonic() + LEAVE_S

@@ -43,8 +43,17 @@ class Shared:
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(4)
         self.processes = ProcessPoolExecutor(2, multiprocessing.get_context("forkserver"))
+        self.kept_threads: Any = None  # a `with` block lasts for a round
+        self.kept_processes: Any = None
         for pool, workers in ((self.threads, 4), (self.processes, 2)):  # none of them is to start later
             list(pool.map(time.sleep, [0.2] * workers))
+
+    @contextlib.contextmanager
+    def keep(self) -> Iterator[None]:
+        """Workers that all runs of a round may share."""
+        with Threads(max_workers=3) as self.kept_threads, Processes(max_workers=2) as self.kept_processes:
+            yield
+        self.kept_threads = self.kept_processes = None
 
     def close(self) -> None:
         self.threads.shutdown()
@@ -52,6 +61,8 @@ class Shared:
 
 
 def executor_of(plan: Plan, shared: Shared) -> Any:
+    if "kept" in plan.driver:
+        return shared.kept_processes if "process" in plan.driver else shared.kept_threads
     word = plan.driver.rpartition(" ")[2]
     return {
         "executor": shared.processes if plan.driver == "process executor" else shared.threads,

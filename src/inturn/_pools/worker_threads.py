@@ -60,7 +60,7 @@ class WorkerThread(CallThread):
         self.prepared = False  # whether the initializer has run
         self._store = store
         self._event = ThreadEvent()
-        self._context: Context | None = None  # that of the initializer
+        self._prepared: Context | None = None  # that of the initializer; `_context` is an attribute of every thread
         self._variables: list[tuple[ContextVar[Any], Any]] = []  # what the initializer of a thread that is kept has set
 
     def take_up(self, job: Job, slot: Slot) -> None:
@@ -82,12 +82,14 @@ class WorkerThread(CallThread):
                         return
                     self._event.wait()
         finally:
-            context, self._context = self._context, None  # it may hold the job, which holds the thread
-            if context is not None:
-                context.run(finalize, store.finalizer)
-            self._variables.clear()
-            store.remove(self)
-            self.left.open()
+            context, self._prepared = self._prepared, None  # it may hold the job, which holds the thread
+            try:
+                if context is not None:
+                    context.run(finalize, store.finalizer)
+            finally:
+                self._variables.clear()
+                store.remove(self)
+                self.left.open()
 
     def _serve_slot(self) -> bool:
         """Work for the slot until it leaves; whether the store keeps this thread then."""
@@ -111,12 +113,12 @@ class WorkerThread(CallThread):
                 context = base.copy()
                 if store.initializer is not None:
                     context.run(store.initializer, *store.initargs)
-                self._context = context
+                self._prepared = context
                 if store.keeps:
                     self._variables = [each for each in context.items() if base.get(each[0], _ABSENT) is not each[1]]
             self.prepared = True
         if not store.keeps:
-            return self._context
+            return self._prepared
         if not self._variables:
             return None
         context = job.context.copy()
