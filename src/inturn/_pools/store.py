@@ -139,6 +139,10 @@ class Store(Generic[W]):
             raise RuntimeError(_ENDED)
         share.nested = any(getattr(each.pool, "store", None) is self for each in enclosing.get())
 
+    def full(self) -> bool:
+        """Whether all workers that there may be exist, so that none is about to be started."""
+        return len(self._all) >= self._bound
+
     # ---- supervisors -----------------------------------------------------------------------------
 
     def lease(self, share: Share) -> bool:

@@ -110,7 +110,7 @@ class ProcessPool(ThreadPool):
         super().open()
 
     def settle(self) -> None:
-        if self.method == "fork" and self._permits and self._wanting():
+        if self.method == "fork" and self._permits and not self.store.full() and self._wanting():
             self.job.supervisor.settle()  # it may be inside a pull: it waits in C, see `start`
 
     # ---- backends --------------------------------------------------------------------------------
