@@ -11,7 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from functions_for_workers import Oops, double, fail_at, same
-from inturn import Failure, OrderedMap, ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map
+from inturn import (
+    Failure,
+    OrderedMap,
+    Processes,
+    Threads,
+    ordered_aflat_map,
+    ordered_amap,
+    ordered_flat_map,
+    ordered_map,
+)
 from waiting import SHORT, Background, Gate, Source, Tally, wait_until
 
 
@@ -208,6 +217,22 @@ def test_g37_stages_that_share_an_executor_do_not_wait_for_each_other(workers, s
             run = ordered_map(double, run, executor=executor, concurrency=3, window=6, name=f"stage {len(sources)}")
             sources.append(run)
         assert list(run) == [2**stages * i for i in range(40)]
+
+
+@pytest.mark.parametrize("kind", [Threads, Processes])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_g37_stages_that_share_kept_workers_do_not_wait_for_each_other(kind, workers):
+    """The first stage is a flat map: its producers keep their worker while their buffers are full."""
+    with kind(max_workers=workers) as shared:
+        cut = ordered_flat_map(pair_of, range(20), executor=shared, concurrency=2, buffer=1)
+        run = ordered_map(double, cut, executor=shared, concurrency=2, window=2)
+        run = ordered_map(double, run, executor=shared, concurrency=2, window=2)
+        assert list(run) == [4 * i for i in range(20) for _ in range(2)]
+
+
+def pair_of(x):
+    yield x
+    yield x
 
 
 def test_g37_the_window_of_each_stage_bounds_it():
@@ -534,3 +559,17 @@ def test_g38_origins_travel_through_async_stages_and_threads():
 
 def test_g37_types_of_stages():
     assert isinstance(ordered_map(same, [1]).stages[0], OrderedMap)
+
+
+def test_g38_a_run_that_has_delivered_something_before_tells_the_right_origins():
+    first = ordered_map(same, range(9))
+    assert [next(first), next(first)] == [0, 1]
+    failures = list(ordered_map(Raising(), first, on_error="return", name="last"))[2:3]
+    assert [(each.index, each.origin) for each in failures if isinstance(each, Failure)] == [(2, 4)]
+
+
+def test_g38_nothing_is_kept_about_origins_that_are_indices():
+    run = ordered_map(same, ordered_map(same, ordered_map(same, range(99))))
+    assert list(run) == list(range(99))
+    assert all(stage._run.straight for stage in run.stages)
+    assert not run._run.job.origins._differing

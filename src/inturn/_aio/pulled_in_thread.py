@@ -72,6 +72,12 @@ class PulledInThread:
         finally:
             del error  # its traceback refers to this frame
 
+    @property
+    def straight(self) -> bool:
+        """Whether origins are indices (see `origins`): if not, then for good."""
+        straight: bool = self.run._run.straight
+        return straight
+
     def origin(self) -> int:
         """The origin of the item that was handed over last."""
         return self._origin

@@ -41,7 +41,7 @@ def sync_run(
     source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.chain(sources)
     if run.upstream:
-        run.job.origins = Origins(run.upstream[0]._run.origin, run.window)
+        run.job.origins = Origins(run.upstream[0]._run, run.window)
     run.job.pool = opener.open(run.job, slices=slices)
     return handle(run, source, live=live, indexed=indexed, name=function)
 
@@ -77,7 +77,7 @@ def async_run(
     run.chain(tuple(each.run if isinstance(each, PulledInThread) else each for each in sources))
     for each in sources:
         if isinstance(each, PulledInThread) or issubclass(type(each), Handle):
-            run.job.origins = Origins(each.origin if isinstance(each, PulledInThread) else each._run.origin, run.window)
+            run.job.origins = Origins(each if isinstance(each, PulledInThread) else each._run, run.window)
             break
     run.job.pool = opener.open(run.job, slices=slices)
     return handle(run, source, indexed=indexed, name=function)

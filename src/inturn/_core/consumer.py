@@ -158,6 +158,11 @@ class Run:
             self._took_longer = took_longer
             self._hand_on_deadline()
 
+    @property
+    def straight(self) -> bool:
+        """Whether the origin of each result is its index so far: see `origins`."""
+        return self.window.straight
+
     def origin(self) -> int:
         """The position, in the source of the first stage, of what was delivered last; consumer only."""
         return self.job.origin_of(self.window.last_delivered())
@@ -318,6 +323,7 @@ class Run:
         window.drop()
         if value is SKIP:
             self.skipped += 1
+            window.straight = False
             return LEFT_OUT
         return value
 

@@ -47,6 +47,7 @@ class FlatRun(Run):
         self.lane: Lane | WatchedLane = NO_LANE
         self._latest = -1  # the item whose element, or failure, was delivered last
         super().__init__(fn, chunksize=None, batch=False, **settings)
+        self.window.straight = False
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
         return LaneWindow(concurrency, limit, self._buffer, self._event)

@@ -1,19 +1,39 @@
 """Which item of the first stage an item of a later stage comes from.
 
-A run whose source is another run asks that run, after each pull, for the origin of what it has just delivered. The
-answer is the index of the item itself as long as no earlier stage leaves items out or is a flat map. So only origins
-that differ from the index are kept, and only until the item was delivered.
+As long as no earlier stage leaves items out or is a flat map, the origin of an item is its index, and nothing is kept:
+such stages are *straight*. Else a run asks its source, after each pull, for the origin of what it has just delivered.
+Only origins that differ from the index are kept, and only until the item was delivered.
+
+======== ==================================== ===================================================
+a run is condition                            left by
+======== ==================================== ===================================================
+straight ``Window.straight``                  the first item that it leaves out; the first pull
+                                              from a source that is not straight, or that has
+                                              delivered something to somebody else
+bent     not ``Window.straight``              (flat maps are bent from the beginning)
+======== ==================================== ===================================================
 
 Whoever pulls calls `pulled`; any thread calls `of`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 from inturn._engine.window import Window
 
 __all__ = ["Origins"]
+
+
+class Earlier(Protocol):
+    """The source: a run, or what pulls a run in a thread."""
+
+    @property
+    def straight(self) -> bool: ...
+
+    def origin(self) -> int:
+        """The origin of what it has delivered last."""
+        ...
 
 
 class Origins:
@@ -22,17 +42,24 @@ class Origins:
     Guarantee 38.
     """
 
-    def __init__(self, latest: Callable[[], int], window: Window) -> None:
-        self._latest = latest  # the origin of what the source has delivered last
+    def __init__(self, source: Earlier, window: Window) -> None:
+        self._source = source
         self._window = window
+        self._straight = True  # whether all items so far have their index as origin
         self._differing: dict[int, int] = {}
         self._oldest = 0  # nothing below this index is in `_differing`
 
     def pulled(self) -> None:
         """The next item has been pulled, and is not yet in the window."""
-        index, origin, differing = self._window.pulled, self._latest(), self._differing
+        window = self._window
+        index = window.pulled
+        if self._straight:
+            if self._source.straight and (index or not self._source.origin()):
+                return
+            self._straight = window.straight = False
+        origin, differing = self._source.origin(), self._differing
         if differing:
-            delivered = self._window.last_delivered()  # a later stage may still ask for the origin of this one
+            delivered = window.last_delivered()  # a later stage may still ask for the origin of this one
             while self._oldest < delivered:
                 differing.pop(self._oldest, None)
                 self._oldest += 1

@@ -108,6 +108,7 @@ class Window:
         self.exhausted = False
         self.final: Err | None = None
         self.held: Sized = ()  # results that count as taken, and are not yet delivered
+        self.straight = True  # whether the origin of each item is its index (38)
         self.last_index = NEVER  # nothing of a higher index is started
         self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
