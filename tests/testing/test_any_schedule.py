@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions_for_workers import Oops
@@ -29,6 +29,8 @@ from inturn import (
     sentinel,
 )
 from inturn.testing import Dies, Fails, Hangs, Schedule
+
+many = settings(max_examples=4 * settings().max_examples)  # an example takes about ten milliseconds
 
 ITEMS = 10
 TIMEOUT = 5
@@ -89,7 +91,7 @@ class Case:
 
 @st.composite
 def cases(draw, flat=False, live=False, chunks=False):
-    items = draw(st.integers(0, ITEMS))
+    items = draw(st.integers(0, ITEMS) | st.just(ITEMS))
     limit = draw(st.sampled_from(["timeout", "deadline"]))
     policies = [name for name, (attempts, _, _) in POLICIES.items() if limit == "timeout" or attempts == 1]
     kinds = [Fails, Dies, Hangs]
@@ -99,24 +101,24 @@ def cases(draw, flat=False, live=False, chunks=False):
             kind = draw(st.sampled_from(kinds))
             after = draw(st.integers(0, 3)) if flat else 0
             faults.append(kind(i, Oops, attempt, after=after) if kind is Fails else kind(i, attempt, after=after))
-    settings = {"concurrency": draw(st.integers(1, 5)), "indexed": draw(st.booleans())}
+    options = {"concurrency": draw(st.integers(1, 5)), "indexed": draw(st.booleans())}
     if chunks:
-        settings["chunksize"] = draw(st.none() | st.integers(1, 3))
-    settings["window"] = draw(st.none() | st.integers(settings.get("chunksize") or 1, 8))
-    if not settings.get("chunksize"):
-        settings["limit"] = draw(st.sampled_from([None, None, 2]))
+        options["chunksize"] = draw(st.none() | st.integers(1, 3))
+    options["window"] = draw(st.none() | st.integers(options.get("chunksize") or 1, 8))
+    if not options.get("chunksize"):
+        options["limit"] = draw(st.sampled_from([None, None, 2]))
     if flat:
-        settings["buffer"] = draw(st.integers(1, 4))
+        options["buffer"] = draw(st.integers(1, 4))
     if live:
-        settings["live"] = draw(st.booleans())
+        options["live"] = draw(st.booleans())
     return Case(
-        policy=draw(st.sampled_from(policies)),
+        policy=draw(st.just("raise") | st.sampled_from(policies)),
         items=items,
         lengths=draw(st.lists(st.integers(0, 3), min_size=ITEMS, max_size=ITEMS)) if flat else [],
         faults=faults,
         limit=limit,
-        settings=settings,
-        order=draw(st.lists(st.integers(0, ITEMS - 1), max_size=20)),
+        settings=options,
+        order=draw(st.permutations(range(ITEMS)) | st.lists(st.integers(0, ITEMS - 1), max_size=20)),
         flat=flat,
         pauses=draw(st.lists(st.sampled_from([0, 0, 1, 2]), min_size=ITEMS, max_size=ITEMS)),
     )
@@ -299,6 +301,7 @@ async def consume_async(run):
     return results, error
 
 
+@many
 @given(cases(live=True, chunks=True))
 def test_g01_g09_ordered_map(case):
     before = threading.active_count()
@@ -309,6 +312,7 @@ def test_g01_g09_ordered_map(case):
     assert threading.active_count() == before
 
 
+@many
 @given(cases(flat=True, live=True))
 def test_g01_g09_ordered_flat_map(case):
     schedule, function = case.schedule(), Function(case)

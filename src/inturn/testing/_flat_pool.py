@@ -96,6 +96,7 @@ class FlatSchedulePool(SchedulePool):
         for slot in list(self.busy):
             if slot.item is NOTHING:
                 self._next(slot)
+        self._fill()  # some slots may be free now
         return late
 
     def _dues(self) -> list[float]:
