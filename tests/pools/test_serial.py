@@ -4,6 +4,8 @@ import itertools
 import sys
 import threading
 
+import pytest
+
 from functions_for_workers import double
 from inturn import ordered_map
 from waiting import Tally
@@ -46,3 +48,15 @@ def test_g20_serial_has_the_frames_of_the_consumer_below_those_of_fn():
 
     (names,) = ordered_map(call, [0], executor="serial")
     assert "test_g20_serial_has_the_frames_of_the_consumer_below_those_of_fn" in names
+
+
+def test_g16_a_run_that_was_interrupted_at_the_end_of_a_call_says_that_nothing_runs():
+    run = ordered_map(abs, [1, 2], executor="serial")
+
+    def interrupted(slot, chunk):
+        raise KeyboardInterrupt
+
+    run._run.job.ended = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(run)
+    assert run.stats.running == 0

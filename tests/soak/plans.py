@@ -193,6 +193,8 @@ def draw(rng: random.Random, drivers: tuple[str, ...], *, signals: bool) -> Plan
     if plan.ending in RAISES and plan.driver in {"executor", "process executor", "callable"}:
         # It may land in the executor's own `with lock:`, and then nobody ever gets that lock (CPython issue 74174).
         plan.ending = "close by signal"
+    if plan.ending == "signal" and "serial" in plan.driver:
+        plan.ending = "interrupt"  # an Exception that lands in a call is taken for an error of the call
     if plan.ending == "inside" and (plan.in_processes or plan.flat or plan.driver.startswith("tasks ")):
         plan.ending = "elsewhere"
     if plan.driver == "gather":

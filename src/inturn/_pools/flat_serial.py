@@ -92,7 +92,7 @@ class FlatSerial(Serial):
             return
         try:
             iterator, self._iterator = self._iterator, None
-            self._item = self.slot.chunk = None
+            self._item = None
             if iterator is not None:
                 self._context.run(close, iterator)
         finally:

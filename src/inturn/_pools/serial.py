@@ -49,3 +49,6 @@ class Serial(BasePool):
         run_chunk(chunk, job)
         job.ended(self.slot, chunk)
         return 0.0
+
+    def retire(self) -> None:
+        self.slot.chunk = None  # the consumer has left the call, also if a signal handler's exception took it out
