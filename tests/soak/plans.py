@@ -219,6 +219,7 @@ def draw(rng: random.Random, drivers: tuple[str, ...], *, signals: bool) -> Plan
         plan.options.setdefault("timeout", NEVER_S)  # else items of a batch may run twice
     if rng.random() < 0.1 and not many:
         plan.options["limit"] = rng.choice([200, 2000])  # calls per second
+        plan.options.pop("chunksize", None)  # it starts items one by one
     plan.source_fails = rng.random() < 0.1
     plan.endless = rng.random() < 0.3
     plan.slow = rng.random() < 0.2 and not many
