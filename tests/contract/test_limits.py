@@ -352,7 +352,7 @@ def test_g34_a_signal_handler_that_raises_anywhere_in_it_leaves_a_limiter_that_w
     for nth in itertools.count():
         limiter, turn, left = Limiter(1000, burst=50), Turn(), nth
         other = Turn()
-        limiter.ask(other, time.perf_counter)
+        limiter._ask(other, time.perf_counter)
 
         def trace(frame, event, argument):
             nonlocal left
@@ -363,9 +363,9 @@ def test_g34_a_signal_handler_that_raises_anywhere_in_it_leaves_a_limiter_that_w
             return trace
 
         calls = {
-            "ask": lambda: limiter.ask(turn, time.perf_counter),
+            "ask": lambda: limiter._ask(turn, time.perf_counter),
             "pause": lambda: limiter.pause(0),
-            "leave": lambda: limiter.leave(turn),
+            "leave": lambda: limiter._leave(turn),
         }
         before = sys.gettrace()
         try:
@@ -378,10 +378,10 @@ def test_g34_a_signal_handler_that_raises_anywhere_in_it_leaves_a_limiter_that_w
         finally:
             sys.settrace(before)
         done = threading.Event()
-        taker = Background(lambda: [limiter.ask(other, time.perf_counter) for _ in range(40)] and done.set())
+        taker = Background(lambda: [limiter._ask(other, time.perf_counter) for _ in range(40)] and done.set())
         taker.result()
         assert done.is_set()
-        assert limiter.ask(turn, time.perf_counter) is None or act == "ask"
+        assert limiter._ask(turn, time.perf_counter) is None or act == "ask"
     assert nth > 1
 
 

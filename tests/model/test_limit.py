@@ -32,7 +32,7 @@ class Virtual(Limiter):
         self.time = time
 
     def asks(self, turn: Turn, *, take: bool = True) -> float | None:
-        return self.ask(turn, self.time, take=take)
+        return self._ask(turn, self.time, take=take)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_g34_the_bound_is_exact_for_any_pattern_of_questions(
             limiter.pause(value)
             paused_until = max(paused_until, time.now + value)
         elif act == "leave":
-            limiter.leave(turns[int(value)])
+            limiter._leave(turns[int(value)])
         elif act == "look":
             limiter.asks(turns[int(value)], take=False)
         elif act in {"take", "wait"}:
@@ -144,7 +144,7 @@ def test_g34_a_burst_starts_at_once_after_a_rest_and_then_one_by_one(virtual: Cl
             assert left == pytest.approx(0.1)
             virtual.now += left + 1e-9
             assert limiter.asks(turn) is None
-        limiter.leave(turn)
+        limiter._leave(turn)
         virtual.now += 100
 
 
@@ -156,7 +156,7 @@ def test_g34_starts_that_were_made_late_are_made_up_for_but_no_rest_is(virtual: 
     assert limiter.asks(turn) is None
     assert limiter.asks(turn) is None
     assert limiter.asks(turn) == pytest.approx(0.05)
-    limiter.leave(turn)
+    limiter._leave(turn)
     virtual.now += 0.25  # nobody waited
     assert limiter.asks(turn) is None
     assert limiter.asks(turn) == pytest.approx(0.1)
@@ -207,7 +207,7 @@ def test_g34_a_run_that_does_not_come_or_has_ended_holds_up_nobody(virtual: Cloc
     assert limiter.asks(absent) is None
     for turn in (absent, ended, present):
         assert limiter.asks(turn) is not None
-    limiter.leave(ended)
+    limiter._leave(ended)
     begun, starts = virtual.now, 0
     while virtual.now < begun + 10:
         left = limiter.asks(present)

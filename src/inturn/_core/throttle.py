@@ -43,7 +43,7 @@ class Throttle:
 
     def allows(self, job: Limited) -> bool:
         """Whether a call may start now; there is one that could. If not, the pool will look again."""
-        left = self._limiter.ask(self._turn, job.clock, take=False)
+        left = self._limiter._ask(self._turn, job.clock, take=False)
         if left is None:
             return True
         self._denied(job)
@@ -52,7 +52,7 @@ class Throttle:
 
     def take(self, job: Limited) -> float | None:
         """Start a call; if that is not allowed yet, the seconds until to ask again."""
-        left = self._limiter.ask(self._turn, job.clock)
+        left = self._limiter._ask(self._turn, job.clock)
         if left is None:
             self._served(job)
         else:
@@ -61,7 +61,7 @@ class Throttle:
 
     def leave(self, job: Limited) -> None:
         """Nothing waits any more; from anywhere."""
-        self._limiter.leave(self._turn)
+        self._limiter._leave(self._turn)
         self._served(job)
 
     def _denied(self, job: Limited) -> None:

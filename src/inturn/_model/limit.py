@@ -15,7 +15,7 @@ Two details:
   than the first. So the memory goes back by a little more than `per` (2 %, at most 50 ms), and the pace is
   slower (by at most 2 %) where starts at the full pace would meet that.
 
-States are `Link`s, so nothing here takes a lock: `ask`, `leave` and `pause` may be called anywhere, also where a signal
+States are `Link`s, so nothing here takes a lock: `_ask`, `_leave` and `pause` may be called anywhere, also where a signal
 handler or a finaliser has interrupted another of these calls. At worst a start is counted that is not made.
 
 **Fairness.** Runs that share a limiter queue up in ``queue``. A run that has to wait goes to the end of the queue and
@@ -26,9 +26,9 @@ ended does not hold them up at all.
 ========= ===================================== ==============================================================
 a run is  in the code                           next
 ========= ===================================== ==============================================================
-elsewhere its `Turn` is not in ``queue``       queued: `ask`, if it may not start something now
-queued    its `Turn` is in ``queue``, with the elsewhere: `ask`, if it may start something now; `leave`;
-          moment when it should ask again       `ask` of another run, if this one is late
+elsewhere its `Turn` is not in ``queue``       queued: `_ask`, if it may not start something now
+queued    its `Turn` is in ``queue``, with the elsewhere: `_ask`, if it may start something now; `_leave`;
+          moment when it should ask again       `_ask` of another run, if this one is late
 ========= ===================================== ==============================================================
 """
 
@@ -163,7 +163,7 @@ class Limiter:
 
     # ---- the runs --------------------------------------------------------------------------------
 
-    def ask(self, turn: Turn, clock: Callable[[], float], *, take: bool = True) -> float | None:
+    def _ask(self, turn: Turn, clock: Callable[[], float], *, take: bool = True) -> float | None:
         """Start a call now: None if that is allowed, and counted; else the seconds until to ask again.
 
         Guarantee 34. Not `take`: only ask whether it would be allowed. By another clock than before, as
@@ -201,7 +201,7 @@ class Limiter:
                     turn.since = None
                 return None
 
-    def leave(self, turn: Turn) -> None:
+    def _leave(self, turn: Turn) -> None:
         """The run does not want to start anything now."""
         self._books.queue.pop(turn, None)
         turn.since = None

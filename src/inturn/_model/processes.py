@@ -88,7 +88,7 @@ class Processes(Workers):
 
     __slots__ = ("finalizer", "initargs", "initializer", "max_tasks_per_worker", "max_workers", "start_method")
 
-    ends_calls = True
+    _ends_calls = True
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Processes(Workers):
         self.max_tasks_per_worker: int | None = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
         self.max_workers: int | None = at_least_one("max_workers", max_workers)
 
-    def settings(self) -> tuple[Any, ...]:
+    def _settings(self) -> tuple[Any, ...]:
         return (
             self.initializer,
             self.initargs,

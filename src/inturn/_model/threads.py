@@ -61,7 +61,7 @@ class Threads(Workers):
         self.name: str = name
         self.max_workers: int | None = at_least_one("max_workers", max_workers)
 
-    def settings(self) -> tuple[Any, ...]:
+    def _settings(self) -> tuple[Any, ...]:
         return self.initializer, self.initargs, self.finalizer, self.name, self.max_workers
 
     def __repr__(self) -> str:

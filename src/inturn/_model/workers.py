@@ -60,7 +60,7 @@ class Workers:
 
     __slots__ = ("__weakref__", "_block")
 
-    ends_calls = False
+    _ends_calls = False
     """Whether leaving the block ends calls that run, so that Ctrl-C may wait for it."""
 
     _block: Block | None
@@ -75,19 +75,19 @@ class Workers:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         block = self._current()
         if block is not None:
-            block.leave(wait=self.ends_calls or kind is None or not issubclass(kind, KeyboardInterrupt))
+            block.leave(wait=self._ends_calls or kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def _current(self) -> Block | None:
         """The block whose workers a run is to use; None if it has to make its own."""
         block = self._block
         return None if block is None or block.pid != os.getpid() else block
 
-    def settings(self) -> tuple[Any, ...]:
+    def _settings(self) -> tuple[Any, ...]:
         """What the settings were made with, in the order of the parameters."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self.settings()
+        return type(self), self._settings()
 
     def __del__(self) -> None:
         try:

@@ -39,7 +39,7 @@ class ProcessStore(Store[Handle]):
     def __init__(self, workers: Processes, *, name: str, least: int, block: Block | None) -> None:
         super().__init__(least=least, most=workers.max_workers, block=block)
         # A copy: the store must not keep the user's object, whose last reference ends the store.
-        self.settings = Processes(*workers.settings())
+        self.settings = Processes(*workers._settings())
         self.started = 0
         self.threads = ThreadStore(Threads(), name=name, least=sys.maxsize, block=block)
 
