@@ -5,6 +5,8 @@ Each test stops one thread at such a moment, by a container that lets the other 
 
 from collections import deque
 
+import pytest
+
 from inturn import ordered_map, retry
 from waiting import Gate, Tally, wait_until
 
@@ -121,4 +123,21 @@ def test_g09_a_retry_that_gives_up_and_raises_lets_nothing_later_start():
     gate.open()
     wait_until(lambda: run._run.job.pool._idle)
     assert begun.seen == [0, 1]
+    run.close()
+
+
+def test_g09_an_error_that_ends_the_run_while_a_result_is_delivered_is_raised_by_the_next_next():
+    run = ordered_map(abs, [1, 2])
+    advance = run._run.advance
+
+    def advance_as_it_fails():
+        step = advance()
+        if step == 1:
+            run._run.job.crash(LookupError("it has no turn"))
+        return step
+
+    run._run.advance = advance_as_it_fails
+    assert next(run) == 1
+    with pytest.raises(LookupError):
+        next(run)
     run.close()

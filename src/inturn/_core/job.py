@@ -216,6 +216,11 @@ class Job:
         """Nothing is started any more."""
         return self.end is not None
 
+    @property
+    def crashed(self) -> bool:
+        """The next `next` raises an error that has no turn."""
+        return type(self.end) is Crash
+
     def may_start(self) -> bool:
         return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
 

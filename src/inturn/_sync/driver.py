@@ -109,7 +109,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 if step is DONE:
                     self._join()
             self._consumer.pop(None)
-            if self._run.job.stopped and not over:  # closed meanwhile: what is held is not delivered
+            job = self._run.job
+            if job.stopped and not over and not job.crashed:  # closed meanwhile: what is held is not delivered
                 self._leave()
             return step
         except BaseException:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
