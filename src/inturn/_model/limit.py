@@ -15,8 +15,8 @@ Two details:
   than the first. So the memory goes back by a little more than `per` (2 %, at most 50 ms), and the pace is
   slower (by at most 2 %) where starts at the full pace would meet that.
 
-States are `Link`s, so nothing here takes a lock: `_ask`, `_leave` and `pause` may be called anywhere, also where a signal
-handler or a finaliser has interrupted another of these calls. At worst a start is counted that is not made.
+States are `Link`s, so nothing here takes a lock: `_ask`, `_leave` and `pause` may be called anywhere, also where a
+signal handler or a finaliser has interrupted another of these calls. At worst a start is counted that is not made.
 
 **Fairness.** Runs that share a limiter queue up in ``queue``. A run that has to wait goes to the end of the queue and
 stays in it until it has started something. A run that does not ask when its start is due, because its event loop is
