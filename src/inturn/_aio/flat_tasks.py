@@ -24,7 +24,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from inturn._core.flat_job import NOTHING, FlatJob
-from inturn._core.job import Call
+from inturn._core.slot import Call
 from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten

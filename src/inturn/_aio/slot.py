@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from inturn._core.job import Job, Slot
+from inturn._core.job import Job
+from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 
 from .events import Timer

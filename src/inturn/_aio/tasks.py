@@ -31,7 +31,8 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final, Protocol
 
-from inturn._core.job import BasePool, Job, Slot
+from inturn._core.job import BasePool, Job
+from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 

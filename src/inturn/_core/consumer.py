@@ -34,7 +34,9 @@ from inturn._model.recorder import Recorder
 from inturn._model.stats import Stats
 
 from .clocks import Clocks
-from .job import End, Job, Star
+from .end import End
+from .job import Job
+from .slot import Star
 from .source import HANDFUL_S, Source
 from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, sooner
 from .supervisor import Supervisor

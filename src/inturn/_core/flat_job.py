@@ -27,7 +27,9 @@ from inturn._model.outcome import Err, Kind, as_failure_kind, detach
 from inturn._model.policy import ENDS, LATER, Decide, Policy, Retry, never_retries
 
 from .elements import close, elements_of
-from .job import CLOSED, Call, End, Job, Slot
+from .end import CLOSED, End
+from .job import Job
+from .slot import Call, Slot
 
 __all__ = ["NOTHING", "FlatJob", "produce"]
 

@@ -37,27 +37,13 @@ from inturn._model.policy import ENDS, Decide, Decision, Retry
 from inturn._model.recorder import Recorder
 
 from .calls import run_chunk, run_watched
-from .end import CLOSED, DROPPED, Crash, End
+from .end import CLOSED, Crash, End
 from .origins import Origins
 from .roles import Feeds, Timekeeper, Watches
-from .slot import Call, Slot, Star
+from .slot import Slot
 from .throttle import Throttle
 
-__all__ = [
-    "CLOSED",
-    "DROPPED",
-    "BasePool",
-    "Call",
-    "End",
-    "Job",
-    "Slot",
-    "Star",
-    "drain",
-    "enclosing",
-    "inside",
-    "run_chunk",
-    "run_watched",
-]
+__all__ = ["BasePool", "Job", "drain", "enclosing", "inside"]
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 """The jobs inside whose calls this code runs, the outermost first."""

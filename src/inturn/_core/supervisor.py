@@ -38,7 +38,9 @@ from inturn._base.events import Latch, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 
-from .job import DROPPED, Job, Slot, inside
+from .end import DROPPED
+from .job import Job, inside
+from .slot import Slot
 from .threads import farewells, must_not_wait
 
 __all__ = ["Supervisor"]

@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 from inturn._base.events import Latch
 
-from .job import Job, Slot, inside
+from .job import Job, inside
+from .slot import Slot
 
 __all__ = ["NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]
 

@@ -32,7 +32,8 @@ from typing import Any, Final
 
 from inturn._base.events import ThreadEvent
 from inturn._core.consumer import sooner
-from inturn._core.job import Job, Star
+from inturn._core.job import Job
+from inturn._core.slot import Star
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied

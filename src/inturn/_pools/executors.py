@@ -22,8 +22,9 @@ from itertools import repeat
 from time import perf_counter as clock
 from typing import Any, Final
 
-from inturn._core.job import BasePool, Job, Slot, enclosing, inside
+from inturn._core.job import BasePool, Job, enclosing, inside
 from inturn._core.signals import raised_by_handler
+from inturn._core.slot import Slot
 from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from inturn._core.job import BasePool, Job, Slot, run_chunk
+from inturn._core.calls import run_chunk
+from inturn._core.job import BasePool, Job
+from inturn._core.slot import Slot
 
 __all__ = ["Serial"]
 

@@ -31,7 +31,9 @@ from typing import Any, Final, Protocol
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
-from inturn._core.job import Call, Job, Slot, inside, run_chunk, run_watched
+from inturn._core.calls import run_chunk, run_watched
+from inturn._core.job import Job, inside
+from inturn._core.slot import Call, Slot
 from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind

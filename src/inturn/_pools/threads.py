@@ -33,7 +33,8 @@ from typing import Any, Protocol
 from inturn._base.atomic import fence
 from inturn._base.events import Latch, ThreadEvent
 from inturn._base.patching import not_since_import
-from inturn._core.job import BasePool, Job, Slot
+from inturn._core.job import BasePool, Job
+from inturn._core.slot import Slot
 from inturn._core.threads import NO_THREAD
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach

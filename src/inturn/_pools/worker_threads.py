@@ -20,7 +20,8 @@ from contextvars import Context, ContextVar
 from typing import Any, Final
 
 from inturn._base.events import Latch, ThreadEvent
-from inturn._core.job import Job, Slot
+from inturn._core.job import Job
+from inturn._core.slot import Slot
 from inturn._core.threads import CallThread
 from inturn._model.threads import Threads, finalize
 from inturn._model.workers import Block

@@ -41,7 +41,8 @@ from time import perf_counter as clock
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base.atomic import fence
-from inturn._core.job import Job, Slot
+from inturn._core.job import Job
+from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind

@@ -32,8 +32,9 @@ from itertools import count
 from typing import Any, Final
 
 from inturn._base.atomic import Once
-from inturn._core.job import BasePool, Job, Slot, drain
+from inturn._core.job import BasePool, Job, drain
 from inturn._core.signals import raised_by_handler
+from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Kind
