@@ -153,12 +153,12 @@ class ProcessPool(ThreadPool):
             return
         try:
             handle.begin(number, self._fn_for(handle.main))
-        except BaseException:  # out of memory
+        except BaseException as error:  # out of memory
             handle.kill()
             handle.close()
             self.store.remove(handle)
-            del handle
-            raise
+            # Without its traceback: its frames would keep the handle, and so the descriptors of the stop event.
+            raise error.with_traceback(None) from error.__cause__
 
     def _start_process(self) -> Handle | None:
         main = main_of_workers(self.method)
