@@ -50,11 +50,16 @@ def test_g12_nothing_is_kept_of_a_run_that_ends_early(dask_client, place):
     wait_until(lambda: not tasks("stay_at-") and not dask_client.futures, "everything is released")
 
 
+def tasks_of(dask_worker):
+    return len(dask_worker.state.tasks)
+
+
 def test_g17_a_late_call_that_waits_there_is_taken_out_of_the_queue(dask_client, place):
     """Two calls occupy the workers, the others wait behind them, and are late."""
     call = partial(stay_at, place, frozenset({0, 1}))
     run = ordered_map(call, range(6), executor=dask_client, concurrency=6, timeout=SHORT, on_error="return")
     assert [type(each.error) for each in run] == [TimeoutError] * 6
+    wait_until(lambda: sum(dask_client.run(tasks_of).values()) <= 2, "the workers have been told")
     place.say("go")
     assert list(ordered_map(partial(stay_at, place, frozenset()), [10, 11, 12], executor=dask_client)) == [10, 11, 12]
     assert not any(place.heard(i) for i in range(2, 6))
