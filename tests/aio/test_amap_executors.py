@@ -164,17 +164,23 @@ def test_g18_the_deadline_is_raised_at_once(run):
     run(main)
 
 
+async def waiting_for_two_threads():
+    """A run with two calls in threads, which wait for the gate, and the task that waits for the head."""
+    gate, tally = Gate(), Tally()
+
+    def fn(x):
+        tally.add(x)
+        gate.wait()
+
+    results = ordered_amap(fn, range(4), executor="thread", concurrency=2)
+    head = asyncio.create_task(anext(results))
+    await asyncio.to_thread(tally.wait, 2)
+    return gate, tally, results, head
+
+
 def test_g30_cancelling_the_consumer_does_not_wait_for_threads_but_aclose_does(run):
     async def main():
-        gate, tally = Gate(), Tally()
-
-        def fn(x):
-            tally.add(x)
-            gate.wait()
-
-        results = ordered_amap(fn, range(4), executor="thread", concurrency=2)
-        head = asyncio.create_task(anext(results))
-        await asyncio.to_thread(tally.wait, 2)
+        gate, tally, results, head = await waiting_for_two_threads()
         head.cancel()
         await asyncio.wait([head])
         assert head.cancelled()
@@ -190,15 +196,7 @@ def test_g30_cancelling_the_consumer_does_not_wait_for_threads_but_aclose_does(r
 
 def test_g30_a_cancelled_aclose_leaves_the_threads_to_themselves(run):
     async def main():
-        gate, tally = Gate(), Tally()
-
-        def fn(x):
-            tally.add(x)
-            gate.wait()
-
-        results = ordered_amap(fn, range(4), executor="thread", concurrency=2)
-        head = asyncio.create_task(anext(results))
-        await asyncio.to_thread(tally.wait, 2)
+        gate, tally, results, head = await waiting_for_two_threads()
         closing = asyncio.create_task(results.aclose())
         await settled()
         closing.cancel()

@@ -284,7 +284,8 @@ def test_g13_runs_may_be_lost_to_the_collector_while_others_work(overlapping):
     gc.collect()
 
 
-def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
+def failed_while_another_call_runs(overlapping):
+    """A run whose first item has failed, and the calls of the others, which are stuck."""
     call = Stuck()
 
     def fail_after_the_others_have_started(i):
@@ -296,6 +297,11 @@ def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
     run = overlapping.map(fail_after_the_others_have_started, range(10), concurrency=2, window=5)
     with pytest.raises(Oops):
         next(run)
+    return run, call
+
+
+def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
+    run, call = failed_while_another_call_runs(overlapping)
     assert len(call.ended) == 0
     call.gate.open()
     run.close()
@@ -303,17 +309,7 @@ def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
 
 
 def test_g13_close_after_an_error_waits_for_the_running_calls(overlapping):
-    call = Stuck()
-
-    def fail_after_the_others_have_started(i):
-        if i == 0:
-            call.started.wait(1)
-            raise Oops
-        return call(i)
-
-    run = overlapping.map(fail_after_the_others_have_started, range(10), concurrency=2, window=5)
-    with pytest.raises(Oops):
-        next(run)
+    run, call = failed_while_another_call_runs(overlapping)
     closing = Background(run.close)
     absence()
     assert closing.is_alive()

@@ -16,7 +16,7 @@ from functools import partial
 
 import pytest
 
-from functions_for_workers import double, same
+from functions_for_workers import double, meeting, same
 from inturn import Processes, WorkerDied, ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map
 from programs import Script
 from waiting import HANG_S, HOUR, SHORT, wait_until
@@ -337,15 +337,6 @@ def test_g35_a_run_inside_a_worker_has_workers_of_its_own(processes):
 
 
 # ---- the bound -----------------------------------------------------------------------------------
-
-
-def meeting(directory, count, i):
-    """Returns when so many calls have begun."""
-    with open(f"{directory}/{i}", "w"):
-        pass
-    while len(os.listdir(directory)) < count:
-        time.sleep(0.001)
-    return i
 
 
 def test_g35_without_max_workers_a_high_concurrency_gets_its_workers(tmp_path):

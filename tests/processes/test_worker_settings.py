@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from functions_for_workers import double, sleeping, slow_pid
+from functions_for_workers import double, meeting, sleeping, slow_pid
 from inturn import Processes, ordered_map
 from programs import Script
 from waiting import HANG_S, SHORT, absence
@@ -22,15 +22,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signal
 
 METHODS = ["fork", "forkserver", "spawn"]
 FORK = Processes(start_method="fork")
-
-
-def meeting(directory, count, i):
-    """Returns when so many calls have begun."""
-    with open(f"{directory}/{i}", "w"):
-        pass
-    while len(os.listdir(directory)) < count:
-        time.sleep(0.001)
-    return i
 
 
 def pid_of(i):

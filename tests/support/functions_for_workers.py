@@ -123,3 +123,12 @@ def sleeping(seconds: float, i: Any = None) -> Any:
 def slow_pid(i: Any) -> int:
     time.sleep(0.05)
     return os.getpid()
+
+
+def meeting(directory, count, i):
+    """Returns when so many calls have begun."""
+    with open(f"{directory}/{i}", "w"):
+        pass
+    while len(os.listdir(directory)) < count:
+        time.sleep(0.001)
+    return i

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from inturn._core.job import Job
+from inturn._core.roles import Timekeeper
 from inturn._engine.chunk import Chunk
 
 from .events import Timer
@@ -12,7 +13,7 @@ from .events import Timer
 __all__ = ["Pauses"]
 
 
-class Pauses:
+class Pauses(Timekeeper):
     """Lets an item run again after its pause, as the supervisor does on threads.
 
     Tasks need nothing else of a supervisor: `TaskPool` itself keeps time limits.
@@ -22,21 +23,6 @@ class Pauses:
         self._job = job
         self._timers: dict[Chunk, Timer] = {}
         self._look: Timer | None = None  # for the limit
-
-    def start(self) -> None:
-        pass
-
-    def drop(self) -> None:
-        pass
-
-    def settle(self) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
-
-    def watch(self) -> None:
-        pass
 
     def later(self, seconds: float, chunk: Chunk) -> None:
         """Let the chunk run again after so many seconds."""
@@ -70,6 +56,3 @@ class Pauses:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-
-    def join(self) -> None:
-        pass

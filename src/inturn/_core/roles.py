@@ -33,20 +33,31 @@ class Watches(Protocol):
         """What has become of the head, or an element of its; the outcome must not be kept."""
 
 
-class Timekeeper(Protocol):
-    """Who looks at the clock for a run: a `Supervisor`, or the timers of an event loop."""
+class Timekeeper:
+    """Who looks at the clock for a run: a `Supervisor`, or the timers of an event loop, which need do less."""
 
-    def start(self) -> None: ...
-    def drop(self) -> None: ...
-    def settle(self) -> None: ...
-    def wake(self) -> None: ...
+    def start(self) -> None:
+        """The run has begun."""
+
+    def drop(self) -> None:
+        """The run's handle is gone; from anywhere, also from a finaliser."""
+
+    def settle(self) -> None:
+        """Hold still while workers are started that must not be started beside code of the user."""
+
+    def wake(self) -> None:
+        """There may be something to do; from anywhere."""
+
     def watch(self) -> None:
         """A slot has begun a time slice or a time limit."""
 
     def later(self, seconds: float, chunk: Chunk, /) -> None:
         """The chunk is ready to run again after a pause."""
+        raise NotImplementedError
 
     def look_in(self, seconds: float, /) -> None:
         """Call `BasePool.notify` in so many seconds, if not before."""
+        raise NotImplementedError
 
-    def join(self) -> None: ...
+    def join(self) -> None:
+        """Wait until nothing of it is left."""

@@ -14,7 +14,7 @@ __all__ = ["Call", "Slot", "Star"]
 class Call:
     """One call under a time limit: the first to settle it, the worker or the supervisor, decides its outcome."""
 
-    __slots__ = ("_open", "item", "reopen", "settle", "started")
+    __slots__ = ("item", "reopen", "settle", "started")
 
     def __init__(self, item: Any, started: float) -> None:
         self.item = item

@@ -40,13 +40,14 @@ from inturn._engine.window import SLICE_S
 
 from .end import DROPPED
 from .job import Job, inside
+from .roles import Timekeeper
 from .slot import Slot
 from .threads import farewells, must_not_wait
 
 __all__ = ["Supervisor"]
 
 
-class Supervisor:
+class Supervisor(Timekeeper):
     def __init__(self, job: Job) -> None:
         self._job = job
         self._event = ThreadEvent()

@@ -33,6 +33,7 @@ from typing import Any, Final
 
 from inturn._base.atomic import Once
 from inturn._core.job import BasePool, Job, drain
+from inturn._core.roles import Timekeeper
 from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
@@ -69,7 +70,7 @@ class CallSlot(Slot):
         self.context: Context | None = None
 
 
-class Timers:
+class Timers(Timekeeper):
     """The timekeeper of a run in virtual time: it keeps the pauses before a retry, and starts no thread."""
 
     def __init__(self, pool: SchedulePool) -> None:
@@ -97,21 +98,6 @@ class Timers:
         """The last reference to the run is about to go: show its last progress."""
         if self._pool.job.farewell is not None:
             self._pool.job.farewell()
-
-    def start(self) -> None:
-        pass
-
-    def settle(self) -> None:
-        pass
-
-    def wake(self) -> None:
-        pass
-
-    def watch(self) -> None:
-        pass
-
-    def join(self) -> None:
-        pass
 
 
 class SchedulePool(BasePool):
