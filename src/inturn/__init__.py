@@ -11,7 +11,6 @@ C
 import typing as _t
 
 from ._api.map import ordered_map
-from ._model.limit import Limiter
 from ._model.outcome import Failure
 from ._model.policy import SKIP, Retry, sentinel
 from ._model.processes import Processes, WorkerDied
@@ -27,6 +26,7 @@ if _t.TYPE_CHECKING:
     from ._api.amap import ordered_amap
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
+    from ._model.limit import Limiter
     from ._model.policy import Skip as Skip
     from ._model.recorder import TraceItem as TraceItem
     from ._model.report import Report
@@ -59,6 +59,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _WHERE = {  # imported when first asked for, so that `import inturn` stays light
+    "Limiter": "_model.limit",
     "OrderedAflatMap": "_aio.flat",
     "OrderedAmap": "_aio.driver",
     "OrderedFlatMap": "_sync.flat",
@@ -97,7 +98,7 @@ def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
 
 
-for _each in (Failure, Limiter, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
+for _each in (Failure, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
     _public(_each)
 for _name in ("RetryPolicy", "Skip"):  # they need not have been asked for to be pickled, or named in a message
     __getattr__(_name)

@@ -9,15 +9,22 @@ from inturn._base import checks
 from inturn._core.origins import Origins
 from inturn._core.source import Source
 from inturn._model.handle import Handle
-from inturn._model.limit import limiter_of
 from inturn._model.progress import check_progress
 
 if TYPE_CHECKING:
+    from inturn._model.limit import Limiter
+
     from .executors import Opener
 
 __all__ = ["async_run", "sync_run"]
 
 H = TypeVar("H")
+
+
+def _limiter_of(limit: object) -> Limiter | None:
+    from inturn._model.limit import limiter_of  # here, so that `import inturn` stays light
+
+    return limiter_of(limit)
 
 
 def sync_run(
@@ -115,7 +122,7 @@ def _run_of(
         concurrency=checks.concurrency_of(concurrency, opener.default_concurrency),
         timeout=checks.seconds("timeout", timeout),
         deadline=checks.seconds("deadline", deadline),
-        limit=limiter_of(limit),
+        limit=None if limit is None else _limiter_of(limit),
         progress=progress,
         total=checks.total_of(sources),
         pass_failures=checks.flag("pass_failures", pass_failures),

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from time import process_time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inturn._base import checks
 from inturn._base.atomic import GIL
 from inturn._engine.window import Window
-from inturn._model.measured import Measured, Snapshot
 
 from .job import Job
+
+if TYPE_CHECKING:
+    from inturn._model.measured import Measured, Snapshot
 
 __all__ = ["Clocks"]
 
@@ -109,6 +111,8 @@ class Clocks:
 
     def measured(self, title: str, *, ahead: bool, above: Snapshot | None) -> Measured:
         """What `Stats.advice` needs."""
+        from inturn._model.measured import Measured  # here, so that `import inturn` stays light
+
         job, window = self._job, self._window
         return Measured(
             title=title,

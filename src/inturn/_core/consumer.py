@@ -21,16 +21,14 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
-from inturn._model.limit import Limiter
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
 from inturn._model.policy import ABORT, RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, in_turn, resolve
 from inturn._model.progress import Progress, progress_of
-from inturn._model.recorder import Recorder
 from inturn._model.stats import Stats
 
 from .clocks import Clocks
@@ -40,7 +38,9 @@ from .slot import Star
 from .source import HANDFUL_S, Source
 from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, sooner
 from .supervisor import Supervisor
-from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from inturn._model.limit import Limiter
 
 __all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "Wait", "sooner"]
 
@@ -88,9 +88,13 @@ class Run:
         self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
         self.job.fail_fast = self.one_by_one = self.policy is ABORT  # a failure comes before what is held ahead
         if limit is not None:
+            from .throttle import Throttle  # here, so that `import inturn` stays light
+
             self.job.throttle = Throttle(limit)
         self.job.supervisor = Supervisor(self.job)
         if trace:
+            from inturn._model.recorder import Recorder  # here, so that `import inturn` stays light
+
             self.job.trace = Recorder()
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
         self.feeder: Refills | None = None  # who pulls instead
@@ -365,12 +369,12 @@ class Run:
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
-        stats = self.stats()
+        progress, self.progress = self.progress, None
+        last = [self.stats()] if progress is not None else []  # before what is held is let go
         self.forget()
         self.source = None
-        progress, self.progress = self.progress, None
         if progress is not None:
-            progress.end(lambda: stats)
+            progress.end(last.pop)
 
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""

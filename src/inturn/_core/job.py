@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inturn._base.atomic import Once, Total, fence, remainder_of
 from inturn._base.events import Event, ThreadEvent
@@ -34,14 +34,17 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Decision, Retry
-from inturn._model.recorder import Recorder
 
 from .calls import run_chunk, run_watched
 from .end import CLOSED, Crash, End
 from .origins import Origins
 from .roles import Feeds, Timekeeper, Watches
 from .slot import Slot
-from .throttle import Throttle
+
+if TYPE_CHECKING:
+    from inturn._model.recorder import Recorder
+
+    from .throttle import Throttle
 
 __all__ = ["BasePool", "Job", "drain", "enclosing", "inside"]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from .recorder import Recorder
 from .stats import Stats
-from .trace import Trace
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+    from .trace import Trace
 
 __all__ = ["Handle"]
 
@@ -69,6 +71,8 @@ class Handle:
         recorder: Recorder | None = self._run.job.trace
         if recorder is None:
             raise AttributeError(f"this {self._name} is not traced: give it trace=True")
+        from .trace import Trace
+
         return Trace(recorder, self._title())
 
     def _title(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from .measured import Measured
+if TYPE_CHECKING:
+    from .measured import Measured
 
 __all__ = ["Stats"]
 
@@ -66,7 +67,11 @@ class Stats:
     def __init__(self, *, measured: tuple[Any, ...] | None = None, **values: Any) -> None:
         for name in _FIELDS:
             setattr(self, name, values[name])
-        self._measured = None if measured is None else Measured(*measured)
+        self._measured = None
+        if measured is not None:
+            from .measured import Measured  # here, so that `import inturn` stays light
+
+            self._measured = Measured(*measured)
 
     @property
     def advice(self) -> str:
