@@ -50,6 +50,16 @@ def test_g12_nothing_is_kept_of_a_run_that_ends_early(dask_client, place):
     wait_until(lambda: not tasks("stay_at-") and not dask_client.futures, "everything is released")
 
 
+def test_g16_a_run_that_is_closed_leaves_the_results_of_others_alone(dask_client):
+    """Their results are fetched together: what is no longer wanted must not cancel that for all."""
+    for _ in range(20):
+        with ordered_map(double, range(50), executor=dask_client, chunksize=1, concurrency=20) as run:
+            next(run)
+        assert list(ordered_map(double, range(20), executor=dask_client, chunksize=1, concurrency=20)) == [
+            *range(0, 40, 2)
+        ]
+
+
 def tasks_of(dask_worker):
     return len(dask_worker.state.tasks)
 

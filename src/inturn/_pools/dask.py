@@ -86,10 +86,17 @@ class DaskClient(DaskExecutor):
         return future
 
     async def _result(self, remote: Any) -> Any:
+        """Wait until the task has ended, which may be given up, and fetch its result, which may not.
+
+        Results are fetched together, for all who want one: to cancel that would fail the calls of other runs, and
+        of all later ones (the client waits for what was cancelled for ever).
+        """
         try:
-            return await remote
-        finally:
+            await remote.exception()
+        except BaseException:
             remote.release()
+            raise
+        return await asyncio.shield(_fetch(remote))
 
     def late(self, future: Any) -> None:
         """Take it out of the queue; a call that runs keeps its worker, and its permit."""
@@ -100,3 +107,10 @@ class DaskClient(DaskExecutor):
     async def _cancel_queued(self, remote: Any, future: Any) -> None:
         if not any((await self._executor.call_stack(keys=[remote.key])).values()):
             future.cancel()
+
+
+async def _fetch(remote: Any) -> Any:
+    try:
+        return await remote
+    finally:
+        remote.release()
