@@ -28,6 +28,16 @@ myst_heading_anchors = 3
 
 nitpick_ignore_regex = [(r"py:.*", r"(?!inturn).*")]  # names of the standard library: their pages are elsewhere
 
+
+def setup(app: object) -> None:
+    app.connect("autodoc-process-signature", _without_unknown)  # type: ignore[attr-defined]
+
+
+def _without_unknown(app, what, name, thing, options, signature, annotation):  # type: ignore[no-untyped-def]
+    """``**unknown`` is there only for the error that says what to write in its place."""
+    return (signature and signature.replace(", **unknown", ""), annotation)
+
+
 html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False

@@ -198,6 +198,7 @@ def ordered_amap(
     name: str | None = None,
     progress: Any = False,
     trace: bool = False,
+    **unknown: Any,
 ) -> OrderedAmap[Any]:
     """Run an async ``fn`` over items, several at once, and deliver the results in input order.
 
@@ -254,6 +255,10 @@ def ordered_amap(
 
     Cost: two to three microseconds per item for calls that return at once, three to four on Python 3.11.
     """
+    if unknown:
+        from inturn._base.unexpected import unexpected
+
+        raise unexpected(ordered_amap, unknown)
     from inturn._aio.driver import OrderedAmap
     from inturn._core.consumer import Run
 

@@ -139,6 +139,7 @@ def ordered_flat_map(
     name: str | None = None,
     progress: Any = False,
     trace: bool = False,
+    **unknown: Any,
 ) -> OrderedFlatMap[Any]:
     """Run ``fn``, which returns an iterable, over items in parallel and deliver all elements in input order, the
     head's live.
@@ -197,6 +198,10 @@ def ordered_flat_map(
 
     Cost: about a microsecond per element on threads, and some 20 more each time that the consumer has to wait for one.
     """
+    if unknown:
+        from inturn._base.unexpected import unexpected
+
+        raise unexpected(ordered_flat_map, unknown)
     instead = "use ordered_aflat_map, not ordered_flat_map"
     checks.function(fn, {checks.ASYNC: instead, checks.ASYNC_GENERATOR: instead})
     return sync_run(

@@ -118,6 +118,7 @@ async def ordered_gather(
     pass_failures: bool = False,
     name: str | None = None,
     progress: Any = False,
+    **unknown: Any,
 ) -> list[Any]:
     """Await ``fn`` of every item, at most ``concurrency`` at once, and return the list of results in input order.
 
@@ -150,6 +151,10 @@ async def ordered_gather(
         TypeError, ValueError: For arguments that cannot be meant.
         Exception: The first failure under ``"raise"``, with a note that names the item; an error of the source.
     """
+    if unknown:
+        from inturn._base.unexpected import unexpected
+
+        raise unexpected(ordered_gather, unknown)
     from inturn._aio.driver import OrderedAmap
     from inturn._aio.gather import GatherRun, gather
 

@@ -52,7 +52,8 @@ GENERATOR: Final = "a generator function"
 def function(fn: object, cures: dict[str, str]) -> None:
     """Refuse what cannot be called, and a kind of function (see `kind_of`) for which there is a cure."""
     if not callable(fn):
-        raise TypeError(f"fn must be callable, got {_shown(fn)}")
+        cure = ": pass the function and its items, not what a call returns" if issubclass(type(fn), Coroutine) else ""
+        raise TypeError(f"fn must be callable, got {_shown(fn)}{cure}")
     kind = kind_of(fn)
     if kind in cures:
         raise TypeError(f"fn is {kind} ({fn!r}): {cures[kind]}")

@@ -140,13 +140,13 @@ CURES: Final[list[tuple[object, str]]] = [
 
 def resolve(argument: str, given: object) -> Policy:
     """The policy that an ``on_error`` or ``then`` argument stands for."""
-    if isinstance(given, str):
-        if given not in NAMED:
-            names = ", ".join(repr(name) for name in NAMED)
-            raise ValueError(f"{argument} must be one of {names} or a callable, got {given!r}")
+    if isinstance(given, str) and given in NAMED:
         return NAMED[given]
     if not callable(given):
-        raise TypeError(f"{argument} must be a name or a callable, got {type(given).__name__}: {given!r}{_cure(given)}")
+        allowed = f"{argument} must be one of {', '.join(map(repr, NAMED))} or a callable"
+        if isinstance(given, str):
+            raise ValueError(f"{allowed}, got {given!r}")
+        raise TypeError(f"{allowed}, got {type(given).__name__}: {given!r}{_cure(given)}")
     cure = _cure(given)
     if cure:
         raise TypeError(f"{argument}={getattr(given, '__name__', given)} cannot be a policy{cure}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .threads import callable_or_none
+from .threads import callable_or_none, initializer_or_none
 from .workers import Workers
 
 __all__ = ["Processes", "WorkerDied"]
@@ -102,7 +102,7 @@ class Processes(Workers):
         from inturn._base.checks import at_least_one
 
         self._block = None
-        callable_or_none("initializer", initializer)
+        initializer_or_none(type(self), initializer)
         callable_or_none("finalizer", finalizer)
         if start_method is not None and not isinstance(start_method, str):
             raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")

@@ -187,7 +187,9 @@ def check_progress(given: object) -> None:
         try:
             import_module("tqdm.auto")
         except ImportError as error:
-            raise ImportError("progress=True needs tqdm: pip install 'inturn[progress]'") from error
+            absent = isinstance(error, ModuleNotFoundError) and error.name == "tqdm"
+            message = "progress=True needs tqdm: pip install 'inturn[progress]'"
+            raise ImportError(message) from (None if absent else error)
     elif isinstance(given, type):
         raise TypeError(
             f"progress must not be a class, got {given.__name__}: "

@@ -131,6 +131,7 @@ def retry(
     after: Callable[[Failure], float | None] | None = None,
     on_retry: Callable[[Failure], object] | None = None,
     then: Any = "raise",
+    **unknown: Any,
 ) -> RetryPolicy[Any]:
     """A policy that runs a failed item again, after a growing pause, then hands over to another policy.
 
@@ -168,6 +169,10 @@ def retry(
     Raises:
         TypeError, ValueError: For arguments that cannot be meant, at the call.
     """
+    if unknown:
+        from inturn._base.unexpected import RETRY, unexpected
+
+        raise unexpected(retry, unknown, RETRY)
     each: Any
     if isinstance(on, (type, tuple)) or not callable(on):
         for each in on if isinstance(on, tuple) else (on,):

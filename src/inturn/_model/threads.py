@@ -8,7 +8,7 @@ from typing import Any
 
 from .workers import Workers
 
-__all__ = ["Threads", "callable_or_none", "finalize"]
+__all__ = ["Threads", "callable_or_none", "finalize", "initializer_or_none"]
 
 
 class Threads(Workers):
@@ -53,7 +53,7 @@ class Threads(Workers):
         from inturn._base.checks import at_least_one
 
         self._block = None
-        callable_or_none("initializer", initializer)
+        initializer_or_none(type(self), initializer)
         callable_or_none("finalizer", finalizer)
         self.initializer: Callable[..., object] | None = initializer
         self.initargs: tuple[Any, ...] = tuple(initargs)
@@ -71,9 +71,14 @@ class Threads(Workers):
         )
 
 
-def callable_or_none(name: str, value: object) -> None:
+def initializer_or_none(kind: type, value: object) -> None:
+    cure = f"; write {kind.__name__}(max_workers={value})" if isinstance(value, int) else ""
+    callable_or_none("initializer", value, cure)
+
+
+def callable_or_none(name: str, value: object, cure: str = "") -> None:
     if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable, got {type(value).__name__}: {value!r}")
+        raise TypeError(f"{name} must be callable, got {type(value).__name__}: {value!r}{cure}")
 
 
 def finalize(finalizer: Callable[[], object] | None) -> None:

@@ -70,7 +70,9 @@ class ExecutorPool(BasePool):
             executor = self._build(self.job.concurrency)
             for name in ("submit", "shutdown"):
                 if not hasattr(executor, name):
-                    raise TypeError(f"executor= returned {type(executor).__name__}, which has no {name}()")
+                    kind = type(executor).__name__
+                    cure = ': write executor="process"' if hasattr(type(executor), "imap") else ""
+                    raise TypeError(f"executor= returned {kind}, which has no {name}(){cure}")
             self.executor = executor
         self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
         super().open()
