@@ -2,13 +2,14 @@
 
 import gc
 import os
+import time
 from functools import partial
 
 import pytest
 
 import clusters
 from functions_for_clusters import kill_at, stay_at, task_of_ray
-from functions_for_workers import double
+from functions_for_workers import double, sleeping
 from inturn import ordered_map
 from waiting import SHORT, Background, wait_until
 
@@ -66,6 +67,14 @@ def test_g17_a_late_call_is_ended_with_its_worker(ray, place):
     assert isinstance(results[1].error, TimeoutError)
     (pid,) = place.heard(1)
     wait_until(lambda: not alive(pid), "the worker has ended")
+
+
+def test_g16_calls_may_end_in_the_moment_in_which_they_are_cancelled(ray):
+    """Ray would end this process: it did so within some hundred runs."""
+    for pause in [0.001 * i for i in range(20)] * 8:
+        with ordered_map(partial(sleeping, 0.002), range(8), executor=ray, concurrency=8, chunksize=1) as run:
+            time.sleep(pause)
+            next(run)
 
 
 @pytest.mark.parametrize("settings", [{"chunksize": 1}, {"timeout": 1000}], ids=["chunksize", "timeout"])

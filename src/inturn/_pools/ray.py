@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from inturn._transport.by_name import PROTOCOL
@@ -50,7 +51,27 @@ class Task:
         self._future.add_done_callback(lambda _: fn(self))
 
     def cancel(self, *, force: bool = False) -> None:
-        """A task that waits never starts; one that runs is interrupted, or ended with its worker (`force`)."""
+        """A task that waits never starts; one that runs is interrupted, or ended with its worker (`force`).
+
+        Ray (2.60) aborts the whole program if one thread cancels a task while Ray's own thread is handling the
+        task's reply. So its own thread does the cancelling: it is the one that calls the callbacks of futures.
+        """
+
+        def cancel(_: object) -> None:
+            if get_ident() == here:  # the future was done at once
+                self.cancel(force=force)
+            else:
+                self._cancel(force)
+
+        if self.done() or not self._ray.is_initialized():
+            return
+        if self._ray.util.client.ray.is_connected():  # "ray://": a process of the cluster does it, and we wait for that
+            self._cancel(force)
+        else:
+            here = get_ident()
+            self._ray.put(None).future().add_done_callback(cancel)
+
+    def _cancel(self, force: bool) -> None:
         if not self.done() and self._ray.is_initialized():
             self._ray.cancel(self._ref, force=force)
 
