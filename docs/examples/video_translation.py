@@ -6,15 +6,16 @@ No model is at work here: the film "speaks" in tones, one for each letter. The s
 - `translate` asks a service, so it is `async def`. The service allows so many calls per second, and it does not know
   every word.
 - `speak` waits for a voice that is made elsewhere, so it runs in threads.
-- `mix` computes, so it runs in worker processes.
+- `mix` computes, so it runs in the same worker processes.
 
+The worker processes are kept, as a service keeps them: they are started before the film arrives.
 Each stage holds no more than its window. A segment that is lost in one stage goes through the later ones as a
 `Failure`, and is silent in the new film, which is in order. At the end a `Report` names each lost segment once.
 
     python docs/examples/video_translation.py [FILE.wav]
 
-It writes the film, translates it, listens to the result, and compares the time that this took with the time that the
-slowest stage needs by itself.
+It writes the film, translates it, listens to the result, and compares the time from the arrival of the film to the end
+of its last segment with the time that the slowest stage needs by itself.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-from inturn import Failure, Report, ordered_amap, ordered_map
+from inturn import Failure, Processes, Report, ordered_amap, ordered_map
 
 RATE = 8_000  # samples per second, mono, 16 bits each
 LETTER = 320  # samples: 40 ms of sound
@@ -158,13 +159,19 @@ def mix(samples: array[int]) -> array[int]:
     return array("h", (round(s * min(1.0, n / 40, (count - n) / 40)) for n, s in enumerate(samples)))
 
 
+def come_up(number: int) -> None:
+    """The first item of a worker process; long enough that the other one has to come up for its own."""
+    time.sleep(0.05)
+
+
 # ---- all of it -----------------------------------------------------------------------------------
 
 
-async def dub(film: Path, dubbed: Path) -> str:
+async def dub(film: Path, dubbed: Path, workers: Processes) -> str:
     """Run the four stages; return what was gained."""
+    began = time.perf_counter()
     heard = ordered_map(
-        transcribe, Film(film), executor="process", concurrency=2, on_error="return", name="transcribe", progress=BARS
+        transcribe, Film(film), executor=workers, concurrency=2, on_error="return", name="transcribe", progress=BARS
     )
     translated = ordered_amap(
         translate,
@@ -180,11 +187,10 @@ async def dub(film: Path, dubbed: Path) -> str:
     spoken = ordered_amap(
         speak, translated, executor="thread", concurrency=4, pass_failures=True, name="speak", progress=BARS
     )
-    mixed = ordered_amap(mix, spoken, executor="process", concurrency=2, pass_failures=True, name="mix", progress=BARS)
-    began = time.perf_counter()
+    mixed = ordered_amap(mix, spoken, executor=workers, concurrency=2, pass_failures=True, name="mix", progress=BARS)
     async with mixed:  # closes all four stages, however it is left
         parts = [part async for part in mixed]
-    ended = time.perf_counter()
+    seconds = time.perf_counter() - began
 
     silence = array("h", [0] * (LETTER * LETTERS))
     write(dubbed, [silence if isinstance(part, Failure) else part for part in parts])
@@ -195,14 +201,13 @@ async def dub(film: Path, dubbed: Path) -> str:
     one_call = alone[translated] * ASKED_AT_ONCE / len(asked)
     alone[translated] = max(alone[translated], (len(asked) - 1) / CALLS_PER_SECOND + one_call)
     print("stage       alone  waited for the stage before it, after it")
-    for run, seconds in alone.items():
+    for run, needed in alone.items():
         stats = run.stats
         name = repr(run).split("'")[1]
-        print(f"{name:10} {seconds:4.1f} s {stats.blocked_on_source:22.1f} s {stats.blocked_on_consumer:8.1f} s")
-    slowest, since = max(alone.values()), ended - asked[0]
-    print(f"all together: {ended - began:.1f} s, of which {asked[0] - began:.1f} s until the first call of the service")
-    print(f"since then: {since:.2f} s, {since / slowest:.2f} times the {slowest:.2f} s of the slowest stage alone")
-    return f"four stages at once took {since:.1f} s; one after the other they take {sum(alone.values()):.1f} s"
+        print(f"{name:10} {needed:4.1f} s {stats.blocked_on_source:22.1f} s {stats.blocked_on_consumer:8.1f} s")
+    slowest = max(alone.values())
+    print(f"all together: {seconds:.2f} s, {seconds / slowest:.2f} times the {slowest:.2f} s of the slowest stage alone")
+    return f"four stages at once took {seconds:.1f} s; one after the other they take {sum(alone.values()):.1f} s"
 
 
 def check(dubbed: Path) -> None:
@@ -217,6 +222,10 @@ if __name__ == "__main__":
     new = Path(sys.argv[1] if len(sys.argv) > 1 else "dubbed.wav")
     old = new.with_suffix(".original.wav")
     write(old, [sound(word_of(number)) if word_of(number) else noise(number) for number in range(SEGMENTS)])
-    gained = asyncio.run(dub(old, new))
+    with Processes(max_workers=2) as kept:  # for both stages that compute
+        started = time.perf_counter()
+        list(ordered_map(come_up, range(2), executor=kept, concurrency=2, chunksize=1))
+        print(f"before the film arrives: {time.perf_counter() - started:.2f} s to start two worker processes")
+        gained = asyncio.run(dub(old, new, kept))
     check(new)
     print(f"gained: {gained}")
