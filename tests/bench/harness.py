@@ -140,6 +140,12 @@ def machine() -> str:
     return f"Python {platform.python_version()}, {platform.system()}, {cpus} CPUs. {versions or 'No peer installed'}.\n"
 
 
+def in_order(name: str) -> tuple[str, int]:
+    """Sort P2 before P10, and rows that have no number behind those that have one."""
+    letter, digits = name[:1], name[1:]
+    return (letter, int(digits)) if digits.isdigit() else (name.title(), 0)
+
+
 def main(argv: Iterable[str] | None = None) -> int:
     """Read the command line, measure, and print the tables as Markdown."""
     parser = argparse.ArgumentParser(prog="python tests/bench", description="What inturn costs, beside its peers.")
@@ -147,7 +153,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="rounds that count (5; 2 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer items and rounds: an impression, not a measurement")
     options = parser.parse_args(argv if argv is None else list(argv))
-    chosen = options.rows.split(",") if options.rows else sorted(ROWS, key=lambda name: int(name[1:]))
+    chosen = options.rows.split(",") if options.rows else sorted(ROWS, key=in_order)
     if unknown := [name for name in chosen if name not in ROWS]:
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(ROWS)}")
 

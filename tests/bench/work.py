@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 import random
@@ -25,6 +26,18 @@ def sleep(seconds: float) -> float:
     """Sleep; return the time at which it was over."""
     time.sleep(seconds)
     return time.perf_counter()
+
+
+def sleep_for(stage: int, item: tuple[float, ...]) -> tuple[float, ...]:
+    """Sleep as long as that stage takes for the item; return the item."""
+    time.sleep(item[stage])
+    return item
+
+
+async def sleep_for_async(stage: int, item: tuple[float, ...]) -> tuple[float, ...]:
+    """Wait as long as that stage takes for the item; return the item."""
+    await asyncio.sleep(item[stage])
+    return item
 
 
 def sleep_if_any(seconds: float) -> float:
@@ -70,9 +83,9 @@ def sleep_overshoot() -> float:
     return median(once() for _ in range(200))
 
 
-def spread(count: int, shortest: float, longest: float) -> list[float]:
+def spread(count: int, shortest: float, longest: float, seed: int = 0) -> list[float]:
     """Return durations spread evenly over the orders of magnitude between the two, in random order."""
-    rng = random.Random(20260101)
+    rng = random.Random(20260101 + seed)
     return [math.exp(rng.uniform(math.log(shortest), math.log(longest))) for _ in range(count)]
 
 
