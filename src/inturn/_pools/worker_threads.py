@@ -33,25 +33,6 @@ __all__ = ["ThreadStore", "WorkerThread"]
 _ABSENT: Final = object()
 
 
-class ThreadStore(Store["WorkerThread"]):
-    """The threads of a run, or of a `with` block."""
-
-    def __init__(self, settings: Threads, *, name: str, least: int, block: Block | None) -> None:
-        super().__init__(least=least, most=settings.max_workers, block=block)
-        self.initializer = settings.initializer
-        self.initargs = settings.initargs
-        self.finalizer = settings.finalizer
-        self.name = name
-        self.started = 0
-
-    def _end_idle(self) -> bool:
-        for thread in list(self._all):
-            thread.wake()
-        if not self._all:
-            self._look_whether_gone()
-        return True
-
-
 class WorkerThread(CallThread):
     """A thread of a store; it works for one slot after the other while the store keeps it."""
 
@@ -129,3 +110,22 @@ class WorkerThread(CallThread):
     def _set_variables(self) -> None:
         for variable, value in self._variables:
             variable.set(value)
+
+
+class ThreadStore(Store[WorkerThread]):
+    """The threads of a run, or of a `with` block."""
+
+    def __init__(self, settings: Threads, *, name: str, least: int, block: Block | None) -> None:
+        super().__init__(least=least, most=settings.max_workers, block=block)
+        self.initializer = settings.initializer
+        self.initargs = settings.initargs
+        self.finalizer = settings.finalizer
+        self.name = name
+        self.started = 0
+
+    def _end_idle(self) -> bool:
+        for thread in list(self._all):
+            thread.wake()
+        if not self._all:
+            self._look_whether_gone()
+        return True
