@@ -92,7 +92,7 @@ FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # a test's own is captured
-    config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, and is run at the end")
+    config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, or loky, and is run at the end")
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
 

@@ -1,6 +1,5 @@
-"""Real clusters of Dask and Ray, with two workers each. They start with the first test that needs one.
-
-They stay until all tests of this process have run: to start one takes seconds. What they keep in this process
+"""Real clusters of Dask and Ray, and a pool of loky, with two workers each. They start with the first test that needs
+one. They stay until all tests of this process have run: to start one takes seconds. What they keep in this process
 (threads, connections) comes and goes when they like. So conftest.py puts the tests that need one at the end, and does not
 look for leftovers after them.
 """
@@ -24,18 +23,19 @@ from waiting import HANG_S
 _running = ExitStack()
 
 
-def _marks(module: str, extra: str, *warnings: str) -> tuple[pytest.MarkDecorator, ...]:
+def _marks(module: str, package: str, *warnings: str) -> tuple[pytest.MarkDecorator, ...]:
     missing = find_spec(module) is None
     return (
-        pytest.mark.skipif(missing, reason=f"{module} is not installed: pip install 'inturn[{extra}]'"),
+        pytest.mark.skipif(missing, reason=f"{module} is not installed: pip install {package}"),
         pytest.mark.cluster,
         *(pytest.mark.filterwarnings(f"ignore:{text}") for text in warnings),
     )
 
 
 MARKS = {
-    "dask": _marks("distributed", "dask"),
-    "ray": _marks("ray", "ray"),
+    "dask": _marks("distributed", "'inturn[dask]'"),
+    "ray": _marks("ray", "'inturn[ray]'"),
+    "loky": _marks("loky", "loky"),
 }
 
 
@@ -68,6 +68,19 @@ def ray_module() -> Any:
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     _running.callback(ray.shutdown)
     return ray
+
+
+@cache
+def loky_pool() -> Any:
+    import loky
+
+    pool = loky.get_reusable_executor(max_workers=2, timeout=None)
+    _running.callback(pool.shutdown, kill_workers=True)
+    return pool
+
+
+def loky(stack: ExitStack, workers: int) -> Any:
+    return loky_pool()
 
 
 def dask(stack: ExitStack, workers: int) -> Any:

@@ -202,7 +202,7 @@ DRIVERS = [
     ),
     *(
         Driver(name, connect, in_process=False, owned=False, most=1, cluster=True, marks=clusters.MARKS[name])
-        for name, connect in (("dask", clusters.dask), ("ray", clusters.ray))
+        for name, connect in (("dask", clusters.dask), ("ray", clusters.ray), ("loky", clusters.loky))
     ),
 ]
 
