@@ -206,7 +206,8 @@ async def dub(film: Path, dubbed: Path, workers: Processes) -> str:
         name = repr(run).split("'")[1]
         print(f"{name:10} {needed:4.1f} s {stats.blocked_on_source:22.1f} s {stats.blocked_on_consumer:8.1f} s")
     slowest = max(alone.values())
-    print(f"all together: {seconds:.2f} s, {seconds / slowest:.2f} times the {slowest:.2f} s of the slowest stage alone")
+    ratio = seconds / slowest
+    print(f"all together: {seconds:.2f} s, {ratio:.2f} times the {slowest:.2f} s of the slowest stage alone")
     return f"four stages at once took {seconds:.1f} s; one after the other they take {sum(alone.values()):.1f} s"
 
 
