@@ -40,6 +40,11 @@ with contextlib.suppress(ImportError):
 
     tqdm.tqdm.monitor_interval = 0  # or else its first bar starts a thread that stays
 
+# Some environments forbid byte code. Then each worker of pytest-xdist, and each of the thousand programs and worker
+# processes that the tests start, would compile the library, and pytest each module of the tests, anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # A shell that starts the tests in the background has them ignore Ctrl-C, and so would the programs that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -85,6 +90,23 @@ def servers() -> None:
 
 def pytest_sessionfinish() -> None:
     clusters.end()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """With ``-n auto``: most tests wait for threads, for processes or for a time limit, so a core has room for four."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # whoever set it knows better
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4 * cores, 16)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Whoever has nothing left to do takes over half of what another has left: so none is last for long."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getoption("dist") == "load" else None
 
 
 FULLY_TESTED = {"thread", "borrowed", "serial"}
