@@ -104,6 +104,7 @@ def test_g24_a_death_between_two_items_costs_none(tmp_path, way, chunksize):
             results.append(result[0])
             if result[0] == 50:
                 seen.add(result[1])
+                faults.delivered(tmp_path)
     assert results == [i * 10 for i in range(ITEMS)]
     assert set(runs(tmp_path).values()) == {1}
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,23 @@ def victim(directory: str, bad: int, stage: str, way: str, i: Any) -> Any:
 
 
 def dies_between(directory: str, bad: int, way: str, i: int) -> int:
-    """Item `bad` returns; its process dies while no item runs."""
+    """Item `bad` returns; its process dies while no item runs, when the consumer has `delivered` that result."""
     import threading
 
     note_run(directory, i)
     if i == bad:
-        threading.Timer(0.05, die, (way,)).start()
+        threading.Thread(target=_die_when_it_is_delivered, args=(directory, way), daemon=True).start()
     return i * 10
+
+
+def delivered(directory: object) -> None:
+    Path(f"{directory}.delivered").touch()
+
+
+def _die_when_it_is_delivered(directory: str, way: str) -> None:
+    while not os.path.exists(f"{directory}.delivered"):
+        time.sleep(0.002)
+    die(way)
 
 
 def hold_the_gil(seconds: float) -> None:
