@@ -1,5 +1,8 @@
 """Counts and seconds: numbers of other libraries, any finite number of seconds."""
 
+import asyncio
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -8,8 +11,9 @@ from functools import partial
 import numpy as np
 import pytest
 
+import coroutines
 from functions_for_workers import double, fail_at
-from inturn import Processes, Retry, ordered_map, retry
+from inturn import Processes, Retry, Threads, ordered_gather, ordered_map, retry
 
 # numbers of other libraries
 
@@ -54,6 +58,13 @@ def test_a_pause_may_be_as_long_as_one_likes(inside):
     )
     with pytest.raises(TimeoutError):
         list(run)
+
+
+@pytest.mark.parametrize("executor", ["thread", "process", "serial", ThreadPoolExecutor, Threads()], ids=str)
+def test_any_concurrency_works_and_costs_no_memory(executor):
+    """Users write `sys.maxsize` for *as many as you like*."""
+    assert list(ordered_map(double, range(3), concurrency=sys.maxsize, executor=executor)) == [0, 2, 4]
+    assert asyncio.run(ordered_gather(coroutines.double, range(3), concurrency=sys.maxsize)) == [0, 2, 4]
 
 
 # ---- bad input -----------------------------------------------------------------------------------

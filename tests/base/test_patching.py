@@ -41,3 +41,28 @@ def test_patched_after_the_import_it_says_so(patch):
 def test_processes_name_the_cure(patch):
     run = "print(*ordered_map(abs, range(9), executor='process'))"
     assert "ProcessPoolExecutor" in said(patch, "from inturn import ordered_map", run)
+
+
+TRACED = """
+import threading
+
+class Traced:
+    "A lock that a profiler has put in the place of the real one: it works as ever."
+    real = staticmethod(threading.Lock)
+    def __init__(self):
+        self.lock = Traced.real()
+    def __getattr__(self, name):
+        return getattr(self.lock, name)
+    def __enter__(self):
+        return self.lock.__enter__()
+    def __exit__(self, *error):
+        return self.lock.__exit__(*error)
+
+threading.Lock = Traced
+"""
+
+
+@pytest.mark.parametrize("settings", ["", "timeout=100", "live=True", "executor=Processes(start_method='spawn')"])
+def test_locks_that_a_profiler_wraps_after_the_import_are_no_obstacle(settings):
+    run = f"print(*ordered_map(abs, range(9), concurrency=3, {settings}))"
+    assert said("from inturn import Processes, ordered_map", TRACED, run) == "0 1 2 3 4 5 6 7 8"

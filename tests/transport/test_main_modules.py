@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -238,3 +239,27 @@ def test_g25_a_global_of_the_main_module_stays_where_it_is(tmp_path, monkeypatch
     monkeypatch.setitem(globals(), "PROGRAM", HEAVY)
     done = run(tmp_path, way)
     assert (done.stdout, done.stderr) == ("well done\n", "")
+
+
+def test_g25_what_is_sent_by_value_while_the_main_module_defines_more(monkeypatch):
+    pytest.importorskip("cloudpickle")
+    from inturn._transport.by_value import _main_namespace
+
+    class Name(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            main.another_name = 1
+            return False
+
+        __hash__ = str.__hash__
+
+    def function():
+        pass
+
+    function.__module__ = Name("somewhere")
+    main = types.ModuleType("__main__")
+    main.function = function
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert _main_namespace() is vars(main)
+    assert main.another_name

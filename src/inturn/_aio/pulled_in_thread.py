@@ -9,8 +9,8 @@ taken it.
 thread   condition                      left by
 ======== ============================== ==================================================
 absent   ``_thread`` is None            the first ``anext``
-asleep   it waits for ``_asked``        `_pull` (another handful); `stop`
-pulling  ``pulling``                    the answer of the source
+asleep   it waits for ``_asked``        `_ask` (another handful); `stop`
+pulling  ``pulling``                    the end of the handful
 gone     it is not alive                (the source has ended or failed, or the run is over)
 ======== ============================== ==================================================
 """
@@ -83,10 +83,20 @@ class PulledInThread:
         return self._origin
 
     async def _pull(self) -> None:
-        """Have the thread pull a handful, and wait for it."""
+        """Wait until the thread has pulled something; if it rests, have it pull a handful (guarantee 3)."""
         if self._answered is None:
             self._answered = LoopEvent(asyncio.get_running_loop())
+        while True:
+            rests = not self.pulling  # asked first: it is written after the last item
+            if self._pulled:
+                return
+            if rests:
+                self._ask()
+            await self._answered.wait(None)
+
+    def _ask(self) -> None:
         self._room = max(1, self._window.room())
+        self.pulling = True
         self._asked.set()
         if self._thread is None:
             context = self._job.context.copy()
@@ -94,8 +104,6 @@ class PulledInThread:
             thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
             thread.start()
             self._thread = thread
-        while not self._pulled:
-            await self._answered.wait(None)
 
     # ---- the thread ------------------------------------------------------------------------------
 
@@ -104,11 +112,8 @@ class PulledInThread:
         going_on = True
         while going_on:
             self._asked.wait()
-            if self._over:
-                return
-            self.pulling = True
             try:
-                going_on = self._pull_handful()
+                going_on = not self._over and self._pull_handful()
             finally:
                 self.pulling = False
                 self._answered.set()

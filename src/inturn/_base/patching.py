@@ -12,11 +12,12 @@ from typing import Final
 __all__ = ["no_processes", "not_since_import"]
 
 _LOCK: Final[object] = threading.Lock
+_GREEN: Final = frozenset({"gevent", "eventlet"})  # other tools, such as profilers, put locks there that work as ever
 
 
 def not_since_import() -> None:
     """Refuse threads that were patched after the import."""
-    if threading.Lock is not _LOCK:
+    if threading.Lock is not _LOCK and _patcher() in _GREEN:
         raise RuntimeError(
             f"{_patcher()} has patched threading after inturn was imported: patch first, and import inturn then"
         )
@@ -24,7 +25,7 @@ def not_since_import() -> None:
 
 def no_processes() -> None:
     """Refuse worker processes of the library's own: pipes and `select` of patched modules are not the system's."""
-    if threading.Lock.__module__ != "_thread":
+    if _patcher() in _GREEN:
         raise RuntimeError(
             f'executor="process" does not work with threads that {_patcher()} has patched: '
             "use executor=concurrent.futures.ProcessPoolExecutor"
@@ -32,4 +33,4 @@ def no_processes() -> None:
 
 
 def _patcher() -> str:
-    return threading.Lock.__module__.partition(".")[0]
+    return str(getattr(threading.Lock, "__module__", None)).partition(".")[0]

@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from inturn._base.atomic import Once, Total, fence, remainder_of
 from inturn._base.events import Event, ThreadEvent
@@ -46,7 +46,10 @@ if TYPE_CHECKING:
 
     from .throttle import Throttle
 
-__all__ = ["BasePool", "Job", "drain", "enclosing", "inside"]
+__all__ = ["MOST_AT_ONCE", "BasePool", "Job", "drain", "enclosing", "inside"]
+
+MOST_AT_ONCE: Final = 1 << 20
+"""So many calls run at once, at most: users write ``sys.maxsize`` for any number, and no system has so many threads."""
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 """The jobs inside whose calls this code runs, the outermost first."""
@@ -348,7 +351,7 @@ class Job:
                 self.aborted = 1
                 if err.kind is not Kind.FATAL:
                     self.note(index, err)
-                self.end = Crash(err.error)
+                self._crash(err.error)
                 self.stop()
             return False
         self.window.end_at(index)
@@ -400,9 +403,13 @@ class Job:
 
     def crash(self, error: BaseException) -> None:
         """End the run with an error that has no turn: an interrupted pull, a fault of ours, the interpreter's exit."""
-        if self.end is None:
-            self.end = Crash(error)
+        self._crash(error)
         self.notify()
+
+    def _crash(self, error: BaseException) -> None:
+        crash = Crash(error)
+        if self.end is None:  # asked just before: a run that was closed meanwhile keeps no error
+            self.end = crash
 
     # ---- the consumer ----------------------------------------------------------------------------
 

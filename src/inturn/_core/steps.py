@@ -6,7 +6,19 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-__all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Step", "Wait", "Watched", "sooner"]
+__all__ = [
+    "AGAIN",
+    "BREATHE",
+    "CLOSED",
+    "DONE",
+    "LEFT_OUT",
+    "Raised",
+    "Step",
+    "Wait",
+    "Watched",
+    "found_nothing",
+    "sooner",
+]
 
 
 class Step(enum.Enum):
@@ -61,6 +73,18 @@ class Watched(list[Any]):
         result = _pop(self)
         self._after()
         return result
+
+
+def found_nothing(error: BaseException) -> bool:
+    """Whether a ``pop`` of this library has raised it, since another thread has emptied what it pops from.
+
+    The innermost frame tells: if it is a signal handler's, or one of the user's, the error comes from outside.
+    """
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    where = None if tb is None else tb.tb_frame.f_globals.get("__name__")
+    return type(error) is IndexError and str(where).partition(".")[0] == "inturn"
 
 
 def sooner(one: float | None, other: float | None) -> float | None:

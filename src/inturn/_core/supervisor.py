@@ -154,9 +154,9 @@ class Supervisor(Timekeeper):
         job = self._job
         if error is not None:
             job.crash(error)
-        self._answer(sys.maxsize)
-        job.pool.released()
         try:
+            self._answer(sys.maxsize)
+            job.pool.released()
             if job.end is DROPPED:  # nobody else comes to end things
                 job.pool.retire()
                 if job.farewell is not None:

@@ -239,6 +239,14 @@ class Store(Generic[W]):
         with self.lock:
             return self._idle.pop(self._choice(share)) if self._idle else None
 
+    def retract(self, worker: W) -> bool:
+        """An idle worker ends by itself; False if a slot has just taken it."""
+        with self.lock:
+            if worker not in self._idle:
+                return False
+            self._idle.remove(worker)
+            return True
+
     def _choice(self, share: Share) -> int:
         return -1  # the one that has rested least has the warmest caches
 

@@ -6,7 +6,8 @@ A thread works for one slot after the other, if it is kept:
 thread   how it is told                                  left by
 ======== =============================================== ==========================================
 at work  ``_slot`` is set                                its slot's end; then the store decides
-idle     it is in the store; waits for its ``_event``    `take_up`; the end of the store
+idle     it is in the store; waits for its ``_event``    `take_up`; the end of the store, from which it
+                                                         takes itself (`Store.retract`), if no slot has
 gone     ``left`` is open
 ======== =============================================== ==========================================
 
@@ -60,8 +61,8 @@ class WorkerThread(CallThread):
         try:
             while self._serve_slot():
                 while self._slot is None:
-                    if store.ended:
-                        return
+                    if store.ended and store.retract(self):
+                        return  # else a slot has taken it, and is about to say so
                     self._event.wait()
         finally:
             context, self._prepared = self._prepared, None  # it may hold the job, which holds the thread

@@ -18,6 +18,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.end import DROPPED
 from inturn._core.job import inside
+from inturn._core.steps import found_nothing
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle
 
@@ -76,9 +77,10 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         if held and self._forks == Process.forks:
             try:
                 return held.pop()  # type: ignore[no-any-return]
-            except BaseException:  # it comes from outside, and the result is lost
-                self._leave()
-                raise
+            except BaseException as error:
+                if not found_nothing(error):  # it comes from outside, and the result is lost
+                    self._leave()
+                    raise
         return self._next()  # type: ignore[no-any-return]
 
     def _next(self) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from inturn._core.flat_consumer import FlatRun, WatchedLane
+from inturn._core.steps import found_nothing
 from inturn._engine.lanes import NO_LANE, Lane
 
 from .driver import OrderedMap, Process
@@ -38,9 +39,10 @@ class OrderedFlatMap(OrderedMap[R_co]):
                 if lane.producer_waits:
                     lane.relieve()
                 return (lane.index, element) if self._run.indexed else element  # type: ignore[return-value]
-            except BaseException:  # it comes from outside, and the element is lost
-                self._leave()
-                raise
+            except BaseException as error:
+                if not found_nothing(error):  # it comes from outside, and the element is lost
+                    self._leave()
+                    raise
         return self._next()  # type: ignore[no-any-return]
 
     def _step(self) -> Any:

@@ -110,7 +110,7 @@ def _main_namespace() -> dict[str, Any]:
     module's variables into ``__main__``. So a function that was defined there has the real ones.
     """
     names = vars(sys.modules["__main__"])
-    for each in names.values():
+    for each in list(names.values()):  # the main module may be running, and define more
         if type(each) is FunctionType and each.__module__ == "__mp_main__":
             return each.__globals__
     return names
