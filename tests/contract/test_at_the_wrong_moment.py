@@ -150,5 +150,6 @@ def test_g28_a_supervisor_that_fails_while_it_leaves_keeps_nobody_waiting(monkey
         patched.setattr(Store, "end", out_of_memory)
         patched.setattr(sys, "unraisablehook", shown.append)
         assert list(ordered_map(double, range(3))) == [0, 2, 4]
+        wait_until(lambda: shown)
         assert [each.exc_type for each in shown] == [MemoryError]
     shown.clear()
