@@ -32,6 +32,7 @@ class Clocks:
         "_job",
         "_nothing_pulled",
         "_window",
+        "body",
         "ended",
         "left",
         "on_consumer",
@@ -45,7 +46,8 @@ class Clocks:
         self._window = window
         self.started: float | None = None
         self.ended: float | None = None
-        self.left = 0.0  # when the consumer was last given something
+        self.left = 0.0  # when the consumer was last given something; 0: it is in ``next``
+        self.body = 0.0  # what it has taken for it, until it came back
         self.on_head = 0.0
         self.on_source = 0.0
         self.on_consumer = 0.0
@@ -121,6 +123,7 @@ class Clocks:
             window=window.limit,
             chunksize=window.chunksize,
             ahead=ahead,
+            body=self.body,
             pulling=job.pulling_s if ahead else self.on_source,
             idle_behind_head=max(0.0, self._idle_behind_head),
             longest=job.longest_s,

@@ -189,8 +189,11 @@ class Run:
         job, clocks = self.job, self.clocks
         self.held = []
         now = job.clock()
-        if clocks.left and job.last_end and not job.pool.running() and not self.window.available():
-            clocks.on_consumer += max(0.0, now - max(clocks.left, job.last_end))
+        if clocks.left:
+            clocks.body += now - clocks.left
+            if job.last_end and not job.pool.running() and not self.window.available():
+                clocks.on_consumer += max(0.0, now - max(clocks.left, job.last_end))
+            clocks.left = 0.0
         self.until = now + HANDFUL_S
         self._exchanged = False
 

@@ -1,22 +1,30 @@
 """`Stats.advice`: what holds a run back, from what was measured, and what to change.
 
 The model has few numbers. Of the seconds of a run, `elapsed`, the consumer spent some waiting for calls, some waiting
-for the source, and the rest in the body of the loop. The calls took *work* seconds in all, spread over `concurrency`
-workers. No run can be shorter than work / concurrency, nor than what the source takes by itself, nor than what the
-body takes by itself. Each piece of advice says what the run would take if one thing were different, and is given only
-if that saves a tenth of the time or more.
+for the source, and some in the body of the loop; the rest went into handing items over. The calls took *work* seconds
+in all, spread over `concurrency` workers. No run can be shorter than work / concurrency, nor than what the source takes
+by itself, nor than what the body takes by itself. Each piece of advice says what the run would take if one thing were
+different, and is given only if that saves a tenth of the time or more.
 
 ========= ====================================================== ==========================================
 piece     what was seen                                          what the run would take instead
 ========= ====================================================== ==========================================
+workers   calls compute, in threads that take turns              max(computed / cpus + start, source, body)
+          they were busy nearly all the time                     max(work / 2c, source, body): twice as many
 batching  all calls together took less than the run              work + source + body, in a plain loop
 limit     calls were ready, and the rate limit held them back    elapsed - throttled
 source    pulling took long, in the consumer's thread            max(source, work / c, body), with live
           the source took longer than everything else            max(work / c, body), if it cost nothing
 consumer  the body took longer than everything else              max((work + body) / c, source): in `fn`
 window    workers were idle while it was full behind the head    elapsed - idle / c
-workers   they were busy nearly all the time                     max(work / 2c, source, body): twice as many
 ========= ====================================================== ==========================================
+
+**Threads that take turns.** Where there is a GIL, calls that compute in threads, or in tasks, run one at a time: what
+this process has computed is what they take, however many workers there are and however wide the window is. Only
+processes help, so nothing else is proposed for them.
+
+**Tiny calls.** The time of a call that takes a microsecond is measured too long, as reading the clock takes time, too.
+So the gain of a plain loop is *at least* what is said.
 """
 
 from __future__ import annotations
@@ -31,6 +39,8 @@ __all__ = ["Advice", "advice", "pieces"]
 _WORTH: Final = 1.1  # a gain that is worth a word
 _BUSY: Final = 0.85  # workers that are busy for such a share of the time have no more to give
 _COMPUTES: Final = 0.8  # the share of the time in which the process computed, from which on calls wait for the GIL
+_START_S: Final = 0.05  # what the start of worker processes costs, about
+_LONG_S: Final = 2e-5  # a call that computes for so long is worth sending to a process
 _THREADS: Final = 4  # what is proposed where calls run one at a time
 _HAND_OVER_S: Final = 0.002  # what handing a call over costs at most; a run that takes longer waits for something
 _FEW: Final = 2  # calls for each worker: with fewer, begin and end are all there is
@@ -78,17 +88,19 @@ def pieces(stats: Snapshot) -> list[Advice]:
             name = above._measured.title if above._measured is not None else "the stage before"
             return [piece if piece.stage else piece._replace(stage=name) for piece in of_source]
     model = _Model(stats, seen)
-    plain = model.batching()
-    if plain is not None:
+    processes, plain = model.processes(), model.batching()
+    if plain is not None and (processes is None or plain.gain >= processes.gain):
         return [plain]
-    found = [model.limit(), model.source(), model.consumer(), model.window(), model.workers()]
+    found = [processes, model.limit(), model.source(), model.consumer(), model.window(), model.workers()]
     return sorted((piece for piece in found if piece is not None), key=lambda piece: -piece.gain)
 
 
 def _line(piece: Advice, stats: Snapshot) -> str:
     stage = f"stage {piece.stage!r} holds the others back: " if piece.stage else ""
     after = "" if piece.stage else f" ({stats.elapsed / piece.gain:.3g} s instead of {stats.elapsed:.3g} s)"
-    return f"{piece.about}: {stage}{piece.text} Expect about {piece.gain:.2g} times the speed{after}."
+    times = f"{piece.gain:.2g} times the speed"
+    expected = f"{times} or more" if piece.about == "batching" else f"about {times}"
+    return f"{piece.about}: {stage}{piece.text} Expect {expected}{after}."
 
 
 def _calls(stats: Snapshot) -> int:
@@ -111,18 +123,44 @@ class _Model:
         self._work = stats.busy * stats.elapsed * seen.concurrency
         self._each = self._work / self._calls
         self._source = seen.pulling
-        self._body = max(0.0, stats.elapsed - stats.blocked_on_head - stats.blocked_on_source)
+        self._body = seen.body
         self._by_workers = self._work / seen.concurrency
         self._serial = seen.kind == "serial"
         self._consumer = self._body + (self._work if self._serial else 0.0)
+        # What calls have computed, if the consumer has computed all the time; and the time that they had for it.
+        own = self._body + (0.0 if seen.ahead else self._source)
+        self._computed = seen.computed - own
+        self._takes_turns = (
+            seen.kind in {"thread", "task"}
+            and seen.gil
+            and self._computed >= _COMPUTES * (stats.elapsed - own)
+            and self._computed >= stats.elapsed / 2
+        )
 
     def _piece(self, about: str, seconds: float, text: str) -> Advice | None:
         """Advice after which the run takes so many seconds; None if that is not worth it."""
+        if self._takes_turns:
+            seconds = max(seconds, self._seen.computed)
+        return self._faster(about, seconds, text)
+
+    def _faster(self, about: str, seconds: float, text: str) -> Advice | None:
         gain = self._elapsed / max(seconds, 1e-9)
         return Advice(about, min(gain, 1000.0), text) if gain >= _WORTH else None
 
     def _share(self, seconds: float) -> str:
         return f"{seconds:.3g} s of {self._elapsed:.3g} s"
+
+    def processes(self) -> Advice | None:
+        """Calls that compute, one at a time."""
+        seen = self._seen
+        if not self._takes_turns or min(self._each, self._computed / self._calls) < _LONG_S:
+            return None
+        where = "threads that take turns" if seen.kind == "thread" else "the event loop"
+        how = "use" if seen.kind == "thread" else "make fn a plain function, and use"
+        text = f"calls compute, in {where}: {self._share(self._computed)}; "
+        text += f'{how} executor="process", concurrency={seen.cpus}.'
+        seconds = max(self._computed / seen.cpus + _START_S, self._source, self._body)
+        return self._faster("workers", seconds, text)
 
     def batching(self) -> Advice | None:
         """Calls that take less time than it takes to hand them over."""
@@ -134,7 +172,7 @@ class _Model:
         text = f"a call takes {each}, less than handing it to a worker costs; "
         if self._seen.chunksize is not None:
             text += f"leave out chunksize={self._seen.chunksize}, so that small items are batched, or "
-        return self._piece("batching", plain, text + "use a plain map: the work is too small to share.")
+        return self._faster("batching", plain, text + "use a plain map: the work is too small to share.")
 
     def limit(self) -> Advice | None:
         throttled = self._throttled
@@ -186,9 +224,6 @@ class _Model:
             text = f'calls take {self._share(self._work)}, one at a time; if they wait, use executor="thread", '
             return self._piece("workers", seconds, text + f"concurrency={_THREADS}.")
         text = f"they were busy {busy:.0%} of the time"
-        if seen.kind == "thread" and seen.gil and seen.computed >= _COMPUTES * self._elapsed:
-            text += f', and they compute, in threads that take turns; use executor="process", concurrency={seen.cpus}.'
-            return self._piece("workers", max(seen.computed / seen.cpus, self._source, self._body), text)
         more = 2 * seen.concurrency
         if seen.kind == "process":
             more = min(more, seen.cpus)

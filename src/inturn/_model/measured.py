@@ -31,6 +31,7 @@ class Measured(NamedTuple):
     window: int
     chunksize: int | None
     ahead: bool  # whether the source is pulled by somebody else than the consumer
+    body: float  # what the consumer did between two calls of `next`
     pulling: float  # what the source has taken
     idle_behind_head: float  # of all workers together, while the window was full behind the head
     longest: float  # the longest call
