@@ -1,5 +1,7 @@
 """Fixtures of all tests: the drivers, and a check that a test leaves nothing behind."""
 
+from __future__ import annotations
+
 import contextlib
 import faulthandler
 import gc
@@ -10,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -119,7 +122,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """pytest counts the deselected tests and does not say why they are; with -n it does not even count them."""
+    """Why tests were skipped, a line for each reason; and that some were deselected, which pytest does not say with -n."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
+    for reason, times in reasons.most_common():
+        terminalreporter.write_line(f"{times} {reason.replace('Skipped', 'skipped')}")
     if os.environ.get("INTURN_TESTS") != "all":
         terminalreporter.write_line(
             "inturn: executors that share most of their code ran a sample of each test's settings; "

@@ -35,6 +35,8 @@ def alive(pid):
 
 
 def test_g19_tasks_have_the_name_of_the_function(ray):
+    if not hasattr(ray.get_runtime_context(), "get_task_name"):
+        pytest.skip("this Ray does not tell the names of tasks")
     for name in ordered_map(task_of_ray, range(3), executor=ray):
         assert name.startswith("task_of_ray-")
 

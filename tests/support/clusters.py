@@ -10,6 +10,7 @@ import os
 import sys
 import time
 import uuid
+import warnings
 from contextlib import ExitStack
 from functools import cache
 from importlib.util import find_spec
@@ -65,7 +66,9 @@ def ray_module() -> Any:
 
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # its workers have to find the tests
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # older versions leave files open
+        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     _running.callback(ray.shutdown)
     return ray
 
