@@ -2,14 +2,18 @@
 
 import asyncio
 import io
+import os
 import re
 import subprocess
 import sys
 import types
+import warnings
 from functools import partial
+from pathlib import Path
 
 import pytest
 
+import inturn
 from functions_for_workers import double, fail_at
 from inturn import Limiter, ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map, retry
 from inturn._model import progress as progress_module
@@ -222,6 +226,66 @@ def test_a_notebook_draws_over_though_it_is_no_terminal():
     assert progress_module._overwrites(stream())
     assert not progress_module._overwrites(io.StringIO())
     assert not progress_module._overwrites(object())
+
+
+NOTEBOOK = """
+from inturn import ordered_amap, ordered_map
+
+run = ordered_map(abs, range(40), trace=True, name="pages")
+run
+----
+assert len(list(run)) == 40
+run
+----
+run.trace
+----
+for i in ordered_map(abs, range(3), name="outer", progress=True):
+    for j in ordered_map(abs, range(5), name="inner", progress=True):
+        pass
+----
+async def invert(x):
+    return 1 / x
+async for i in ordered_amap(invert, [1, 2, 0, 3], name="failed", progress=True, concurrency=1):
+    pass
+"""
+
+
+@pytest.mark.parametrize("widgets", [True, False])
+def test_a_real_notebook_shows_runs_traces_and_bars(widgets, tmp_path, monkeypatch):
+    for module in ("nbclient", "ipykernel"):
+        pytest.importorskip(module)
+    if widgets:
+        pytest.importorskip("ipywidgets")
+    else:  # a kernel that does not find it
+        (tmp_path / "ipywidgets.py").write_text("raise ImportError")
+    import nbclient
+    import nbformat
+
+    paths = [str(tmp_path), str(Path(inturn.__file__).parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    book = nbformat.v4.new_notebook()
+    book.cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in NOTEBOOK.split("----")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the client's libraries
+        nbclient.NotebookClient(book, timeout=240, kernel_name="python3", allow_errors=True).execute()
+    begun, ended, trace, bars, failed = (cell.outputs for cell in book.cells)
+    assert "0 of 40" in begun[0].data["text/html"]
+    assert "40 of 40" in ended[0].data["text/html"]
+    assert trace[0].data["image/svg+xml"].startswith("<svg")
+    assert failed[-1].ename == "ZeroDivisionError"
+    if not widgets:
+        text = "".join(output.text for output in (*bars, *failed[:-1]) if output.output_type == "stream")
+        assert re.search(r"outer: 100%\|.*\| 3/3 ", text)
+        assert re.search(r"failed:  50%\|.*\| 2/4 .*failed=1", text)
+        return
+    state = book.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    models = [each["state"] | {"model": each["model_name"]} for each in state.values()]
+    texts = [each["value"].replace("\u2007", " ") for each in models if each["model"] == "HTMLModel"]
+    assert any(text.strip().startswith("3/3 ") for text in texts)  # the last count is shown
+    assert any(text.strip().startswith("2/4 ") and "failed=1" in text for text in texts)
+    shown = {(each["value"], each["bar_style"]) for each in models if each["model"] == "FloatProgressModel"}
+    assert {(3.0, "success"), (2.0, "danger")} <= shown
+    assert {style for value, style in shown if value == 5.0} == {""}  # inner bars have been taken away
 
 
 # ---- bars of the user's --------------------------------------------------------------------------

@@ -41,7 +41,10 @@ class Screen:
 
 
 def run_in_terminal(code: str, directory: Path, columns: int = 100) -> tuple[Screen, list[list[str]]]:
-    """Run a program in a terminal; return the screen at the end, and the screens on the way, one for each write."""
+    """Run a program in a terminal; return the screen at the end, and the screens on the way.
+
+    There is one before and after each control code, however the output was cut when it was read.
+    """
     import fcntl
     import pty
     import struct
@@ -53,7 +56,7 @@ def run_in_terminal(code: str, directory: Path, columns: int = 100) -> tuple[Scr
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen([sys.executable, str(program)], stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    screen, frames = Screen(), []
+    output = b""
     try:
         while select.select([ours], [], [], 60)[0]:
             try:
@@ -62,11 +65,14 @@ def run_in_terminal(code: str, directory: Path, columns: int = 100) -> tuple[Scr
                 break
             if not data:
                 break
-            screen.write(data.decode().replace("\r\n", "\n"))
-            frames.append(screen.text())
-        assert process.wait(60) == 0, screen.text()
+            output += data
+        assert process.wait(60) == 0, output
     finally:
         process.kill()
         process.wait()
         os.close(ours)
+    screen, frames = Screen(), []
+    for piece in re.findall(r"\x1b\[\d*[A-Za-z]|[\r\n]|[^\x1b\r\n]+", output.decode().replace("\r\n", "\n")):
+        screen.write(piece)
+        frames.append(screen.text())
     return screen, frames

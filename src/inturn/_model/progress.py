@@ -155,6 +155,8 @@ def _own_bar(total: int | None, stage: str | None) -> Progress:
     notebook = any(each.__module__ == "tqdm.notebook" for each in auto.tqdm.__mro__)
     if notebook or _overwrites(sys.stderr):
         bar: Any = auto.tqdm(total=total, desc=stage, leave=None, dynamic_ncols=True)
+        if notebook:  # its `close` does not know None: the bar would disappear in any case
+            bar.leave = not bar.pos
         return Progress(_Bar(bar), bar.close)
     if sys.stderr is None:  # as in programs without a console
         return Progress(_ignore, _nothing)
