@@ -8,7 +8,7 @@ import pytest
 
 import functions_for_workers as calls
 from functions_for_workers import Oops, fail_at
-from inturn import Report, ordered_flat_map, ordered_gather, ordered_map
+from inturn import Report, ordered_amap, ordered_flat_map, ordered_gather, ordered_map
 
 
 def iterated(*args, **settings):
@@ -133,3 +133,8 @@ def test_results_that_have_an_attribute_of_that_name_are_no_run():
         indexed = "by date"
 
     assert Report(Results([1, 2])).successful == [1, 2]
+
+
+def test_an_async_run_is_refused_with_what_to_write():
+    with pytest.raises(TypeError, match=r"got OrderedAmap, which is async: write Report\(\[result async for result"):
+        Report(ordered_amap(divmod, [1], [2], executor="thread"))

@@ -46,6 +46,11 @@ class Report(Generic[R_co]):
         """The results, in order."""
         self.failed: list[Failure] = []
         """The failures, in order."""
+        if hasattr(type(results), "__aiter__"):
+            raise TypeError(
+                f"results must be iterable, got {type(results).__name__}, which is async: "
+                "write Report([result async for result in run])"
+            )
         everything: list[Any] = list(results)
         # A list does not say whether its pairs are (index, result): that shows in a failure among them.
         indexed = results.indexed if isinstance(results, Handle) else any(map(_is_failed_pair, everything))
