@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import itertools
 import multiprocessing
 import os
 import signal
@@ -117,6 +118,7 @@ FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # a test's own is captured
+    config.addinivalue_line("markers", "long: takes seconds, and is run first, so that nothing waits for it at the end")
     config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, or loky, and is run at the end")
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
 
@@ -158,7 +160,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         )
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
-    items.sort(key=_needs_cluster)  # they come last
+    items[:] = [*_long_ones_first([item for item in items if not _needs_cluster(item)]), *filter(_needs_cluster, items)]
+
+
+def _long_ones_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """For pytest-xdist: the list is divided equally among its workers, and each takes its part from the front."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = iter([item for item in items if not item.get_closest_marker("long")])
+    parts: list[pytest.Item] = []
+    for worker in range(workers):
+        first = long[worker::workers]
+        parts += first
+        parts += itertools.islice(others, max(0, len(items) // workers - len(first)))
+    return [*parts, *others]
 
 
 def _needs_cluster(item: pytest.Item) -> bool:

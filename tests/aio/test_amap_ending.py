@@ -9,6 +9,7 @@ from coroutines import Calls
 from event_loops import Steps, settled, virtual
 from functions_for_workers import Oops
 from inturn import ordered_amap, retry
+from virtual_time import virtual as virtual_run
 
 
 async def begun(calls, results, count=3):
@@ -167,7 +168,7 @@ def test_g18_results_that_are_ready_are_delivered_after_the_deadline():
                 await asyncio.Event().wait()
             return x
 
-        results = ordered_amap(fn, range(4), deadline=2)
+        results = virtual_run(ordered_amap(fn, range(4), deadline=2))
         assert await anext(results) == 0
         await asyncio.sleep(5)
         assert [await anext(results), await anext(results)] == [1, 2]

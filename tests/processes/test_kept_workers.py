@@ -316,11 +316,11 @@ def test_g35_a_policy_may_use_the_workers_of_its_run(processes):
 
 def test_g35_streams_that_wait_for_their_consumer_hold_up_no_other_run(processes):
     with Processes(start_method=processes.start_method, max_workers=2) as workers:
-        flat = ordered_flat_map(partial(elements, 100), range(6), executor=workers, buffer=2)
-        for x in range(6):
-            for i in range(100):
+        flat = ordered_flat_map(partial(elements, 50), range(3), executor=workers, buffer=2)
+        for x in range(3):
+            for i in range(50):
                 assert next(flat) == (x, i)
-                if i % 25 == 0:
+                if i in {0, 25}:  # the workers are taken: another two are started
                     assert list(ordered_map(double, range(5), executor=workers)) == [0, 2, 4, 6, 8]
         assert list(flat) == []
         assert len(multiprocessing.active_children()) <= 4

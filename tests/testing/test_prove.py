@@ -32,6 +32,7 @@ def rows(out):
     return [line[:15].strip() for line in table.splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(FULL_S + 2 * HANG_S)
 def test_every_promise_is_kept_and_shown_in_a_line_of_80_columns():
     done = run()
@@ -42,6 +43,7 @@ def test_every_promise_is_kept_and_shown_in_a_line_of_80_columns():
     assert f"{len(prove.SCENARIOS)} of {len(prove.SCENARIOS)} promises kept" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(FULL_S + 2 * HANG_S)
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_a_killed_worker_and_ctrl_c_under_every_start_method(method):
