@@ -118,6 +118,7 @@ FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # a test's own is captured
+    config.addinivalue_line("markers", "waits: for a time limit, so one combination has to do for most drivers")
     config.addinivalue_line("markers", "long: takes seconds, and is run first, so that nothing waits for it at the end")
     config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, or loky, and is run at the end")
     config.addinivalue_line("markers", "drivers(reason, **capabilities): not for drivers that have others")
@@ -139,7 +140,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselect what a driver cannot do, and most combinations that test the same thing again.
 
     The product of drivers, windows, chunk sizes and policies is large. Drivers that share all code but their workers run a
-    few spread-out combinations each; INTURN_TESTS=all runs all.
+    few spread-out combinations each, and not the same ones. Of a test that waits for a time limit, each driver but the first
+    runs one. INTURN_TESTS=all runs all.
     """
     groups: dict[tuple[str, Driver], list[pytest.Item]] = {}
     left_out: set[pytest.Item] = set()
@@ -148,16 +150,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for driver in [value for value in params.values() if isinstance(value, Driver)]:
             if not _fits(driver, item, params):
                 left_out.add(item)
-            elif driver.name not in FULLY_TESTED:
+            elif driver is not DRIVERS[0] and (driver.name not in FULLY_TESTED or _waits(item)):
                 groups.setdefault((item.nodeid.partition("[")[0], driver), []).append(item)
     if os.environ.get("INTURN_TESTS") != "all":
-        left_out.update(
-            item
-            for (_, driver), group in groups.items()
-            for number, item in enumerate(group)
-            if len(group) > driver.most
-            and number * driver.most // len(group) == (number - 1) * driver.most // len(group)
-        )
+        for (_, driver), group in groups.items():
+            most = 1 if _waits(group[0]) else driver.most
+            if len(group) > most:
+                first = DRIVERS.index(driver)
+                kept = {(first + number * len(group) // most) % len(group) for number in range(most)}
+                left_out.update(item for number, item in enumerate(group) if number not in kept)
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
     items[:] = [*_long_ones_first([item for item in items if not _needs_cluster(item)]), *filter(_needs_cluster, items)]
@@ -174,6 +175,10 @@ def _long_ones_first(items: list[pytest.Item]) -> list[pytest.Item]:
         parts += first
         parts += itertools.islice(others, max(0, len(items) // workers - len(first)))
     return [*parts, *others]
+
+
+def _waits(item: pytest.Item) -> bool:
+    return item.get_closest_marker("waits") is not None
 
 
 def _needs_cluster(item: pytest.Item) -> bool:

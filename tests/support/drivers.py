@@ -173,20 +173,23 @@ def in_loop_driver(
 
 DRIVERS = [
     Driver("thread", lambda stack, workers: "thread", refills=True, apart=True),
-    Driver("Threads", lambda stack, workers: Threads(), refills=True),
+    Driver("Threads", lambda stack, workers: Threads(), refills=True, most=2),
     Driver("timeout", lambda stack, workers: "thread", refills=True, apart=True, settings={"timeout": 100.0}),
     Driver("live", lambda stack, workers: "thread", refills=True, live=True, settings={"live": True}),
     Driver("borrowed", borrowed, owned=False, apart=True),
-    Driver("duck", DuckExecutor, owned=False),
-    Driver("callable", lambda stack, workers: ThreadPoolExecutor),
+    Driver("duck", DuckExecutor, owned=False, most=2),
+    Driver("callable", lambda stack, workers: ThreadPoolExecutor, most=2),
     Driver("serial", lambda stack, workers: "serial", concurrent=False, apart=True),
     Driver("process", lambda stack, workers: "process", in_process=False),
-    Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False),
-    Driver("kept-threads", lambda stack, workers: stack.enter_context(Threads(max_workers=workers)), owned=False),
+    Driver("fork", lambda stack, workers: Processes(start_method="fork"), in_process=False, most=2),
+    Driver(
+        "kept-threads", lambda stack, workers: stack.enter_context(Threads(max_workers=workers)), owned=False, most=2
+    ),
     Driver(
         "kept-processes",
         lambda stack, workers: stack.enter_context(Processes(start_method="fork", max_workers=workers)),
         in_process=False,
+        most=2,
     ),
     in_loop_driver("tasks", None, concurrent=False, apart=True),
     *(
