@@ -161,20 +161,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 left_out.update(item for number, item in enumerate(group) if number not in kept)
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
-    items[:] = [*_long_ones_first([item for item in items if not _needs_cluster(item)]), *filter(_needs_cluster, items)]
+    cluster, long, others = [], [], []
+    for item in items:
+        names = {mark.name for mark in item.iter_markers()}
+        (cluster if "cluster" in names else long if "long" in names else others).append(item)
+    items[:] = _long_ones_first(long, others) + cluster
 
 
-def _long_ones_first(items: list[pytest.Item]) -> list[pytest.Item]:
+def _long_ones_first(long: list[pytest.Item], others: list[pytest.Item]) -> list[pytest.Item]:
     """For pytest-xdist: the list is divided equally among its workers, and each takes its part from the front."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = iter([item for item in items if not item.get_closest_marker("long")])
+    size = (len(long) + len(others)) // workers
+    rest = iter(others)
     parts: list[pytest.Item] = []
     for worker in range(workers):
         first = long[worker::workers]
-        parts += first
-        parts += itertools.islice(others, max(0, len(items) // workers - len(first)))
-    return [*parts, *others]
+        parts += [*first, *itertools.islice(rest, max(0, size - len(first)))]
+    return [*parts, *rest]
 
 
 def _waits(item: pytest.Item) -> bool:

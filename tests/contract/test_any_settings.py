@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers import DRIVERS, DuckExecutor, Runner
@@ -22,6 +22,9 @@ each_driver = pytest.mark.parametrize(
     "driver",
     [pytest.param(d, marks=d.marks, id=d.name) for d in DRIVERS if d.in_process and d.most > 1 and d.name not in SAME],
 )
+
+
+half_as_often = settings(max_examples=settings.default.max_examples // 2)  # eight drivers run them, with real pauses
 
 
 @st.composite
@@ -92,6 +95,7 @@ def model(length, errors, policy):
 
 
 @each_driver
+@half_as_often
 @given(
     length=LENGTHS,
     errors=ERRORS,
@@ -130,6 +134,7 @@ def test_g01_g09_a_run_delivers_what_map_would(driver, length, errors, pauses, s
 
 
 @each_driver
+@half_as_often
 @given(length=LENGTHS, taken=st.integers(0, 25), shape=shapes(), pauses=PAUSES, how=st.sampled_from(["close", "drop"]))
 def test_g13_a_run_that_is_left_early_calls_nothing_twice_and_leaves_the_source_open(
     driver, length, taken, shape, pauses, how

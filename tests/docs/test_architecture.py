@@ -1,6 +1,7 @@
 """The shape of the library itself: who imports whom, how long files are, what an import costs; and that of its tests."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pydoc
@@ -60,13 +61,15 @@ def imports(module):
     return found
 
 
-IMPORTS = {module: imports(module) for module in MODULES}
+@functools.cache
+def all_imports():
+    return {module: imports(module) for module in MODULES}
 
 
 def reach(module):
     found, todo = set(), [module]
     while todo:
-        new = IMPORTS[todo.pop()] - found
+        new = all_imports()[todo.pop()] - found
         found |= new
         todo += new
     return found
@@ -76,16 +79,18 @@ def wing(module):
     return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_module_is_in_a_circle_of_imports(module):
-    assert module not in reach(module)
+def test_no_module_is_in_a_circle_of_imports():
+    assert not [module for module in MODULES if module in reach(module)]
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if wing(module) not in ENTRIES])
-def test_imports_point_downwards_only(module):
-    others = IMPORTS[module] - ({"__init__"} if wing(module) == "testing" else set())  # it is a user of the library
-    for other in others:
-        assert wing(other) == wing(module) or FLOOR[wing(other)] < FLOOR[wing(module)], other
+def test_imports_point_downwards_only():
+    for module in MODULES:
+        if wing(module) not in ENTRIES:
+            others = all_imports()[module] - (
+                {"__init__"} if wing(module) == "testing" else set()
+            )  # a user of the library
+            for other in others:
+                assert wing(other) == wing(module) or FLOOR[wing(other)] < FLOOR[wing(module)], (module, other)
 
 
 def test_every_folder_is_a_wing_that_says_what_may_come_in():
@@ -107,12 +112,12 @@ def test_the_engine_has_no_threads_no_clock_and_no_io(engine):
     assert not {name.split(".")[0] for name in names} & {"threading", "queue", "time", "asyncio", "os", "io", "_thread"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_no_file_has_grown_past_one_thought(path):
-    lines = path.read_text().splitlines()
-    if path.parent.name == "_api":  # signatures and their documentation; what is left is short
-        lines = lines[max((number for number, line in enumerate(lines) if line == "@overload"), default=0) :]
-    assert len(lines) <= 450
+def test_no_file_has_grown_past_one_thought():
+    for path in FILES:
+        lines = path.read_text().splitlines()
+        if path.parent.name == "_api":  # signatures and their documentation; what is left is short
+            lines = lines[max((number for number, line in enumerate(lines) if line == "@overload"), default=0) :]
+        assert len(lines) <= 450, path
 
 
 def test_no_file_of_the_tests_is_longer_than_600_lines():
@@ -134,12 +139,12 @@ def test_the_folders_of_the_tests_are_the_wings():
     assert not list(TESTS.glob("test_*.py"))
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if not module.endswith(("__init__", "__main__"))])
-def test_what_a_module_says_it_has_it_has(module):
-    module = importlib.import_module(f"inturn.{module}")
-    assert module.__doc__
-    for name in module.__all__:
-        assert hasattr(module, name), name
+def test_what_a_module_says_it_has_it_has():
+    for name in MODULES:
+        if not name.endswith(("__init__", "__main__")):
+            module = importlib.import_module(f"inturn.{name}")
+            assert module.__doc__, name
+            assert [each for each in module.__all__ if not hasattr(module, each)] == [], name
 
 
 def test_every_public_name_is_there_once_and_documented():
@@ -220,7 +225,7 @@ COINED = (
 )
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_the_words_are_those_of_the_field(path):
+def test_the_words_are_those_of_the_field():
     """Words that were coined here took readers three readings each; docs/design.md has those that stand for them."""
-    assert not re.findall(COINED, path.read_text(), re.IGNORECASE)
+    found = {path.name: re.findall(COINED, path.read_text(), re.IGNORECASE) for path in FILES}
+    assert not {name: words for name, words in found.items() if words}
