@@ -285,7 +285,7 @@ def _generator_policy(failure):
         (partial(_async_policy), "plain function, got an async function"),
         (_async_generator_policy, "plain function, got an async generator function"),
         (_generator_policy, "plain function, got a generator function"),
-        (None, "name or a callable, got NoneType"),
+        (None, "or a callable, got NoneType"),
     ],
     ids=shown,
 )
