@@ -138,6 +138,23 @@ def test_a_body_of_the_loop_that_the_workers_keep_up_with():
     assert "consumer" not in about(trial(concurrency=4, call=0.1))
 
 
+def test_what_next_takes_is_no_work_of_the_consumers():
+    """Handing over tiny items takes time, too: else it would be told to have less in its body."""
+    now = [0.0]
+
+    def ticks():  # each time somebody looks
+        now[0] += 1.0
+        return now[0]
+
+    run = ordered_map(abs, range(50), executor="serial")
+    run._run.job.clock = ticks
+    for _ in run:
+        now[0] += 100.0
+    body = run.stats._measured.body
+    assert 50 * 100 <= body <= 50 * 102
+    assert body < run.stats.elapsed - 50
+
+
 # ---- source --------------------------------------------------------------------------------------
 
 

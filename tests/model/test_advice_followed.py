@@ -112,13 +112,3 @@ def test_the_gain_of_a_plain_loop_is_never_less_than_was_said(executor):
         if gain >= 0.8 * piece.gain:
             return
         assert not last, (piece, gain)
-
-
-def test_what_the_body_of_the_loop_takes_is_told_from_what_next_takes():
-    """Handing over tiny items is no work of the consumer's: else it would be advised to have less in its body."""
-    with ordered_map(abs, range(3_000), concurrency=2, chunksize=1) as run:
-        for _ in run:
-            pass
-    stats = run.stats
-    waited = stats.blocked_on_head + stats.blocked_on_source
-    assert stats._measured.body < 0.5 * (stats.elapsed - waited)
