@@ -145,7 +145,7 @@ from inturn import ordered_map
 now = [0.0]
 progress.clock = lambda: now[0]
 from inturn._core import consumer
-consumer.perf_counter = progress.clock
+consumer.clock = progress.clock
 def call(i):
     now[0] += 1.0
     return i

@@ -21,9 +21,9 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._base.events import ThreadEvent
 from inturn._core.job import Job
 from inturn._core.source import HANDFUL_S
@@ -120,7 +120,7 @@ class PulledInThread:
 
     def _pull_handful(self) -> bool:
         """Pull at least one item; False at the end of the source."""
-        room, until, pulled, run = self._room, perf_counter() + HANDFUL_S, self._pulled, self.run._run
+        room, until, pulled, run = self._room, clock() + HANDFUL_S, self._pulled, self.run._run
         while room:
             try:
                 item = next(self._source)
@@ -133,7 +133,7 @@ class PulledInThread:
                 return False
             pulled.append((item, None, run.origin()))
             room -= 1
-            if self._over or perf_counter() >= until:
+            if self._over or clock() >= until:
                 break
         return True
 

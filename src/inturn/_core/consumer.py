@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from inturn._base import checks
+from inturn._base.clock import clock
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
 from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
@@ -354,7 +354,7 @@ class Run:
         if self.job.trace is not None:
             self.job.trace.delivered(self._delivered(), self.job.clock())
         progress = self.progress
-        if progress is not None and perf_counter() >= progress.due:
+        if progress is not None and clock() >= progress.due:
             progress.tick(self.stats)
 
     def _delivered(self) -> int:
@@ -363,7 +363,7 @@ class Run:
 
     def tick(self) -> None:
         progress = self.progress
-        if progress is not None and perf_counter() >= progress.due:
+        if progress is not None and clock() >= progress.due:
             progress.tick(self.stats)
 
     def end(self) -> None:

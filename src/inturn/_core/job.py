@@ -25,10 +25,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from inturn._base.atomic import Once, Total, fence, remainder_of
+from inturn._base.clock import clock
 from inturn._base.events import Event, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Window
@@ -173,7 +173,7 @@ class Job:
         self.decide = decide
         self.timeout = timeout
         self.concurrency = concurrency
-        self.clock: Callable[[], float] = perf_counter  # seconds; another one where time is not the system's
+        self.clock: Callable[[], float] = clock  # seconds; another one where time is not the system's
         self.throttle: Throttle | None = None
         self.context = contextvars.Context()
         self.deadline_at: float | None = None

@@ -36,11 +36,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, Final, NoReturn
 
 from inturn._base import checks
 from inturn._base.atomic import Link
+from inturn._base.clock import clock
 
 __all__ = ["Limiter", "Turn", "limiter_of"]
 
@@ -131,7 +131,7 @@ class Limiter:
         self._interval = max(1 / self.rate, self._span / self._most)  # seconds from start to start
         self._lag_s = self.per / 20  # a start that was due so long ago, at most, still counts from then
         self._late_s = max(self._interval, 0.1)  # who is so much later than announced loses its place
-        self._books = _Books(perf_counter)
+        self._books = _Books(clock)
 
     def __repr__(self) -> str:
         return f"Limiter({self.rate:g}, per={self.per:g}, burst={self.burst})"

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import import_module
-from time import perf_counter as clock
 from typing import Any, Final
 
 from inturn._base.atomic import Once
+from inturn._base.clock import clock
 
 from .shorten import shorten
 from .stats import Stats

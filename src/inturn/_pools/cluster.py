@@ -27,9 +27,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from functools import partial
-from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._base.events import ThreadEvent
 from inturn._core.consumer import sooner
 from inturn._core.job import Job

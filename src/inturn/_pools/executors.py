@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import repeat
-from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._core.job import MOST_AT_ONCE, BasePool, Job, enclosing, inside
 from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot

@@ -45,10 +45,10 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable
-from time import perf_counter as clock
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from inturn._base.atomic import fence
+from inturn._base.clock import clock
 from inturn._base.events import Latch
 from inturn._core.job import Job, enclosing, inside
 from inturn._core.threads import kept_stores, may_wait

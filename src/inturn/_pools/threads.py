@@ -27,10 +27,10 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
-from time import perf_counter as clock
 from typing import Any, Protocol
 
 from inturn._base.atomic import fence
+from inturn._base.clock import clock
 from inturn._base.events import Latch, ThreadEvent
 from inturn._base.patching import not_since_import
 from inturn._core.job import MOST_AT_ONCE, BasePool, Job

@@ -37,10 +37,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import Lock
-from time import perf_counter as clock
 from typing import Any, Final, NoReturn, Protocol
 
 from inturn._base.atomic import fence
+from inturn._base.clock import clock
 from inturn._core.job import Job
 from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk

@@ -17,9 +17,9 @@ ending    ``grace_until`` is set                  the last message; the end of t
 from __future__ import annotations
 
 from functools import partial
-from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, cast
 
+from inturn._base.clock import clock
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk

@@ -26,9 +26,9 @@ import select
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from time import perf_counter as clock
 from typing import Any, Final, Protocol
 
+from inturn._base.clock import clock
 from inturn._core.elements import close, elements_of
 from inturn._model.outcome import detach
 from inturn._transport import wire

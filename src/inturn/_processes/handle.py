@@ -34,9 +34,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.connection import wait as wait_for_sentinel
-from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._base.events import LONG_S
 from inturn._transport.pickling import Main, pack
 from inturn._transport.shared_memory import Memory

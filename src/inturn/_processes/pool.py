@@ -31,9 +31,9 @@ from __future__ import annotations
 import atexit
 from multiprocessing import util
 from queue import SimpleQueue
-from time import perf_counter as clock
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._base.patching import no_processes
 from inturn._core.job import Job
 from inturn._core.threads import at_exit

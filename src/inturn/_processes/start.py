@@ -35,10 +35,10 @@ import weakref
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import popen_fork, util
-from time import perf_counter as clock
 from types import FunctionType
 from typing import Any, Final
 
+from inturn._base.clock import clock
 from inturn._core.threads import CallThread
 from inturn._transport.pickling import Main
 

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import _thread
 import sys
-from time import perf_counter as clock
 
+from inturn._base.clock import clock
 from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._model.workers import Block

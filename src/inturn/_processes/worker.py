@@ -31,10 +31,10 @@ import signal
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any, Final
 
 from inturn._base.atomic import remainder_of, taking
+from inturn._base.clock import clock
 from inturn._core.job import enclosing
 from inturn._engine.window import SLICE_S
 from inturn._model.outcome import detach

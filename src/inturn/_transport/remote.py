@@ -11,8 +11,9 @@ import enum
 import os
 import pickle
 import sys
-from time import perf_counter as clock
 from typing import Any, Final
+
+from inturn._base.clock import clock
 
 from .pickling import Main, dumps, lacks_main, note_result, note_unread, pack_error, unpack_error
 
