@@ -23,12 +23,15 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from inturn._engine.lanes import NO_LANE
+
 from .plans import DRIVERS, Plan, draw
 from .runs import Shared, carry_out
 
 HANG_S = 600.0  # a round that takes longer hangs, also on a machine that is busy
 LEAVE_S = 30.0  # what has been ended is gone by then
 LOOK_EVERY = 50  # rounds between two looks at the memory
+OF_A_RUN = {"Job", "FlatJob", "Run", "FlatRun", "Window", "LaneWindow", "Chunk", "Lane", "OrderedMap", "OrderedAmap"}
 GROWTH_MB = 30.0  # of memory, from the first look to the last
 
 
@@ -95,25 +98,27 @@ class Soak:
             time.sleep(0.005)
 
     def look(self) -> None:
-        """Nothing of any run is in memory."""
-        gc.collect()
-        left = Counter(
-            type(each).__qualname__ for each in gc.get_objects() if type(each).__module__.partition(".")[0] == "inturn"
-        )
-        for name in (
-            "Job",
-            "FlatJob",
-            "Run",
-            "FlatRun",
-            "Window",
-            "LaneWindow",
-            "Chunk",
-            "Lane",
-            "OrderedMap",
-            "OrderedAmap",
-        ):
-            assert left[name] <= (name == "Lane"), f"{left[name]} objects of {name} are left"  # there is one `NO_LANE`
+        """Nothing of any run is in memory, or will be soon: a call that was given up may just be ending."""
+        until = time.monotonic() + LEAVE_S
+        while left := objects_left():
+            if time.monotonic() > until:
+                for each in left:
+                    print(f"{each!r} is referred to by {gc.get_referrers(each)}", flush=True)
+                raise AssertionError(f"{len(left)} objects are left")
+            del left  # else they are left for our sake
+            time.sleep(0.005)
         self.memory.append(resident_mb())
+
+
+def objects_left() -> list[object]:
+    gc.collect()
+    return [
+        each
+        for each in gc.get_objects()
+        if type(each).__qualname__ in OF_A_RUN
+        and type(each).__module__.partition(".")[0] == "inturn"
+        and each is not NO_LANE
+    ]
 
 
 class Watchdog(threading.Thread):
