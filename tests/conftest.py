@@ -16,7 +16,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -93,6 +92,7 @@ def servers() -> None:
 
 
 def pytest_sessionfinish() -> None:
+    faulthandler.cancel_dump_traceback_later()
     clusters.end()
 
 
@@ -118,6 +118,7 @@ FULLY_TESTED = {"thread", "borrowed", "serial"}
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_stderr] = os.dup(2)  # a test's own is captured
+    config.stash[_kept_until] = 0.0
     config.addinivalue_line("markers", "waits: for a time limit, so one combination has to do for most drivers")
     config.addinivalue_line("markers", "long: takes seconds, and is run first, so that nothing waits for it at the end")
     config.addinivalue_line("markers", "cluster: needs a cluster of Dask or Ray, or loky, and is run at the end")
@@ -200,27 +201,30 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # thousands of tests: none of these objects has to be looked at by a garbage collection in one of them
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     _last_resort(item)
-    try:
-        return (yield)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
     """pytest stops the clock after a failure, for debugging. Start it again: the teardown may hang too."""
     if isinstance(node, pytest.Item):
+        node.config.stash[_kept_until] = 0.0
         _last_resort(node)
 
 
 def _last_resort(item: pytest.Item) -> None:
-    """End the process, and show the stack of every thread, if a test still hangs after its time limit."""
+    """End the process, and show the stack of every thread, if a test still hangs after its time limit.
+
+    Once a minute the clock is set anew, not for each test: that is a thread that has to end, and another that has to start.
+    """
     mark = item.get_closest_marker("timeout")
-    limit = mark.args[0] if mark else float(item.config.getini("timeout"))
-    faulthandler.dump_traceback_later(limit + 30, exit=True, file=item.config.stash[_stderr])
+    until = time.monotonic() + (mark.args[0] if mark else float(item.config.getini("timeout"))) + 30
+    if not until <= item.config.stash[_kept_until] <= until + 60:
+        item.config.stash[_kept_until] = until + 60
+        seconds = until + 60 - time.monotonic()
+        faulthandler.dump_traceback_later(seconds, exit=True, file=item.config.stash[_stderr])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -233,6 +237,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 _failed = pytest.StashKey[bool]()
 _stderr = pytest.StashKey[int]()
+_kept_until = pytest.StashKey[float]()  # when the last resort comes
 
 
 @pytest.fixture(autouse=True)
@@ -278,22 +283,19 @@ def _belongings() -> set[object]:
     things: set[object] = {thread for thread in threading.enumerate() if thread.is_alive()}
     things.update(multiprocessing.active_children())
     if sys.platform == "linux":
-        things.update(f"native thread {name}" for name in _listing("/proc/self/task"))
-        things.update(f"descriptor {name}" for name in _listing("/proc/self/fd"))
-        children = Path(f"/proc/self/task/{os.getpid()}/children")
-        if children.exists():  # not every kernel has it
-            things.update(f"child {pid}" for pid in children.read_text().split())
+        things.update(f"native thread {name}" for name in _native_threads())
+        # the descriptor of this very listing is among them, and closed by now
+        things.update(
+            f"descriptor {fd}" for fd in os.listdir("/proc/self/fd") if os.path.lexists(f"/proc/self/fd/{fd}")
+        )
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{os.getpid()}/children") as children:
+            things.update(f"child {pid}" for pid in children.read().split())  # not every kernel has it
     return things
 
 
-def _listing(directory: str) -> set[str]:
+def _native_threads() -> list[str]:
     """Read until two listings agree: the kernel's list of threads ends early at a thread that is just exiting."""
-    names: set[str] = set()
-    while names != (names := _names(directory)):
+    names: list[str] = []
+    while names != (names := os.listdir("/proc/self/task")):
         pass
     return names
-
-
-def _names(directory: str) -> set[str]:
-    # the descriptor of this very listing is among them, and closed by now
-    return {name for name in os.listdir(directory) if os.path.lexists(f"{directory}/{name}")}
