@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-import multiprocessing
+import multiprocessing.pool
 
 import pytest
 
@@ -111,10 +111,27 @@ def test_a_coroutine_in_the_place_of_the_function_is_told_from_it():
         coroutine.close()
 
 
+class Pool(multiprocessing.pool.Pool):
+    """One of processes that starts none."""
+
+    def __init__(self):
+        pass
+
+    def __del__(self):
+        pass
+
+    def __repr__(self):
+        return "Pool()"
+
+
 def test_a_pool_of_multiprocessing_is_no_executor_and_the_error_says_what_is():
-    pool = multiprocessing.get_context("fork").Pool(1)
+    with pytest.raises(TypeError, match=r'has no submit\(\): write executor="process"'):
+        ordered_map(abs, [1], executor=Pool())
+    with pytest.raises(TypeError, match=r'Pool, which has no submit\(\): write executor="process"'):
+        next(ordered_map(abs, [1], executor=lambda workers: Pool()))
+    pool = multiprocessing.pool.ThreadPool(1)
     try:
-        with pytest.raises(TypeError, match=r'has no submit\(\): write executor="process"'):
+        with pytest.raises(TypeError, match=r'has no submit\(\): write executor="thread"'):
             ordered_map(abs, [1], executor=pool)
     finally:
         pool.terminate()

@@ -107,8 +107,7 @@ def test_the_gain_of_a_plain_loop_is_never_less_than_was_said(executor):
         for _ in map(abs, items):
             pass
         gain = run.stats.elapsed / (time.perf_counter() - begun)
-        [piece] = pieces(run.stats)
-        assert piece.about == "batching"
-        if gain >= 0.8 * piece.gain:
+        piece = next(iter(pieces(run.stats)), None)
+        if piece is not None and piece.about == "batching" and gain >= 0.8 * piece.gain:
             return
         assert not last, (piece, gain)

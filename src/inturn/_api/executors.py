@@ -133,7 +133,8 @@ def open_pool(executor: Any, timeout: object) -> Opener:
         return Opener(_borrowed(None, executor), _threads, batches=True)
     cure = f": write {executor.__name__}()" if isinstance(executor, type) else ""
     if hasattr(type(executor), "imap"):  # a pool of `multiprocessing`
-        cure = ', which has no submit(): write executor="process"'
+        name = "thread" if type(executor).__name__ == "ThreadPool" else "process"
+        cure = f', which has no submit(): write executor="{name}"'
     raise TypeError(
         'executor must be "thread", "process", "interpreter", "serial", an object with submit(), a Dask client, '
         "the module ray or a callable, "
