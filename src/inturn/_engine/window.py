@@ -58,6 +58,7 @@ NEVER: Final = sys.maxsize
 
 _AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, so that it is rarely taken back
 _TINY: Final = 1 / 20  # items that take less than this part of the aim may widen a default window
+_BATCHES: Final = 16  # that a default window has for each worker, before it stops growing
 _MOST: Final = 4096  # items; a default window never grows beyond
 
 
@@ -113,6 +114,9 @@ class Window:
         self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
         self.aim_s = _AIM_S  # seconds a batch is to take; longer where sending it costs more
+        self.tiny = _TINY
+        self._concurrency = concurrency
+        self._paces: tuple[float, ...] = ()  # of the last three chunks
         self._small_items = True  # whether the item that was looked at last is small
         self._small_results = True
 
@@ -290,8 +294,12 @@ class Window:
         self.last_index = min(self.last_index, index)
 
     def measured(self, seconds: float, outcomes: list[Any]) -> None:
-        """Learn from the seconds that a chunk took: the pace rises at once, and falls by half at most."""
-        pace = seconds / len(outcomes)
+        """Learn from the seconds that a chunk took.
+
+        The pace is the median of the last three, so that one odd item does not change it; it falls by half at most.
+        """
+        self._paces = paces = (*self._paces[-2:], seconds / len(outcomes))
+        pace = sorted(paces)[(len(paces) - 1) // 2]
         self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
         if self._most > self._base:
             self._small_results = small(outcomes[-1])
@@ -389,9 +397,10 @@ class Window:
 
         Guarantee 4.
         """
-        tiny = self.pace_s is not None and self.pace_s < self.aim_s * _TINY
-        if tiny and self._small_items and self._small_results:
-            self.limit = min(self._most, self.limit * 2)
+        pace = self.pace_s
+        if pace is not None and pace < self.aim_s * self.tiny and self._small_items and self._small_results:
+            if self.limit * pace < _BATCHES * self.aim_s * self._concurrency:
+                self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:
             self.limit = max(self._base, self.limit // 2)
 
