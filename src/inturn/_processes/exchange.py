@@ -44,13 +44,12 @@ from inturn._base.clock import clock
 from inturn._core.job import Job
 from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
 from inturn._transport.pickling import ATOMS, LARGE, is_atom, noted, pack, unpack, unpack_error
 
 from .handle import GRACE_S, Event, Handle
-from .worker import ALONE, EACH, PACED
+from .worker import ALONE, EACH, PACED, SLICE_S
 
 __all__ = ["Away", "Exchange"]
 

@@ -28,6 +28,7 @@ import os
 import pickle
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
@@ -36,7 +37,6 @@ from typing import TYPE_CHECKING, Any, Final
 from inturn._base.atomic import remainder_of, taking
 from inturn._base.clock import clock
 from inturn._core.job import enclosing
-from inturn._engine.window import SLICE_S
 from inturn._model.outcome import detach
 from inturn._model.threads import finalize
 from inturn._transport import wire
@@ -56,6 +56,7 @@ __all__ = [
     "PACED",
     "READY",
     "REFUSED",
+    "SLICE_S",
     "STREAM",
     "UP",
     "USE",
@@ -81,6 +82,10 @@ EACH: Final = 2  # a chunk: after every item
 STREAM: Final = 3  # an item of a flat map, and its first credits: see `flat_worker`
 CREDIT: Final = 4  # further credits, or None when the run is over; and how many elements were received
 
+SLICE_S: Final = 0.008
+"""The time slice of a chunk in seconds: what is not started then is taken back, what is complete is reported."""
+
+_SWITCH_S: Final = 0.001  # the helper waits so long for the GIL: slice and switch are to be less than 10 ms
 _FAULT: Final = 70  # the exit code of a worker that failed outside of any item, as in sysexits.h
 _LOOK_MS: Final = 1000  # between two looks at the parent, where there is no pidfd
 
@@ -154,6 +159,7 @@ class _Worker:
 
     def serve(self, setup: Any) -> None:
         os.register_at_fork(after_in_child=self._forked)
+        sys.setswitchinterval(_SWITCH_S)
         threading.Thread(target=self._listen, name="inturn-helper", daemon=True).start()
         if not self._prepare(setup):
             return
