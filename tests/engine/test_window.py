@@ -264,7 +264,8 @@ def test_g04_a_default_window_widens_for_tiny_items_and_narrows_for_slow_or_larg
     for _ in range(20):
         window.resize()
     assert window.limit == 4096
-    window.measured(1.0, [None])
+    for _ in range(2):
+        window.measured(1.0, [None])
     for _ in range(20):
         window.resize()
     assert window.limit == 4
@@ -279,6 +280,15 @@ def test_g04_a_default_window_widens_for_tiny_items_and_narrows_for_slow_or_larg
     window.measured(1e-6, [None])
     window.resize()
     assert window.limit == 4
+
+
+def test_g04_a_default_window_grows_until_it_holds_sixteen_chunks_for_each_worker() -> None:
+    window = Window(2, None, None)
+    window.aim_s, window.tiny = 0.006, 1 / 6
+    window.measured(0.0009, [None])
+    for _ in range(20):
+        window.resize()
+    assert 16 * 2 * 6 <= window.limit < 2 * 16 * 2 * 7  # it doubles
 
 
 def test_g04_an_explicit_window_stays_as_it_is() -> None:
@@ -296,6 +306,30 @@ def test_g26_two_items_of_a_millisecond_make_a_chunk_where_the_window_has_two_fo
         chunk = window.claim()
         assert chunk is not None
         assert chunk.size == size
+
+
+def test_g26_one_odd_item_does_not_change_the_size_of_chunks():
+    window = Window(2, 4096, None)
+    window.extend([None] * 4096)
+    for seconds in (1e-4, 1e-4, 0.2, 1e-4, 1e-4):
+        window.measured(seconds, [None])
+        chunk = window.claim()
+        assert chunk is not None
+        assert chunk.size == 20
+
+
+def test_g26_a_slow_first_item_is_forgotten_and_slow_items_are_noticed_with_the_second():
+    window = Window(2, 4096, None)
+    window.measured(0.016, [None])
+    assert window.pace_s == 0.016
+    paces = []
+    for _ in range(5):
+        window.measured(0.001, [None])
+        paces.append(window.pace_s)
+    assert paces == [0.008, 0.004, 0.002, 0.001, 0.001]
+    window.measured(0.2, [None])
+    window.measured(0.2, [None])
+    assert window.pace_s == 0.2
 
 
 def test_g26_items_whose_pair_would_take_up_the_time_slice_travel_alone():

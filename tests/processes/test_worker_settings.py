@@ -303,3 +303,13 @@ def test_settings_are_checked_when_they_are_made():
     with pytest.raises(ValueError, match=r"start_method must be one of .*'fork'.*, got 'threads'"):
         ordered_map(double, [1], executor=Processes(start_method="threads"))
     assert repr(Processes(double, (1,))).startswith("Processes(initializer=<function double")
+
+
+def interval(_: int) -> float:
+    return sys.getswitchinterval()
+
+
+def test_g26_a_worker_hands_the_gil_over_within_a_millisecond_so_that_a_batch_can_be_interrupted(processes):
+    before = sys.getswitchinterval()
+    assert max(ordered_map(interval, range(4), executor=processes, concurrency=2)) <= 0.0011
+    assert sys.getswitchinterval() == before

@@ -231,7 +231,7 @@ def ordered_amap(
             ``anext``, a millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a
             ready result never waits for it.
         concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does.
-        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``4 *
+        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``8 *
             concurrency``, growing up to 4096 while items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends

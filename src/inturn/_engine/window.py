@@ -397,8 +397,9 @@ class Window:
 
         Guarantee 4.
         """
-        pace = self.pace_s
-        if pace is not None and pace < self.aim_s * self.tiny and self._small_items and self._small_results:
+        pace = 1.0 if self.pace_s is None else self.pace_s
+        tiny = pace < self.aim_s * self.tiny
+        if tiny and self._small_items and self._small_results:
             if self.limit * pace < _BATCHES * self.aim_s * self._concurrency:
                 self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:

@@ -5,7 +5,7 @@ told where the run already stops to think: once per handful that is pulled, once
 result that is delivered. Without ``trace`` none of this is there. A `Trace` is what the user asks for it, at any time.
 
 Batches stay as they are. Where the calls of a chunk run in this process, `Timed` stands in the place of the chunk's
-items and notes when each is taken. From another process come reports, one per chunk or per time slice of 5 ms at least:
+items and notes when each is taken. From another process come reports, one per chunk or per time slice of 8 ms at least:
 the time between two of them is divided equally among the items that they report.
 
 Who may call what: `pulled` is for the one who pulls, `begun`, `failed`, `away`, `reported` and `ended` are for the
