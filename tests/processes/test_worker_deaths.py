@@ -82,9 +82,9 @@ def check_death(tmp_path, stage, way, chunksize, method):
 def test_g24_a_death_between_two_items_costs_none(tmp_path, way, chunksize):
     """The worker dies while it is idle; its next item runs on a new one."""
 
-    def source():
+    def source():  # pulled by a thread of its own: the consumer has item 5 meanwhile
         yield from range(6)
-        while any(map(alive, seen)):  # until the process of item 5 is gone
+        while not seen or any(map(alive, seen)):  # until the process of item 5 is gone
             yield_to_others()
         yield from range(6, ITEMS)
 
@@ -98,6 +98,7 @@ def test_g24_a_death_between_two_items_costs_none(tmp_path, way, chunksize):
         concurrency=1,
         window=6,
         chunksize=chunksize,
+        live=True,
         on_error="return",
     ) as run:
         for result in run:
