@@ -178,7 +178,7 @@ def test_g35_the_most_items_of_a_worker_are_counted_over_all_runs(tmp_path):
         runs = [list(ordered_map(pid_of, range(3), executor=workers)) for _ in range(4)]
     pids = list(itertools.chain(*runs))
     assert [len(list(group)) for _, group in itertools.groupby(pids)] == [4, 4, 4]
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) in (3, 4)  # one may be started for items that do not come
 
 
 # ---- deaths, limits, errors ----------------------------------------------------------------------
