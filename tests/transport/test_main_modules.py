@@ -138,6 +138,17 @@ def notebook(path):
 
 HAVING = [script, module]
 LACKING = [package, directory, archive, standard_input, command, notebook]
+SOME = [
+    script,
+    notebook,
+]  # a forked worker has all of its parent, and the fork server reads the main module as `spawn` does
+
+
+def each(ways, methods=METHODS):
+    """Ways with start methods: all of them with `spawn`."""
+    everything = os.environ.get("INTURN_TESTS") == "all"
+    pairs = [(way, method) for method in methods for way in ways if everything or method == "spawn" or way in SOME]
+    return pytest.mark.parametrize(("way", "method"), pairs)
 
 
 def run(path, way, *arguments, without_cloudpickle=False, program=None):
@@ -156,16 +167,14 @@ def run(path, way, *arguments, without_cloudpickle=False, program=None):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("way", HAVING + LACKING)
+@each(HAVING + LACKING)
 def test_g25_what_the_main_module_defines_travels(tmp_path, way, method):
     pytest.importorskip("cloudpickle")
     done = run(tmp_path, way, method, "ours")
     assert (done.stdout, done.stderr) == ("well done\n", "")
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("way", HAVING + LACKING)
+@each(HAVING + LACKING)
 def test_g25_what_the_main_module_defines_travels_through_an_executor_of_the_users(tmp_path, way, method):
     pytest.importorskip("cloudpickle")
     if way is standard_input and method != "fork":
@@ -191,9 +200,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@each(LACKING, ["forkserver", "spawn"])
 @pytest.mark.parametrize("what", ["fn", "item"])
-@pytest.mark.parametrize("way", LACKING)
 def test_g25_without_cloudpickle_the_message_names_the_cure(tmp_path, monkeypatch, way, what, method):
     monkeypatch.setitem(globals(), "PROGRAM", PLAIN)
     done = run(tmp_path, way, method, what, without_cloudpickle=True)
@@ -203,8 +211,7 @@ def test_g25_without_cloudpickle_the_message_names_the_cure(tmp_path, monkeypatc
     assert "in a row" not in done.stderr
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("way", HAVING)
+@each(HAVING)
 def test_g25_without_cloudpickle_what_workers_have_travels_as_ever(tmp_path, monkeypatch, way, method):
     monkeypatch.setitem(globals(), "PROGRAM", PLAIN)
     for what in ("fn", "item"):
