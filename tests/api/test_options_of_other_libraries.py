@@ -36,6 +36,7 @@ def refusal(name, option):
     [
         ("max_workers", "concurrency="),  # concurrent.futures
         ("n_jobs", "concurrency="),  # joblib
+        ("processes", 'executor="process", concurrency='),  # multiprocessing
         ("task_limit", "concurrency="),  # aiostream
         ("buffersize", "window="),
         ("chunk_size", "chunksize="),
@@ -67,7 +68,7 @@ def test_only_options_that_the_function_has_are_proposed(name):
     options = inspect.signature(FUNCTIONS[name]).parameters
     for given in {*unexpected.RUN, *unexpected.RETRY} - set(options):
         proposed = refusal(name, given).partition("write ")[2].partition("=")[0]
-        assert not proposed or proposed.startswith("nothing: ") or proposed in options, given
+        assert not proposed or proposed in options, given
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,13 @@ def _table(rows: dict[str, str]) -> dict[str, str]:
     return {name: cure for cure, names in rows.items() for name in names.split()}
 
 
-_LEAVE_OUT: Final = "nothing: results always come in the order of the items"
+_LEAVE_OUT: Final = "leave it out, results always come in the order of the items"
 
 RUN: Final = _table(
     {
-        "concurrency=": "max_workers workers n_workers num_workers n_jobs jobs processes threads pool_size task_limit "
+        "concurrency=": "max_workers workers n_workers num_workers n_jobs jobs threads pool_size task_limit "
         "max_concurrency max_concurrent max_at_once",
+        'executor="process", concurrency=': "processes",
         "window=": "buffersize buffer_size prefetch lookahead queue_size max_pending",
         "chunksize=": "chunk_size batch_size batchsize",
         "executor=": "pool backend",
@@ -35,7 +36,7 @@ RUN: Final = _table(
         "on_error=": "on_exception error_handler errors",
         'on_error="return"': "return_exceptions",
         "on_error=retry(attempts=…)": "retry retries attempts tries max_attempts max_retries backoff",
-        "limit=": "rate rate_limit ratelimit max_per_second limiter throttle",
+        "limit= (calls per second)": "rate rate_limit ratelimit max_per_second limiter throttle",
         "name=": "desc description label",
         "progress=": "progress_bar show_progress bar tqdm callback",
         "progress=tqdm(total=…)": "total",
@@ -65,4 +66,6 @@ def unexpected(function: Callable[..., Any], given: dict[str, Any], table: dict[
         near = get_close_matches(name, options, 1, 0.75)
         cure = f"{near[0]}=" if near else ""
     message = f"{function.__name__}() got an unexpected keyword argument {name!r}"
-    return TypeError(f"{message}: write {cure}" if cure else message)
+    if cure and cure != _LEAVE_OUT:
+        cure = f"write {cure}"
+    return TypeError(f"{message}: {cure}" if cure else message)
