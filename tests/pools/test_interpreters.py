@@ -81,3 +81,39 @@ def test_g08_an_error_of_an_interpreter_is_of_our_own_class():
     with pytest.raises(functions_for_workers.Oops, match="no 1") as caught:
         next(run)
     assert "item 1: 1" in caught.value.__notes__
+
+
+def runs_in_an_interpreter(x):
+    """Every way to have threads; each run ends in good order but the last, which is left open."""
+    import asyncio
+
+    from inturn import Retry, Threads, ordered_gather
+
+    tries = []
+
+    def fails_once(y):
+        tries.append(y)
+        return y if len(tries) > 1 else 1 / 0
+
+    got = [
+        list(ordered_map(double, [x, x], timeout=100)),
+        list(ordered_map(double, [x, x], live=True)),
+        list(ordered_map(double, [x, x], executor=Threads(max_workers=1))),
+        list(ordered_flat_map(lambda y: [y, y], [x])),
+        list(ordered_map(fails_once, [x, x], executor="serial", on_error=lambda failure: Retry(after=0.001))),
+        asyncio.run(ordered_gather(double, ordered_map(double, [x]), executor="thread")),
+    ]
+    left_open.append(ordered_map(double, range(1000), concurrency=2))
+    got.append([next(left_open[-1])])
+    return got
+
+
+left_open = []
+
+
+@late_enough
+def test_g22_runs_inside_an_interpreter_have_threads_and_end_with_it():
+    both = [2 * 3, 2 * 3]
+    for _ in range(3):
+        expected = [both, both, both, [3, 3], [3, 3], [12], [0]]
+        assert list(ordered_map(runs_in_an_interpreter, [3, 3], executor="interpreter")) == [expected] * 2

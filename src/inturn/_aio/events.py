@@ -12,6 +12,7 @@ from contextvars import Context
 from typing import Any
 
 from inturn._base.events import LONG_S
+from inturn._core.threads import DAEMON
 
 __all__ = ["LoopEvent", "Timer", "all_done", "in_thread", "tell"]
 
@@ -163,7 +164,7 @@ async def in_thread(*calls: Callable[[], object]) -> None:
         finally:
             tell(loop, lambda: _resolve(done))
 
-    thread = threading.Thread(target=work, name="inturn-closer", daemon=True)
+    thread = threading.Thread(target=work, name="inturn-closer", daemon=DAEMON)
     thread.start()
     await done
     thread.join()  # it is at its end

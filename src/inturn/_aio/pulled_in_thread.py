@@ -27,6 +27,7 @@ from inturn._base.clock import clock
 from inturn._base.events import ThreadEvent
 from inturn._core.job import Job
 from inturn._core.source import HANDFUL_S
+from inturn._core.threads import DAEMON
 from inturn._engine.window import Window
 from inturn._model.handle import Handle
 from inturn._model.outcome import without_our_frames
@@ -101,7 +102,7 @@ class PulledInThread:
         if self._thread is None:
             context = self._job.context.copy()
             name = self._job.label("feeder")
-            thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=True)
+            thread = threading.Thread(target=context.run, args=(self._work,), name=name, daemon=DAEMON)
             thread.start()
             self._thread = thread
 

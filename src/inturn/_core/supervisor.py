@@ -9,7 +9,7 @@ One thing the consumer has to do itself: start the supervisor. ``Thread.start`` 
 waits for the new thread in several steps. `start` is one call into C instead: the thread exists and
 `_identifier` says so, or neither. It is a bare thread, which `threading` does not know, unless code of
 the user asks for ``current_thread()`` in it (an executor's ``submit``, say): then `threading` makes an
-object for it, which `_forget_dummy` removes in the end.
+object for it, which `_forget_dummy` removes in the end. Only in a subinterpreter it is a `CallThread`.
 
 ======== ================================================ ==================================================
 state    how it is told                                   left by
@@ -42,7 +42,7 @@ from .end import DROPPED
 from .job import Job, inside
 from .roles import Timekeeper
 from .slot import Slot
-from .threads import farewells, must_not_wait
+from .threads import DAEMON, CallThread, farewells, must_not_wait
 
 __all__ = ["Supervisor"]
 
@@ -72,7 +72,17 @@ class Supervisor(Timekeeper):
         if not self._identifier:
             if sys.is_finalizing():
                 raise RuntimeError("a run cannot begin while the interpreter is shutting down")
-            self._identifier.extend(map(_thread.start_new_thread, (self._work,), ((),)))
+            if DAEMON:
+                self._identifier.extend(map(_thread.start_new_thread, (self._work,), ((),)))
+            else:
+                self._start_known()
+
+    def _start_known(self) -> None:
+        """In a subinterpreter, whose end waits for the threads that `threading` knows; no signal handler runs there."""
+        thread = CallThread(self._job, Slot(), self._job.label("supervisor"), self._work)
+        thread.left = self._left
+        thread.start()
+        self._identifier.append(thread.ident or 0)
 
     def settle(self) -> None:
         """Wait until it has looked whether workers are wanted, and has started them."""
@@ -231,5 +241,6 @@ class Supervisor(Timekeeper):
 
 def _forget_dummy() -> None:
     """Remove what `threading` has made up for this bare thread: before Python 3.13 it would stay for ever."""
-    dummies: dict[int, object] = getattr(threading, "_active", {})
-    dummies.pop(threading.get_ident(), None)
+    if DAEMON:
+        dummies: dict[int, object] = getattr(threading, "_active", {})
+        dummies.pop(threading.get_ident(), None)

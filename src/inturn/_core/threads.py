@@ -20,7 +20,19 @@ from inturn._base.events import Latch
 from .job import Job, inside
 from .slot import Slot
 
-__all__ = ["NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]
+__all__ = ["DAEMON", "NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]
+
+
+def _daemons_allowed() -> bool:
+    try:
+        threading.Thread(daemon=True)
+    except RuntimeError:
+        return False
+    return True
+
+
+DAEMON: Final = _daemons_allowed()
+"""Whether threads are daemon threads. A subinterpreter allows none, and ends when all its threads have ended."""
 
 NO_THREAD: Final = (RuntimeError, MemoryError)
 """What starting a thread that cannot be had raises."""
@@ -90,7 +102,7 @@ class CallThread(threading.Thread):
     """
 
     def __init__(self, job: Job, slot: Slot, name: str, work: Callable[[], object]) -> None:
-        super().__init__(name=name, daemon=True)
+        super().__init__(name=name, daemon=DAEMON)
         self.job: Job | None = job
         self.given_up = False
         self.left = Latch()
@@ -135,4 +147,7 @@ def at_exit() -> None:
         pass
 
 
-atexit.register(at_exit)
+if DAEMON:
+    atexit.register(at_exit)
+else:  # it waits for its threads before it calls what `atexit` knows
+    threading._register_atexit(at_exit)  # type: ignore[attr-defined]

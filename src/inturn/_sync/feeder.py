@@ -9,7 +9,7 @@ from inturn._base.atomic import fence
 from inturn._base.events import ThreadEvent
 from inturn._core.job import Job
 from inturn._core.source import Source
-from inturn._core.threads import must_not_wait
+from inturn._core.threads import DAEMON, must_not_wait
 from inturn._engine.window import Window
 
 __all__ = ["Feeder"]
@@ -41,7 +41,7 @@ class Feeder:
 
     def start(self) -> None:
         """Start the thread (supervisor only)."""
-        thread = threading.Thread(target=self._run, name=self._job.label("feeder"), daemon=True)
+        thread = threading.Thread(target=self._run, name=self._job.label("feeder"), daemon=DAEMON)
         thread.start()
         self._thread = thread
 
