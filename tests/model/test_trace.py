@@ -19,7 +19,7 @@ from inturn import ordered_amap, ordered_flat_map, ordered_gather, ordered_map, 
 from inturn._core.consumer import Watched
 from inturn._model import recorder as recorder_module
 from inturn._model.recorder import Recorder
-from waiting import SHORT, Gate, Tally, spend
+from waiting import SHORT, Background, Gate, Tally, spend
 
 
 def check(trace, indices):
@@ -226,9 +226,10 @@ def test_a_trace_keeps_the_last_calls_only(monkeypatch):
     assert len(items) == 50
     assert items[-1].index == 999
     recorder = run._run.job.trace
-    assert [len(each) <= 50 for each in (recorder.bars, recorder.pulls, recorder.deliveries, recorder.waits)] == [
-        True
-    ] * 4
+    assert [
+        len(each.latest()) <= 50 and len(each) <= 55
+        for each in (recorder.bars, recorder.pulls, recorder.deliveries, recorder.waits)
+    ] == [True] * 4
     assert not recorder._open
 
 
@@ -389,3 +390,21 @@ def test_a_run_shows_its_counts_in_a_notebook(kinds):
     for text in ("5 of 5", "delivered", "failed", "skipped", "workers busy"):
         assert text in html
     assert "retried" not in html
+
+
+def test_g23_a_trace_can_be_read_while_other_threads_write_it(apart):
+    """Without the GIL, too, where a deque cannot be copied meanwhile."""
+    over = Gate()
+
+    def read():
+        while not over.is_open:
+            assert len(list(run.trace)) <= 3000
+            assert run.trace.deliveries() is not run.trace.waits()
+
+    run = apart.map(double, iter(range(3000)), trace=True, window=64)
+    readers = [Background(read) for _ in range(2)]
+    assert list(run) == [2 * i for i in range(3000)]
+    over.open()
+    for each in readers:
+        each.result()
+    run.close()

@@ -12,23 +12,25 @@ Who may call what: `pulled` is for the one who pulls, `begun`, `failed`, `away`,
 workers (one at a time for each chunk), `delivered` and `waited` for the consumer. Each adds to a collection of its own,
 by one atomic step, so no lock is needed.
 
-Each collection keeps the last `MOST` entries, so the memory of an endless run is bounded.
+Each collection keeps the last `MOST` entries (`Latest`), so the memory of an endless run is bounded.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-from inturn._base.atomic import remainder_of
+from inturn._base.atomic import Once, remainder_of
 
 __all__ = ["MOST", "Bar", "Recorder", "Timed", "TraceItem", "Wait"]
 
 MOST: Final = 100_000
 """So many items, and waits of the consumer, are kept: those at the end of the run."""
 
+_SPARE: Final = 1.1  # so many times that there are before the oldest are removed, which takes a while
+
+E = TypeVar("E")
 Outcome = Literal["done", "failed", "cancelled"]
 
 
@@ -78,6 +80,25 @@ class TraceItem(NamedTuple):
     outcome: Outcome
 
 
+class Latest(list[E]):
+    """The last `MOST` entries. Threads add while others read: without the GIL a deque could not be copied then."""
+
+    __slots__ = ("_trims",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trims = Once()
+
+    def note(self, entry: E) -> None:
+        self.append(entry)
+        if len(self) > MOST * _SPARE and self._trims.take():
+            del self[:-MOST]
+            self._trims.give_back()
+
+    def latest(self) -> list[E]:
+        return self[-MOST:]
+
+
 class Timed:
     """Stands in the place of a chunk's items, and notes when each is taken."""
 
@@ -121,10 +142,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.zero: float = 0.0  # the first ``next``
-        self.bars: deque[Bar] = deque(maxlen=MOST)
-        self.pulls: deque[tuple[int, int, float]] = deque(maxlen=MOST)  # the first index, how many, when
-        self.deliveries: deque[tuple[int, float]] = deque(maxlen=MOST)
-        self.waits: deque[Wait] = deque(maxlen=MOST)
+        self.bars: Latest[Bar] = Latest()
+        self.pulls: Latest[tuple[int, int, float]] = Latest()  # the first index, how many, when
+        self.deliveries: Latest[tuple[int, float]] = Latest()
+        self.waits: Latest[Wait] = Latest()
         self._open: dict[int, _Open] = {}  # by the identity of the chunk, which holds results
         self._pulled = 0
         self._numbers = count(1)
@@ -134,7 +155,7 @@ class Recorder:
 
     def pulled(self, number: int, now: float) -> None:
         """So many items were pulled."""
-        self.pulls.append((self._pulled, number, now))
+        self.pulls.note((self._pulled, number, now))
         self._pulled += number
 
     def adding(self, add: Callable[[Any], int], clock: Callable[[], float]) -> Callable[[Any], int]:
@@ -187,16 +208,16 @@ class Recorder:
             if position in entry.failed:
                 outcome = "failed"
             index = entry.index + position
-            self.bars.append(Bar(index, entry.attempt, entry.worker, started, finished, outcome))
+            self.bars.note(Bar(index, entry.attempt, entry.worker, started, finished, outcome))
 
     # ---- the consumer ----------------------------------------------------------------------------
 
     def delivered(self, index: int, now: float) -> None:
-        self.deliveries.append((index, now))
+        self.deliveries.note((index, now))
 
     def waited(self, begun: float, ended: float, index: int | None) -> None:
         """It has waited for the item of this index, or for the source."""
-        self.waits.append(Wait(begun, ended, index))
+        self.waits.note(Wait(begun, ended, index))
 
 
 def _shared_out(reports: list[tuple[int, float]], outcomes: int, since: float, now: float) -> list[float]:

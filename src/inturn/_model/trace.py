@@ -30,12 +30,12 @@ class Trace:
     def __iter__(self) -> Iterator[TraceItem]:
         recorder = self._recorder
         zero = recorder.zero
-        bars = sorted(recorder.bars.copy())
+        bars = sorted(recorder.bars.latest())
         pulled: dict[int, float] = {}
-        for first, number, when in recorder.pulls.copy():
+        for first, number, when in recorder.pulls.latest():
             for index in range(first, first + number):
                 pulled[index] = when - zero
-        delivered = {index: when - zero for index, when in recorder.deliveries.copy()}
+        delivered = {index: when - zero for index, when in recorder.deliveries.latest()}
         last = {bar.item: bar.attempt for bar in bars}
         for bar in bars:
             at = delivered.get(bar.item) if bar.attempt == last[bar.item] else None
@@ -53,7 +53,7 @@ class Trace:
             )
 
     def __len__(self) -> int:
-        return len(self._recorder.bars)
+        return len(self._recorder.bars.latest())
 
     def __repr__(self) -> str:
         return f"<trace of {self._title}: {len(self)} calls>"
@@ -64,12 +64,12 @@ class Trace:
         Times are in seconds since the first ``next``.
         """
         zero = self._recorder.zero
-        return [Wait(begun - zero, ended - zero, index) for begun, ended, index in self._recorder.waits.copy()]
+        return [Wait(begun - zero, ended - zero, index) for begun, ended, index in self._recorder.waits.latest()]
 
     def deliveries(self) -> list[tuple[int, float]]:
         """The index and the moment of each result, in seconds since the first ``next``; of a flat map, each element."""
         zero = self._recorder.zero
-        return [(index, when - zero) for index, when in self._recorder.deliveries.copy()]
+        return [(index, when - zero) for index, when in self._recorder.deliveries.latest()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the trace in the Chrome trace event format (JSON), which Perfetto and other viewers read.
