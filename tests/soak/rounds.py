@@ -94,6 +94,7 @@ class Soak:
             gc.collect()
             if time.monotonic() > until:
                 faulthandler.dump_traceback()
+                print(descriptors(), flush=True)
                 raise AssertionError(f"left behind: {belongings()}, before: {self.before}, of {plans}")
             time.sleep(0.005)
 
@@ -159,6 +160,17 @@ def belongings() -> dict[str, int]:
         "descriptors": len(os.listdir("/proc/self/fd")),
         "children": len(children),
     }
+
+
+def descriptors() -> list[str]:
+    """What each of them is."""
+    shown = []
+    for path in Path("/proc/self/fd").iterdir() if sys.platform == "linux" else ():
+        try:
+            shown.append(f"{path.name}: {path.readlink()}")
+        except OSError:  # that of the directory itself
+            pass
+    return shown
 
 
 def resident_mb() -> float:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
+from itertools import starmap
 from typing import Final
 
 __all__ = ["LENGTH", "End", "PipeEvent", "Recall", "frame", "read", "receive", "send"]
@@ -94,19 +95,26 @@ class Recall:
 
 
 class PipeEvent:
-    """An event for threads that poll file descriptors: once it is set, `fd` stays readable."""
+    """An event for threads that poll file descriptors: once it is set, `fd` stays readable.
 
-    __slots__ = ("__weakref__", "_writing", "fd")
+    The consumer makes it, and may be interrupted there. So one call into C makes the pipe and keeps it here (guarantee
+    16).
+    """
+
+    __slots__ = ("__weakref__", "_ends")
 
     def __init__(self) -> None:
-        self.fd, self._writing = os.pipe()
+        self._ends: list[tuple[int, int]] = []  # reading, writing
+        self._ends.extend(starmap(os.pipe, ((),)))
+
+    @property
+    def fd(self) -> int:
+        return self._ends[0][0]
 
     def set(self) -> None:
-        os.write(self._writing, b".")  # not close: a forked child may hold a copy
+        os.write(self._ends[0][1], b".")  # not close: a forked child may hold a copy
 
     def __del__(self) -> None:
-        try:
-            os.close(self.fd)
-            os.close(self._writing)
-        except AttributeError:  # the system had no descriptor for it
-            pass
+        for ends in getattr(self, "_ends", ()):  # none if that was interrupted, or the system had no descriptor
+            for fd in ends:
+                os.close(fd)
