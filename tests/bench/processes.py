@@ -1,14 +1,17 @@
-"""Rows about processes: P2, P5, P11."""
+"""Rows about processes: P2, P5, P11, P13, P14."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 from . import work
-from .harness import Goal, Plan, Table, present, row
+from .harness import Goal, Plan, Table, number, present, row
 from .peers import PROCESSES, Peer, our_processes, plain
 from .threads import per_item, seconds
 
@@ -86,3 +89,66 @@ def large(plan: Plan) -> list[Table]:
         goals = [Goal(f"{kind}: at least 3 times the throughput of `Executor.map`", ratio, least=3)]
         tables.append(Table("MB/s, both ways counted", figures, goals, title=f"8 MB to the worker and back, {kind}"))
     return tables
+
+
+_SIZES_MS = [0.02, 0.1, 0.3, 1.0, 3.0, 10.0]
+
+
+@row("P13", "processes, items of 0.02 to 10 ms of pure Python, 2 workers, beside chunks tuned by hand")
+def every_size(plan: Plan) -> list[Table]:
+    tuned = {
+        f"{name}(chunksize={size})": partial(PROCESSES[name], chunksize=size)
+        for name in ("Executor.map", "Pool.imap")
+        for size in (1, 16, 64)
+    }
+    tables = []
+    for ms in _SIZES_MS:
+        items = [max(1, int(work.loops_for(ms / 1000)))] * int(plan.size(1200, 400) / ms)
+        racers: dict[str, Peer] = {"inturn": our_processes(), **tuned}
+        used: dict[str, list[float]] = {name: [] for name in racers}
+        taken = plan.race({name: partial(_timed, peer, items, used[name]) for name, peer in racers.items()})
+        best = min(taken, key=lambda name: (name == "inturn", taken[name]))
+        share = taken[best] / taken["inturn"]
+        goal = Goal(f"{ms} ms: at least 0.97 of the speed of the best of them, `{best}`", share, least=0.97)
+        cpu = {name: median(used[name][1:]) for name in taken}
+        least = min(cpu, key=lambda name: (name == "inturn", cpu[name]))
+        note = f"CPU time of all processes: {number(cpu['inturn'])} s, {number(cpu['inturn'] / cpu[least])} times `{least}`"
+        title = f"processes, {ms} ms of pure Python per item"
+        tables.append(Table("s", taken, [goal], [note], beside="inturn", title=title))
+    return tables
+
+
+def _timed(peer: Peer, items: Sequence[int], used: list[float]) -> float:
+    began = sum(os.times()[:4])
+    taken = seconds(peer, work.burn, items, 2)
+    used.append(sum(os.times()[:4]) - began)
+    return taken
+
+
+@row("P14", "processes, items that travel alone: CPU time of the parent")
+def alone(plan: Plan) -> Table:
+    """Measure two runs of different length: the difference has no starting and no ending of workers in it."""
+
+    def cpu(peer: Peer, workers: int) -> float:
+        def spent(items: int) -> float:
+            began = time.process_time()
+            seconds(peer, work.sleep, [0.02] * items, workers)
+            return time.process_time() - began
+
+        few, more = 20 * workers, plan.size(2000, 600)  # few: until all workers are started
+        return (spent(few + more) - spent(few)) / more * 1e6
+
+    counts = [2, 8, 32, 64]
+    racers: dict[str, Peer] = {"inturn": our_processes(), "Executor.map": PROCESSES["Executor.map"]}
+    figures = plan.race(
+        {f"{name}, {count} workers": partial(cpu, peer, count) for count in counts for name, peer in racers.items()}
+    )
+    goals = [
+        Goal(
+            f"{count} workers: at most half of `Executor.map`",
+            figures[f"inturn, {count} workers"] / figures[f"Executor.map, {count} workers"],
+            most=0.5,
+        )
+        for count in counts
+    ]
+    return Table("µs of the parent's CPU per item of 20 ms", figures, goals)

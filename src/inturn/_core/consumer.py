@@ -191,7 +191,7 @@ class Run:
         now = job.clock()
         if clocks.left:
             clocks.body += now - clocks.left
-            if job.last_end and not job.pool.running() and not self.window.available():
+            if job.last_end and not self.window.available() and not job.pool.running():
                 clocks.on_consumer += max(0.0, now - max(clocks.left, job.last_end))
             clocks.left = 0.0
         self.until = now + HANDFUL_S
