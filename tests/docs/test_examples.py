@@ -2,14 +2,19 @@
 
 import gzip
 import hashlib
+import itertools
 import os
+import threading
+import time
 import wave
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from programs import run_example
 
+NAP_S = 0.05
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 # How long whatever the examples wait for takes: a service ten times faster, as it is, ten times slower (half a minute each).
@@ -66,10 +71,30 @@ def test_the_checksums_are_those_of_the_files_in_their_order(tmp_path):
 
 
 @pytest.mark.long
+@contextmanager
+def how_late():
+    """How many times as long as it should a thread takes that sleeps again and again, meanwhile: 1 on an idle machine."""
+    over, begun, naps = threading.Event(), time.monotonic(), itertools.count()
+
+    def sleep():
+        while not over.wait(NAP_S):
+            next(naps)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    try:
+        yield lambda: (time.monotonic() - begun) / (NAP_S * (next(naps) + 1))
+    finally:
+        over.set()
+        thread.join()
+
+
 @pytest.mark.parametrize("pace", PACES)
 def test_g38_four_stages_take_as_long_as_the_slowest_and_each_lost_segment_is_named_once(pace, tmp_path):
     for attempt in range(3):  # a machine that stands still for a moment has another try
-        out = run_example("video_translation", "film.wav", cwd=tmp_path, pace=pace)
+        with how_late() as late:
+            out = run_example("video_translation", "film.wav", cwd=tmp_path, pace=pace)
+            slowed = max(1.0, late())  # the service is called 20 times a second: on a busy machine, later each time
         assert "80 segments, in order" in out
         assert out.splitlines()[-1].startswith("gained: "), out
         assert "72 of 80 successful (90.0 %), 8 failed (translate 5, transcribe 3):" in out
@@ -80,6 +105,6 @@ def test_g38_four_stages_take_as_long_as_the_slowest_and_each_lost_segment_is_na
             if number % 29 == 11 or number % 17 == 5
         ]
         ratio = float(out.partition("all together: ")[2].split()[2])  # from the arrival of the film to its end
-        if ratio <= 1.1:
+        if ratio <= 1.1 * slowed:
             break
         assert attempt < 2, out
