@@ -284,6 +284,35 @@ def test_g13_runs_may_be_lost_to_the_collector_while_others_work(overlapping):
     gc.collect()
 
 
+class FailsAfter:
+    """Not a generator, whose frames forget their callers on some Pythons."""
+
+    def __init__(self, items):
+        self.left = items
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise Oops("the source")
+        self.left -= 1
+        return self.left
+
+
+def test_g13_a_run_whose_source_has_failed_can_be_lost_before_that_surfaces(overlapping):
+    """The frames of the error refer to their callers, and so to the run."""
+
+    def leave_after_one():
+        run = overlapping.map(double, FailsAfter(7), window=20, concurrency=2)
+        assert next(run) == 12
+        return farewell(run)
+
+    gone = leave_after_one()
+    gc.collect()
+    wait_until(lambda: gone.is_open, "the run is collected")
+
+
 def failed_while_another_call_runs(overlapping):
     """A run whose first item has failed, and the calls of the others, which are stuck."""
     call = Stuck()

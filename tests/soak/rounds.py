@@ -95,6 +95,7 @@ class Soak:
             if time.monotonic() > until:
                 faulthandler.dump_traceback()
                 print(descriptors(), flush=True)
+                print_referrers(objects_left())
                 raise AssertionError(f"left behind: {belongings()}, before: {self.before}, of {plans}")
             time.sleep(0.005)
 
@@ -103,8 +104,7 @@ class Soak:
         until = time.monotonic() + LEAVE_S
         while left := objects_left():
             if time.monotonic() > until:
-                for each in left:
-                    print(f"{each!r} is referred to by {gc.get_referrers(each)}", flush=True)
+                print_referrers(left)
                 raise AssertionError(f"{len(left)} objects are left")
             del left  # else they are left for our sake
             time.sleep(0.005)
@@ -120,6 +120,11 @@ def objects_left() -> list[object]:
         and type(each).__module__.partition(".")[0] == "inturn"
         and each is not NO_LANE
     ]
+
+
+def print_referrers(left: list[object]) -> None:
+    for each in left:
+        print(f"{each!r} is referred to by {[who for who in gc.get_referrers(each) if who is not left]}", flush=True)
 
 
 class Watchdog(threading.Thread):

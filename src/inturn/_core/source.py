@@ -22,6 +22,8 @@ __all__ = ["HANDFUL_S", "Source"]
 HANDFUL_S: Final = 0.001
 _MOST: Final = 4096
 
+_WITH_THE_SOURCE: Final = RuntimeError("the source has the error")
+
 # Iterators that answer at once and never raise: they are advanced in C.
 _SEQUENCES: Final[tuple[Any, ...]] = ((), [], range(0), range(1 << 100), "", b"", bytearray())
 _PROMPT: Final = tuple(type(iter(each)) for each in _SEQUENCES)
@@ -34,6 +36,7 @@ class Source:
         self._prompt = type(iterator) in _PROMPT
         self._window = window
         self._job = job
+        self.error: Exception | None = None
         self._add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
 
     def pull(self, until: float) -> None:
@@ -73,7 +76,7 @@ class Source:
                 if raised_by_handler(error):
                     raise
                 without_our_frames(error)
-                self._finish(Err(error, kind=Kind.SOURCE))
+                self._fail(error)
                 return
             if origins is not None:
                 origins.pulled()
@@ -86,6 +89,18 @@ class Source:
             room -= 1
             if not room or window.last_index != NEVER or clock() >= until:
                 return
+
+    def _fail(self, error: Exception) -> None:
+        """Keep the error until its turn; not in the window if the consumer has pulled.
+
+        The frames of its traceback refer to their callers, and so to the run's handle. What threads of the run refer
+        to must not lead there: nobody could lose the run any more (guarantee 13).
+        """
+        if self._job.feeder is None:
+            self.error = error
+            self._finish(Err(_WITH_THE_SOURCE, kind=Kind.SOURCE))
+        else:
+            self._finish(Err(error, kind=Kind.SOURCE))
 
     def _finish(self, final: Err | None) -> None:
         self._iterator = None

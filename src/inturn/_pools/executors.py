@@ -151,7 +151,8 @@ class ExecutorPool(BasePool):
         except Exception as error:  # shut down, broken, or out of threads
             if raised_by_handler(error):
                 raise
-            self._over(submission, error, Kind.FATAL)  # or has it queued the call all the same?
+            # Without its traceback, whose frames refer to the run's handle: see `Source`. Or is the call queued?
+            self._over(submission, error.with_traceback(None), Kind.FATAL)
             return
         submission.watch(future, partial(self._done, submission))
 
