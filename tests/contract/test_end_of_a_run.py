@@ -49,30 +49,30 @@ def test_g09_once_a_failure_is_known_nothing_later_is_started(overlapping):
 
 
 def test_g09_once_a_failure_is_known_nothing_later_is_pulled(overlapping):
-    head, begun, failing = Gate(), Gate(), Gate()
+    head, begun, failing, known = Gate(), Tally(), Gate(), Gate()
 
     def call(i):
+        begun.add(i)
         if i == 0:
             head.wait()
         elif i == 1:
-            begun.open()
             failing.wait()
             raise Oops(i)
         return i
 
     def on_pull(k):
         if k == 5:
-            begun.wait()
+            begun.wait(2)
             failing.open()
             wait_until(lambda: run.stats.running == 1)  # the head alone
-            absence(0.05)
+            known.open()
         elif k > 5:
             head.open()
 
     source = Source(itertools.count(), on_pull)
     run = overlapping.map(call, source, concurrency=2, window=1000)
     consumer = Background(until_error, run)
-    source.begun.wait(6)
+    known.wait()
     absence()
     pulls = source.pulls
     head.open()

@@ -53,7 +53,7 @@ def apply(mutation: Mutation, src: Path) -> None:
 
 def check(mutation: Mutation) -> tuple[bool, str, float]:
     """Whether the mutation is caught, how, and the seconds that took."""
-    with tempfile.TemporaryDirectory(prefix="inturn-mutation-") as directory:
+    with tempfile.TemporaryDirectory(prefix="mutation-") as directory:
         src = Path(directory).resolve() / "src"
         shutil.copytree(ROOT / "src", src, ignore=shutil.ignore_patterns("__pycache__"))
         apply(mutation, src)
