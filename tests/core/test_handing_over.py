@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 
 from inturn import ordered_map, retry
-from waiting import Gate, Tally, wait_until
+from waiting import Gate, Source, Tally, wait_until
 
 
 def test_g01_a_head_that_completes_just_before_the_consumer_sleeps_is_seen():
@@ -108,16 +108,19 @@ def test_g13_closing_stops_what_chunks_have_not_started():
 
 
 def test_g09_a_retry_that_gives_up_and_raises_lets_nothing_later_start():
-    begun, gate = Tally(), Gate()
+    begun, gate, all_pulled = Tally(), Gate(), Gate()
+    source = Source(range(4), lambda k: all_pulled.open() if k == 3 else None)
 
     def call(x):
         begun.add(x)
+        if x == 0:
+            all_pulled.wait()
         if x == 1:
             gate.wait()
             raise LookupError
         return x
 
-    run = ordered_map(call, range(4), concurrency=1, window=4, chunksize=1, on_error=retry(attempts=1))
+    run = ordered_map(call, source, concurrency=1, window=4, chunksize=1, on_error=retry(attempts=1))
     assert next(run) == 0
     begun.wait(2)
     gate.open()

@@ -428,7 +428,7 @@ MUTATIONS = [
         "the last attempt of a retry that then raises ends nothing before its turn",
         "_model",
         "return decision_of(self.then)(failure)",
-        "return LATER",
+        'return decision_of("return")(failure)',
         "core/test_handing_over.py::test_g09_a_retry_that_gives_up_and_raises_lets_nothing_later_start",
     ),
     Mutation(
