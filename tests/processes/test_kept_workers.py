@@ -451,6 +451,7 @@ def test_g35_copies_and_pickles_are_settings_without_a_block():
         assert not multiprocessing.active_children()  # theirs have lived for one run
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the thread of a kept worker waits
 def test_g35_a_forked_child_has_no_part_in_the_block_of_its_parent():
     with Processes(start_method="fork", max_workers=1) as workers:
         (pid,) = ordered_map(pid_of, [0], executor=workers)
