@@ -306,8 +306,7 @@ class Run:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised` (guarantee 9)."""
         window, index = self.window, self.window.taken
         if err.kind is Kind.SOURCE and self.source is not None:
-            assert self.source.error is not None
-            return Raised(self.source.error)
+            return Raised(self.source.take_error())
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
         if err.kind is Kind.PASSING or not discards_errors(self.policy):

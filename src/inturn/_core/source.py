@@ -102,6 +102,15 @@ class Source:
         else:
             self._finish(Err(error, kind=Kind.SOURCE))
 
+    def take_error(self) -> Exception:
+        """The error, in its turn; it is not kept, since a frame of its traceback refers to this object."""
+        error, self.error = self.error, None
+        assert error is not None
+        try:
+            return error
+        finally:
+            del error
+
     def _finish(self, final: Err | None) -> None:
         self._iterator = None
         self._take = _ended
