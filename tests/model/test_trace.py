@@ -265,12 +265,24 @@ def test_a_chunk_whose_process_died_has_the_items_that_have_an_outcome():
     recorder, chunk = Recorder(), FakeChunk()
     recorder.begun(chunk, 99, lambda: 100.0)
     recorder.away(chunk)
-    recorder.failed(chunk, 0)
+    recorder.failed(chunk, 0, 103.0)
     chunk.out = [None]
     recorder.ended(chunk, 100.0, 103.0)
     assert [(bar.item, bar.started, bar.finished, bar.outcome) for bar in recorder.bars] == [
         (7, 100.0, 103.0, "failed")
     ]
+
+
+def test_an_attempt_that_failed_has_finished_then_and_not_when_its_chunk_has_ended():
+    """Its next attempt may begin in between."""
+    recorder, chunk = Recorder(), FakeChunk()
+    chunk.todo = iter(["an item"])
+    recorder.begun(chunk, 99, lambda: 100.0)
+    next(iter(chunk.todo))
+    recorder.failed(chunk, 0, 102.0)
+    chunk.out = [None]
+    recorder.ended(chunk, 100.0, 103.0)
+    assert [(bar.item, bar.started, bar.finished) for bar in recorder.bars] == [(7, 100.0, 102.0)]
 
 
 # ---- the file and the picture --------------------------------------------------------------------

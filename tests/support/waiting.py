@@ -6,6 +6,8 @@ spare. Whatever waits gives up after `HANG_S` seconds with an error that says wh
 """
 
 import contextlib
+import gc
+import itertools
 import re
 import signal
 import threading
@@ -13,6 +15,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from inturn._base.atomic import GIL
 
 HANG_S = 60.0  # a wait as long as this is a hang: never reached by a test that passes, however slow the machine
 HOUR = 3600.0  # seconds: a pause or a call that no test may wait for; one that does meets its own time limit
@@ -169,10 +173,21 @@ class Thing:
 
 
 class Farewell(Gate):
-    """A thread that waits for it stays awake: without the GIL a thread that sleeps in C releases none of its references."""
+    """A gate that opens when an object goes.
+
+    Without the GIL an object that another thread has released goes when the thread that made it runs again, or when the
+    garbage collector asks all threads. So this thread stays awake, and asks the collector.
+    """
 
     def wait(self) -> None:
-        wait_until(lambda: self.is_open, "the last reference is lost")
+        looks = itertools.count(1)
+
+        def gone() -> bool:
+            if not GIL and next(looks) % 20 == 0:
+                gc.collect()
+            return self.is_open
+
+        wait_until(gone, "the last reference is lost")
 
 
 def farewell(thing: object) -> Gate:

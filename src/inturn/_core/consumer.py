@@ -355,9 +355,7 @@ class Run:
             self.feeder.room()
         if self.job.trace is not None:
             self.job.trace.delivered(self._delivered(), self.job.clock())
-        progress = self.progress
-        if progress is not None and clock() >= progress.due:
-            progress.tick(self.stats)
+        self.tick()
 
     def _delivered(self) -> int:
         """The index of the item that was delivered last."""
@@ -397,8 +395,9 @@ class Run:
         window, job, clocks = self.window, self.job, self.clocks
         looks = 0
         while True:  # the consumer may go on between two counts
-            held, taken, pulled = len(self.held), window.taken, window.pulled
-            waiting = window.waiting() + held
+            held, pulled = len(self.held), window.pulled
+            taken = min(window.taken, pulled)
+            waiting = min(window.waiting(), pulled - taken) + held
             looks += 1
             if looks == _LOOKS or (held == len(self.held) and taken == window.taken):
                 break

@@ -61,7 +61,7 @@ class FlatJob(Job):
         """The item has failed, after what its lane has made."""
         lane = chunk.out[0]
         if self.trace is not None:
-            self.trace.failed(chunk, 0)
+            self.trace.failed(chunk, 0, self.clock())
         if kind is None:
             kind = as_failure_kind(error)
             error = detach(error)

@@ -46,9 +46,9 @@ if TYPE_CHECKING:
 
     from .throttle import Throttle
 
-__all__ = ["MOST_AT_ONCE", "BasePool", "Job", "drain", "enclosing", "inside"]
+__all__ = ["BasePool", "Job", "drain", "enclosing", "inside"]
 
-MOST_AT_ONCE: Final = 1 << 20
+_MOST_AT_ONCE: Final = 1 << 20
 """So many calls run at once, at most: users write ``sys.maxsize`` for any number, and no system has so many threads."""
 
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
@@ -172,7 +172,7 @@ class Job:
         self.window = window
         self.decide = decide
         self.timeout = timeout
-        self.concurrency = concurrency
+        self.concurrency = min(concurrency, _MOST_AT_ONCE)
         self.clock: Callable[[], float] = clock  # seconds; another one where time is not the system's
         self.throttle: Throttle | None = None
         self.context = contextvars.Context()
@@ -296,7 +296,7 @@ class Job:
         outcome: Any = Err(error, item, kind, chunk.attempt, elapsed)
         decided = self.decided(index, outcome)
         if self.trace is not None:
-            self.trace.failed(chunk, len(chunk.out))
+            self.trace.failed(chunk, len(chunk.out), self.clock())
         if isinstance(decided, Retry):
             outcome = Chunk.again(index, item, chunk.attempt + 1)
         elif decided is ENDS and not self._goes_on_until(index, outcome, chunk):

@@ -27,6 +27,9 @@ class Limited(Protocol):
     clock: Callable[[], float]
 
     @property
+    def stopped(self) -> bool: ...
+
+    @property
     def pool(self) -> Pool: ...
 
 
@@ -67,6 +70,8 @@ class Throttle:
     def _denied(self, job: Limited) -> None:
         if self._denied_at is None:
             self._denied_at = job.clock()
+        if job.stopped:  # asked after it has queued up: `Job.stop` may have left the queue just before
+            self.leave(job)
 
     def _served(self, job: Limited) -> None:
         denied_at, self._denied_at = self._denied_at, None

@@ -134,7 +134,7 @@ class _Open:
         self.worker = worker
         self.starts: list[float] = []  # one for each item that was taken
         self.reports: list[tuple[int, float]] | None = None  # elsewhere: so many outcomes after so many seconds
-        self.failed: set[int] = set()  # positions
+        self.failed: dict[int, float] = {}  # positions, and when
 
 
 class Recorder:
@@ -189,11 +189,11 @@ class Recorder:
         if entry is not None and entry.reports is not None:
             entry.reports.append((number, seconds))
 
-    def failed(self, chunk: Any, position: int) -> None:
-        """An attempt at the item at this position of the chunk has failed."""
+    def failed(self, chunk: Any, position: int, now: float) -> None:
+        """An attempt at this item of the chunk has failed; the next attempt may begin before the chunk has ended."""
         entry = self._open.get(id(chunk))
         if entry is not None:
-            entry.failed.add(position)
+            entry.failed[position] = now
 
     def ended(self, chunk: Any, since: float, now: float) -> None:
         """The chunk, which was begun at `since`, has all its outcomes, or will get none."""
@@ -207,6 +207,7 @@ class Recorder:
             outcome: Outcome = "done" if position < outcomes else "cancelled"
             if position in entry.failed:
                 outcome = "failed"
+                finished = min(finished, entry.failed[position])
             index = entry.index + position
             self.bars.note(Bar(index, entry.attempt, entry.worker, started, finished, outcome))
 

@@ -193,16 +193,20 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         for each in self._run.upstream:
             each._leave_chain()
 
+    def _ours(self) -> bool:
+        """Whether it belongs to this process, and can be ended: at its exit, the interpreter clears modules."""
+        return Process is not None and self._forks == Process.forks  # pyright: ignore[reportUnnecessaryComparison]
+
     def _leave_chain(self) -> None:
-        if self._forks == Process.forks:
+        if self._ours():
             self._leave()
 
     def _joins(self) -> list[Any]:
-        return [self._join] if self._forks == Process.forks else []
+        return [self._join] if self._ours() else []
 
     def _drop_chain(self) -> None:
         run = self._run
-        if self._forks == Process.forks and not run.job.stopped:
+        if self._ours() and not run.job.stopped:
             run.job.supervisor.drop()
             run.job.stop(DROPPED)
             me = object()
@@ -222,7 +226,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait,
         nor where it lands within a ``submit``). A ``next`` that waits raises ``StopIteration``.
         """
-        if self._forks == Process.forks:  # else the workers are the parent's
+        if self._ours():  # else the workers are the parent's
             self._leave()
             self._join()
 
@@ -246,7 +250,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         """`close`; but a block that is left by Ctrl-C waits for nothing that cannot be ended, as calls in threads."""
         if kind is None or not issubclass(kind, KeyboardInterrupt):
             self.close()
-        elif self._forks == Process.forks:
+        elif self._ours():
             self._leave()
             if all(each._run.job.pool.kills for each in self.stages):
                 self._join()
