@@ -270,10 +270,7 @@ def ordered_aflat_map(
 
     Cost: about two microseconds per element, and some 20 more each time that the consumer has to wait for one.
     """
-    if unknown:
-        from inturn._base.unexpected import unexpected
-
-        raise unexpected(ordered_aflat_map, unknown)
+    checks.no_others(ordered_aflat_map, unknown)
     from inturn._aio.flat import OrderedAflatMap
     from inturn._aio.flat_tasks import new_event
     from inturn._core.flat_consumer import FlatRun

@@ -255,10 +255,7 @@ def ordered_amap(
 
     Cost: two to three microseconds per item for calls that return at once, three to four on Python 3.11.
     """
-    if unknown:
-        from inturn._base.unexpected import unexpected
-
-        raise unexpected(ordered_amap, unknown)
+    checks.no_others(ordered_amap, unknown)
     from inturn._aio.driver import OrderedAmap
     from inturn._core.consumer import Run
 

@@ -198,10 +198,7 @@ def ordered_flat_map(
 
     Cost: about a microsecond per element on threads, and some 20 more each time that the consumer has to wait for one.
     """
-    if unknown:
-        from inturn._base.unexpected import unexpected
-
-        raise unexpected(ordered_flat_map, unknown)
+    checks.no_others(ordered_flat_map, unknown)
     instead = "use ordered_aflat_map, not ordered_flat_map"
     checks.function(fn, {checks.ASYNC: instead, checks.ASYNC_GENERATOR: instead})
     return sync_run(

@@ -151,10 +151,7 @@ async def ordered_gather(
         TypeError, ValueError: For arguments that cannot be meant.
         Exception: The first failure under ``"raise"``, with a note that names the item; an error of the source.
     """
-    if unknown:
-        from inturn._base.unexpected import unexpected
-
-        raise unexpected(ordered_gather, unknown)
+    checks.no_others(ordered_gather, unknown)
     from inturn._aio.driver import OrderedAmap
     from inturn._aio.gather import GatherRun, gather
 

@@ -196,10 +196,7 @@ def ordered_map(
     Cost: about half a microsecond per item for tiny calls on threads, 5 to 10 for calls that each
     travel alone.
     """
-    if unknown:
-        from inturn._base.unexpected import unexpected
-
-        raise unexpected(ordered_map, unknown)
+    checks.no_others(ordered_map, unknown)
     size = checks.at_least_one("chunksize", chunksize)
     if limit is not None and size is not None and size > 1:
         raise ValueError(f"chunksize must be 1 or None with limit, which starts items one by one, got {size}")

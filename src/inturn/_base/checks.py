@@ -33,6 +33,7 @@ __all__ = [
     "iterators",
     "kind_of",
     "name_of",
+    "no_others",
     "number",
     "seconds",
     "text",
@@ -44,6 +45,14 @@ __all__ = [
 ASYNC: Final = "an async function"
 ASYNC_GENERATOR: Final = "an async generator function"
 GENERATOR: Final = "a generator function"
+
+
+def no_others(function: Callable[..., Any], unknown: dict[str, Any]) -> None:
+    """Refuse options that the function does not have."""
+    if unknown:
+        from .unexpected import unexpected
+
+        raise unexpected(function, unknown)
 
 
 # ---- functions -----------------------------------------------------------------------------------

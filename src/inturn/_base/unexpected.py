@@ -56,8 +56,9 @@ RETRY: Final = _table(
 )
 
 
-def unexpected(function: Callable[..., Any], given: dict[str, Any], table: dict[str, str] = RUN) -> TypeError:
+def unexpected(function: Callable[..., Any], given: dict[str, Any]) -> TypeError:
     """The error for the first of these options, which the function does not have."""
+    table = RETRY if function.__name__ == "retry" else RUN
     parameters = signature(function).parameters.values()
     options = [each.name for each in parameters if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)]
     name = next(iter(given))

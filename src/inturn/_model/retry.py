@@ -169,10 +169,7 @@ def retry(
     Raises:
         TypeError, ValueError: For arguments that cannot be meant, at the call.
     """
-    if unknown:
-        from inturn._base.unexpected import RETRY, unexpected
-
-        raise unexpected(retry, unknown, RETRY)
+    checks.no_others(retry, unknown)
     each: Any
     if isinstance(on, (type, tuple)) or not callable(on):
         for each in on if isinstance(on, tuple) else (on,):

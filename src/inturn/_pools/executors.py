@@ -22,7 +22,7 @@ from itertools import repeat
 from typing import Any, Final
 
 from inturn._base.clock import clock
-from inturn._core.job import MOST_AT_ONCE, BasePool, Job, enclosing, inside
+from inturn._core.job import BasePool, Job, enclosing, inside
 from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot
 from inturn._core.threads import CallThread, must_not_wait
@@ -50,7 +50,7 @@ class ExecutorPool(BasePool):
         self.slice_s: float | None = SLICE_S if slices else None
         self._build = build
         self._submissions: dict[Submission, None] = {}
-        self._permits: deque[None] = deque(repeat(None, min(job.concurrency, MOST_AT_ONCE)))
+        self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
         self._submitting: set[int] = set()
         self._patience_s = _PATIENCE_S

@@ -33,7 +33,7 @@ from inturn._base.atomic import fence
 from inturn._base.clock import clock
 from inturn._base.events import Latch, ThreadEvent
 from inturn._base.patching import not_since_import
-from inturn._core.job import MOST_AT_ONCE, BasePool, Job
+from inturn._core.job import BasePool, Job
 from inturn._core.slot import Slot
 from inturn._core.threads import NO_THREAD
 from inturn._engine.chunk import Chunk
@@ -204,7 +204,7 @@ class ThreadPool(BasePool):
         self.lock = threading.Lock()
         self._backend = backend
         self._slots: dict[ThreadSlot, None] = {}
-        self._permits: deque[None] = deque(repeat(None, min(job.concurrency, MOST_AT_ONCE)))
+        self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: dict[ThreadSlot, bool] = {}
         self._coming: deque[None] = deque()  # one for each slot that was woken or started and has not claimed yet
         self.keeper: Any = None  # what keeps the workers of a block from being lost, while the run is open
