@@ -15,7 +15,7 @@ import pytest
 import drivers
 import inturn
 from functions_for_workers import double, same
-from inturn import ordered_map
+from inturn import OrderedAflatMap, OrderedAmap, OrderedFlatMap, OrderedMap, ordered_map
 from inturn._base.events import ThreadEvent
 from waiting import HANG_S, Background, Gate, Source, Tally, Watch, absence, handling, spend, wait_until
 
@@ -191,6 +191,55 @@ def test_g16_an_exception_of_a_signal_handler_may_land_anywhere_in_next(inside, 
         assert next(run, "over") == "over"
     assert landed > 10
     assert set(lost) <= {SoftLimit}
+
+
+def codes_of_next():
+    kinds = (OrderedMap, OrderedFlatMap, OrderedAmap, OrderedAflatMap)
+    names = ("__next__", "__anext__", "_next", "_take")
+    return [vars(kind)[name].__code__ for kind in kinds for name in names if name in vars(kind)]
+
+
+@contextlib.contextmanager
+def raising_after(number):
+    """Raise in `next`, just behind the call to something in C with this number: where CPython runs signal handlers."""
+    monitoring, numbers, landed = sys.monitoring, itertools.count(), []
+
+    def returned(code, offset, function, argument):
+        if next(numbers) == number:
+            landed.append(function)
+            raise SoftLimit
+
+    events = monitoring.events
+    monitoring.use_tool_id(4, "signals")
+    monitoring.register_callback(4, events.C_RETURN, returned)
+    for code in codes_of_next():
+        monitoring.set_local_events(4, code, events.CALL)
+    try:
+        yield landed
+    finally:
+        for code in codes_of_next():
+            monitoring.set_local_events(4, code, 0)
+        monitoring.free_tool_id(4)
+
+
+@pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is there from Python 3.12 on")
+def test_g16_an_exception_that_lands_behind_a_call_in_next_loses_nothing_or_ends_the_run(inside):
+    """Without the GIL, Python 3.13 calls everything the slow way, and handlers may run behind each call."""
+    for number in itertools.count():
+        run = inside.map(double, range(5), window=2)
+        results = []
+        with raising_after(number) as landed:
+            try:
+                for result in run:
+                    results.append(result)
+            except SoftLimit:
+                pass
+        assert results == [0, 2, 4, 6, 8][: len(results)]
+        if not landed:
+            break
+        assert next(run, "over") in ("over", 2 * len(results)), landed
+        run.close()
+    assert number > 10
 
 
 class Interrupted(ThreadEvent):

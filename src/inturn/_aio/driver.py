@@ -97,28 +97,31 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     async def _next(self) -> Any:
         loop = self._check(over=self._run.job.end is End.CLOSED)
-        me = object()
-        if self._consumer.setdefault(None, me) is not me:
-            raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
-        step: Any = None
+        me, step = object(), None
         try:
+            if self._consumer.setdefault(None, me) is not me:
+                raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
             step = await self._step(loop)
-            if step is DONE or step is CLOSED or type(step) is Raised:
+            over = step is DONE or step is CLOSED or type(step) is Raised
+            if over:
                 self._finish()
                 await self._cleanup.gone(threads=step is DONE)
             elif self._run.job.stopped:  # closed meanwhile: deliver nothing
                 self._held = _NOTHING
+            self._consumer.pop(None)
         except BaseException:  # a cancellation, or an error of a signal handler
-            await self._leave()
+            if self._consumer.get(None, me) is me:  # nobody else is the consumer
+                try:
+                    await self._leave()
+                finally:
+                    self._consumer.pop(None, None)
             raise
-        finally:
-            self._consumer.pop(None, None)
-        if step is DONE or step is CLOSED:
-            raise StopAsyncIteration
+        if not over:
+            return step  # without a call behind the `try`: a signal handler would run there, and the result be lost
         try:
-            if type(step) is Raised:
-                raise step.error
-            return step
+            if step is DONE or step is CLOSED:
+                raise StopAsyncIteration
+            raise step.error
         finally:
             del step  # the traceback of the error refers to this frame
 

@@ -87,24 +87,27 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         if self._forks != Process.forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         try:
-            step = self._take()
+            step, over = self._take()
         except StopIteration as error:  # a function of the user's raised it: it must not end the loop in silence
             raise RuntimeError("a function that the run has called raised StopIteration") from error
-        if step is DONE or step is CLOSED:
-            raise StopIteration
+        if not over:
+            return step  # without a call since `_take`: a signal handler would run behind it, and the result be lost
         try:
-            if type(step) is Raised:
-                raise step.error
-            return step
+            if step is DONE or step is CLOSED:
+                raise StopIteration
+            raise step.error
         finally:
             del step  # a traceback may keep this frame
 
-    def _take(self) -> Any:
-        """The next result, or how the run has ended; whatever is raised here comes from outside, and ends the run."""
+    def _take(self) -> tuple[Any, bool]:
+        """The next result, or how the run has ended, and which of both.
+
+        Whatever is raised here comes from outside, and ends the run.
+        """
         me = object()
         try:
             if self._consumer.setdefault(None, me) is not me:
-                return self._busy()
+                return self._busy(), True
             step = self._step()
             over = step is DONE or step is CLOSED or type(step) is Raised
             if over:
@@ -115,7 +118,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             job = self._run.job
             if job.stopped and not over and not job.crashed:  # closed meanwhile: what is held is not delivered
                 self._leave()
-            return step
+            return step, over
         except BaseException:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
             if self._consumer.get(None) is me:
                 self._consumer.pop(None)
