@@ -1,4 +1,4 @@
-"""Rows about processes: P2, P5, P11, P13, P14."""
+"""Rows about processes: P2, P5, P11, P13, P14; and about what takes their place without the GIL: "no GIL"."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from functools import partial
 from statistics import median
 from typing import Any
 
+from inturn._base.atomic import GIL
+
 from . import work
-from .harness import Goal, Plan, Table, number, present, row
-from .peers import PROCESSES, Peer, our_processes, plain
+from .harness import Goal, NotYet, Plan, Table, number, present, row
+from .peers import PROCESSES, THREADS, Peer, our_processes, ours, plain
 from .threads import per_item, seconds
 
 
@@ -63,9 +65,32 @@ def busy(plan: Plan) -> Table:
     return Table("times as fast as the plain loop", figures, [goal], [share])
 
 
+@row("no GIL", "free-threaded Python: pure Python on 2 threads, beside processes")
+def without_gil(plan: Plan) -> list[Table]:
+    if GIL:
+        raise NotYet("a free-threaded Python")
+    tables = []
+    for ms in (0.1, 1.0, 10.0):
+        items = [max(1, int(work.loops_for(ms / 1000)))] * int(plan.size(2000, 500) / ms)
+        racers: dict[str, Peer] = {
+            "plain loop": plain,
+            "inturn, threads": ours,
+            "inturn, processes": our_processes(),
+            "bare processes": bare,
+            "ThreadPoolExecutor.map": THREADS["Executor.map"],
+        }
+        taken = plan.race({name: partial(seconds, peer, work.burn, items, 2) for name, peer in racers.items()})
+        figures = {name: taken["plain loop"] / figure for name, figure in taken.items()}
+        ratio = figures["inturn, threads"] / figures["inturn, processes"]
+        goal = Goal("threads: at least 0.95 of the speed of processes", ratio, least=0.95)
+        title = f"{ms} ms of pure Python per item, 2 workers"
+        tables.append(Table("times as fast as the plain loop", figures, [goal], title=title))
+    return tables
+
+
 @row("P11", "processes, 8 MB to the worker and back, 2 workers")
 def large(plan: Plan) -> list[Table]:
-    ours = our_processes()
+    processes = our_processes()
     count, size = plan.size(60, 20), 8_000_000
     payloads: dict[str, Any] = {"bytes": bytes(size)}
     if present("numpy"):
@@ -82,7 +107,7 @@ def large(plan: Plan) -> list[Table]:
 
     tables = []
     for kind, payload in payloads.items():
-        racers: dict[str, Peer] = {"inturn": ours, **PROCESSES}
+        racers: dict[str, Peer] = {"inturn": processes, **PROCESSES}
         del racers["Executor.map(chunksize=64)"], racers["Pool.imap(chunksize=64)"]
         figures = plan.race({name: partial(megabytes, peer, payload) for name, peer in racers.items()})
         ratio = figures["inturn"] / figures["Executor.map"]
@@ -112,9 +137,14 @@ def every_size(plan: Plan) -> list[Table]:
         goal = Goal(f"{ms} ms: at least 0.97 of the speed of the best of them, `{best}`", share, least=0.97)
         cpu = {name: median(used[name][1:]) for name in taken}
         least = min(cpu, key=lambda name: (name == "inturn", cpu[name]))
-        note = f"CPU time of all processes: {number(cpu['inturn'])} s, {number(cpu['inturn'] / cpu[least])} times `{least}`"
+        notes = []
+        if multiprocessing.get_start_method() == "fork":  # else the workers are children of another process
+            notes.append(
+                f"CPU time of all processes: {number(cpu['inturn'])} s, "
+                f"{number(cpu['inturn'] / cpu[least])} times `{least}`"
+            )
         title = f"processes, {ms} ms of pure Python per item"
-        tables.append(Table("s", taken, [goal], [note], beside="inturn", title=title))
+        tables.append(Table("s", taken, [goal], notes, beside="inturn", title=title))
     return tables
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -257,6 +258,11 @@ def test_g12_clear_drops_everything_and_keeps_the_counts() -> None:
     assert (window.pulled, window.taken) == (6, 0)
 
 
+class Unmeasured:
+    def __sizeof__(self) -> int:
+        raise OSError
+
+
 def test_g04_a_default_window_widens_for_tiny_items_and_narrows_for_slow_or_large_ones() -> None:
     window = Window(2, None, None)
     assert window.limit == 4
@@ -339,6 +345,28 @@ def test_g26_items_whose_pair_would_take_up_the_time_slice_travel_alone():
     chunk = window.claim()
     assert chunk is not None
     assert chunk.size == 1
+
+
+@pytest.mark.parametrize("limit", [None, 64])
+@pytest.mark.parametrize(("item", "result"), [(bytes(1 << 16), None), (None, bytes(1 << 16)), (None, Unmeasured())])
+def test_g26_heavy_items_and_results_travel_alone(limit: int | None, item: object, result: object) -> None:
+    window = Window(32, limit, None)
+    window.extend([item] * 64)
+    first = window.claim()  # shows how heavy items are
+    assert first is not None
+    window.measured(1e-6, [result])
+    sizes = [window.claim().size for _ in range(3)]  # type: ignore[union-attr]
+    assert (first.size, *sizes) == (1, 1, 1, 1)
+
+
+def test_g26_a_batch_of_ten_kilobyte_items_has_six() -> None:
+    window = Window(2, 64, None)
+    window.extend([bytes(10_000)] * 64)
+    assert window.claim() is not None
+    window.measured(1e-6, [None])
+    chunk = window.claim()
+    assert chunk is not None
+    assert chunk.size == 6
 
 
 def test_g04_a_default_window_has_so_many_items_ahead_for_each_worker() -> None:

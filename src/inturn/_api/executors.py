@@ -114,7 +114,7 @@ def open_pool(executor: Any, timeout: object) -> Opener:
     if isinstance(executor, Threads):
         return Opener(partial(_thread_pool, executor), partial(_most, executor, _threads), batches=True)
     if isinstance(executor, Processes):
-        return Opener(_processes(executor), partial(_most, executor, checks.cpus), batches=True, ahead=8)
+        return Opener(_processes(executor), partial(_most, executor, checks.cpus), batches=True, ahead=4)
     if isinstance(executor, str):
         if executor == "serial":
             return Opener(_serial, _one, batches=False)

@@ -157,8 +157,8 @@ def ordered_map(
             never shut down), or a callable that is given a worker count and returns such an object (the library shuts
             it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
-            chunksize), ``8 * concurrency`` for processes; growing up to 4096 while items take microseconds and are
-            small.
+            chunksize), ``4 * concurrency`` for processes; growing up to 4096 while items take microseconds (processes:
+            less than 3 ms) and are small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
             and no item waits longer than about 10 ms for its batch-mates.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends

@@ -393,7 +393,7 @@ class Job:
         self.last_end = now
         if self.trace is not None:
             self.trace.ended(chunk, slot.since, now)
-        if chunk.out and not chunk.expired:  # else it was measured when its time slice was over
+        if not chunk.expired:  # else it was measured when its time slice was over
             self.window.measured(seconds, chunk.out)
         slot.chunk = None
         chunk.ended = True

@@ -60,17 +60,19 @@ _AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, s
 _TINY: Final = 1 / 20  # items that take less than this part of the aim may widen a default window
 _BATCHES: Final = 16  # that a default window has for each worker, before it stops growing
 _MOST: Final = 4096  # items; a default window never grows beyond
+_LIGHT: Final = 1 << 10  # bytes; heavier items or results do not widen a default window
+_BATCH: Final = 1 << 16  # bytes; a batch of more than one has no more, as far as the last item and result tell
 
 
-def small(thing: Any) -> bool:
-    """Whether it is under a kilobyte, as far as a quick look tells; the elements of a short sequence count."""
+def weight(thing: Any) -> int:
+    """Its bytes, as far as a quick look tells; the first elements of a sequence count."""
     try:
         size = sys.getsizeof(thing)
         if type(thing) is tuple or type(thing) is list:
             size += sum(map(sys.getsizeof, thing[:8]))
     except Exception:  # an object may refuse to be measured
-        return False
-    return size <= 1024
+        return _BATCH
+    return size
 
 
 class Now(enum.Enum):
@@ -117,8 +119,8 @@ class Window:
         self.tiny = _TINY
         self._concurrency = concurrency
         self._paces: tuple[float, ...] = ()  # of the last three chunks
-        self._small_items = True  # whether the item that was looked at last is small
-        self._small_results = True
+        self._item_bytes = 0  # of the item that was looked at last
+        self._result_bytes = 0
 
     # ---- the side of the source ------------------------------------------------------------------
 
@@ -227,7 +229,8 @@ class Window:
             return self.chunksize
         if not self._batch or not self.pace_s or self.pace_s > self.aim_s:
             return 1
-        return round(min(self.aim_s / self.pace_s, _MOST))
+        light = _BATCH // max(self._item_bytes, self._result_bytes, 1)
+        return max(1, round(min(self.aim_s / self.pace_s, light, _MOST)))
 
     def claim(self, most: int = NEVER) -> Chunk | None:
         """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start.
@@ -255,8 +258,8 @@ class Window:
         chunk = Chunk(backlog.index, size)
         items = self._link(chunk, backlog)
         chunk.todo = taking(items, keep=self.chunksize is None)
-        if items and self._most > self._base:
-            self._small_items = small(items[0])
+        if items and self.chunksize is None:
+            self._item_bytes = weight(items[0])
         if backlog is not self._main and not backlog.items:
             self._remainders.pop(0)
             backlog.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
@@ -298,11 +301,13 @@ class Window:
 
         The pace is the median of the last three, so that one odd item does not change it; it falls by half at most.
         """
+        if not outcomes:
+            return
         self._paces = paces = (*self._paces[-2:], seconds / len(outcomes))
         pace = sorted(paces)[(len(paces) - 1) // 2]
         self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
-        if self._most > self._base:
-            self._small_results = small(outcomes[-1])
+        if self.chunksize is None:
+            self._result_bytes = weight(outcomes[-1])
 
     # ---- the side of the consumer ----------------------------------------------------------------
 
@@ -399,7 +404,7 @@ class Window:
         """
         pace = 1.0 if self.pace_s is None else self.pace_s
         tiny = pace < self.aim_s * self.tiny
-        if tiny and self._small_items and self._small_results:
+        if tiny and max(self._item_bytes, self._result_bytes) <= _LIGHT:
             if self.limit * pace < _BATCHES * self.aim_s * self._concurrency:
                 self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:
