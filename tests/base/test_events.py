@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from inturn import ordered_map, retry
-from inturn._base.events import LONG_S, ThreadEvent
+from inturn._base.events import LONG_S, Latch, ThreadEvent
+from waiting import Background
 
 
 def test_an_event_that_is_set_while_nobody_waits_is_remembered_once():
@@ -47,3 +48,13 @@ def test_short_pauses_between_many_attempts_all_end():
 
         policy = retry(attempts=300, backoff=0.0001, max_backoff=0.0001)
         assert list(ordered_map(call, [1], on_error=policy)) == [1]
+
+
+def test_a_latch_is_opened_while_threads_begin_to_wait_for_it():
+    """Without the GIL, copying a deque in several steps fails if another thread appends."""
+    for _ in range(100):
+        latch = Latch()
+        waiting = [Background(latch.wait) for _ in range(4)]
+        latch.open()
+        for each in waiting:
+            each.result()

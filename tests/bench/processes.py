@@ -1,4 +1,4 @@
-"""Rows about processes: P2, P5, P11, P13, P14; and about what takes their place without the GIL: "no GIL"."""
+"""Rows about processes: P2, P5, P11, P13, P14; and about what takes their place without the GIL: "nogil"."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def busy(plan: Plan) -> Table:
     return Table("times as fast as the plain loop", figures, [goal], [share])
 
 
-@row("no GIL", "free-threaded Python: pure Python on 2 threads, beside processes")
+@row("nogil", "free-threaded Python: pure Python on 2 threads, beside processes")
 def without_gil(plan: Plan) -> list[Table]:
     if GIL:
         raise NotYet("a free-threaded Python")

@@ -100,8 +100,8 @@ class Model(RuleBasedStateMachine):
 
     @rule(pace=st.sampled_from([1e-7, 1e-5, 1e-3, 1.0]))
     def time_passes(self, pace: float) -> None:
-        self.window.measured(pace, [None])
-        self.window.resize()
+        self.window.measured(pace, 1)
+        self.window.resize(None)
 
     # ---- the workers ----
 
@@ -266,41 +266,41 @@ class Unmeasured:
 def test_g04_a_default_window_widens_for_tiny_items_and_narrows_for_slow_or_large_ones() -> None:
     window = Window(2, None, None)
     assert window.limit == 4
-    window.measured(1e-6, [None])
+    window.measured(1e-6, 1)
     for _ in range(20):
-        window.resize()
+        window.resize(None)
     assert window.limit == 4096
     for _ in range(2):
-        window.measured(1.0, [None])
+        window.measured(1.0, 1)
     for _ in range(20):
-        window.resize()
+        window.resize(None)
     assert window.limit == 4
     for large in (bytes(2000), (1, bytes(2000)), ["x", bytes(2000)]):
         window = Window(2, None, None)
-        window.measured(1e-6, [large])
-        window.resize()
+        window.measured(1e-6, 1)
+        window.resize(large)
         assert window.limit == 4
     window = Window(2, None, None)
     window.extend([bytes(2000)] * 4)
     assert window.claim() is not None
-    window.measured(1e-6, [None])
-    window.resize()
+    window.measured(1e-6, 1)
+    window.resize(None)
     assert window.limit == 4
 
 
 def test_g04_a_default_window_grows_until_it_holds_sixteen_chunks_for_each_worker() -> None:
     window = Window(2, None, None)
     window.aim_s, window.tiny = 0.006, 1 / 6
-    window.measured(0.0009, [None])
+    window.measured(0.0009, 1)
     for _ in range(20):
-        window.resize()
+        window.resize(None)
     assert 16 * 2 * 6 <= window.limit < 2 * 16 * 2 * 7  # it doubles
 
 
 def test_g04_an_explicit_window_stays_as_it_is() -> None:
     window = Window(2, 10, None)
-    window.measured(1e-6, [None])
-    window.resize()
+    window.measured(1e-6, 1)
+    window.resize(None)
     assert window.limit == 10
 
 
@@ -308,7 +308,7 @@ def test_g26_two_items_of_a_millisecond_make_a_chunk_where_the_window_has_two_fo
     for limit, size in [(None, 2), (4, 2), (3, 1), (2, 1)]:
         window = Window(2, limit, None)
         window.extend([0, 1])
-        window.measured(0.00105, [None])
+        window.measured(0.00105, 1)
         chunk = window.claim()
         assert chunk is not None
         assert chunk.size == size
@@ -318,7 +318,7 @@ def test_g26_one_odd_item_does_not_change_the_size_of_chunks():
     window = Window(2, 4096, None)
     window.extend([None] * 4096)
     for seconds in (1e-4, 1e-4, 0.2, 1e-4, 1e-4):
-        window.measured(seconds, [None])
+        window.measured(seconds, 1)
         chunk = window.claim()
         assert chunk is not None
         assert chunk.size == 20
@@ -326,22 +326,22 @@ def test_g26_one_odd_item_does_not_change_the_size_of_chunks():
 
 def test_g26_a_slow_first_item_is_forgotten_and_slow_items_are_noticed_with_the_second():
     window = Window(2, 4096, None)
-    window.measured(0.016, [None])
+    window.measured(0.016, 1)
     assert window.pace_s == 0.016
     paces = []
     for _ in range(5):
-        window.measured(0.001, [None])
+        window.measured(0.001, 1)
         paces.append(window.pace_s)
     assert paces == [0.008, 0.004, 0.002, 0.001, 0.001]
-    window.measured(0.2, [None])
-    window.measured(0.2, [None])
+    window.measured(0.2, 1)
+    window.measured(0.2, 1)
     assert window.pace_s == 0.2
 
 
 def test_g26_items_whose_pair_would_take_up_the_time_slice_travel_alone():
     window = Window(2, None, None)
     window.extend([0, 1, 2, 3])
-    window.measured(0.0014, [None])
+    window.measured(0.0014, 1)
     chunk = window.claim()
     assert chunk is not None
     assert chunk.size == 1
@@ -354,7 +354,8 @@ def test_g26_heavy_items_and_results_travel_alone(limit: int | None, item: objec
     window.extend([item] * 64)
     first = window.claim()  # shows how heavy items are
     assert first is not None
-    window.measured(1e-6, [result])
+    window.measured(1e-6, 1)
+    window.resize(result)
     sizes = [window.claim().size for _ in range(3)]  # type: ignore[union-attr]
     assert (first.size, *sizes) == (1, 1, 1, 1)
 
@@ -363,7 +364,7 @@ def test_g26_a_batch_of_ten_kilobyte_items_has_six() -> None:
     window = Window(2, 64, None)
     window.extend([bytes(10_000)] * 64)
     assert window.claim() is not None
-    window.measured(1e-6, [None])
+    window.measured(1e-6, 1)
     chunk = window.claim()
     assert chunk is not None
     assert chunk.size == 6

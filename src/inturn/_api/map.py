@@ -158,7 +158,7 @@ def ordered_map(
             it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
             chunksize), ``4 * concurrency`` for processes; growing up to 4096 while items take microseconds (processes:
-            less than 3 ms) and are small.
+            less than 2 ms) and are small.
         chunksize: Items that travel to a worker together. None: small items are batched by themselves,
             and no item waits longer than about 10 ms for its batch-mates.
         on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends

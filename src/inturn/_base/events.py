@@ -69,7 +69,7 @@ class Latch:
         """It has happened; may be called from anywhere, and again."""
         self.is_open = True
         fence()
-        for event in list(self._waiting):
+        for event in self._waiting.copy():  # in one step: without the GIL, others may append meanwhile
             event.set()
 
     def wait(self) -> None:

@@ -275,7 +275,7 @@ class Run:
         index = window.taken
         results = window.take_results() if self.job.watcher is None and not self.one_by_one else None
         if results is not None:
-            window.resize()
+            window.resize(results[-1])
             if not index and (instead := checks.async_result(results[-1])):
                 return self._refuse(results, instead)
             if indexed:

@@ -394,7 +394,7 @@ class Job:
         if self.trace is not None:
             self.trace.ended(chunk, slot.since, now)
         if not chunk.expired:  # else it was measured when its time slice was over
-            self.window.measured(seconds, chunk.out)
+            self.window.measured(seconds, len(chunk.out))
         slot.chunk = None
         chunk.ended = True
         if self.stopped:

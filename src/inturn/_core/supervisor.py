@@ -231,7 +231,7 @@ class Supervisor(Timekeeper):
             if taken is None:
                 return now + SLICE_S
             chunk.expired = True
-            job.window.measured(now - slot.since, [*chunk.out, None])
+            job.window.measured(now - slot.since, len(chunk.out) + 1)
             if taken:
                 job.pool.notify(job.window.available())
             if job.sleeping:

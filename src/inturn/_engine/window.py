@@ -258,7 +258,7 @@ class Window:
         chunk = Chunk(backlog.index, size)
         items = self._link(chunk, backlog)
         chunk.todo = taking(items, keep=self.chunksize is None)
-        if items and self.chunksize is None:
+        if items and self._batch:
             self._item_bytes = weight(items[0])
         if backlog is not self._main and not backlog.items:
             self._remainders.pop(0)
@@ -296,18 +296,16 @@ class Window:
         """The run will end with this item: start nothing behind it."""
         self.last_index = min(self.last_index, index)
 
-    def measured(self, seconds: float, outcomes: list[Any]) -> None:
-        """Learn from the seconds that a chunk took.
+    def measured(self, seconds: float, items: int) -> None:
+        """Learn from the seconds that so many items of a chunk took.
 
         The pace is the median of the last three, so that one odd item does not change it; it falls by half at most.
         """
-        if not outcomes:
+        if not items:
             return
-        self._paces = paces = (*self._paces[-2:], seconds / len(outcomes))
+        self._paces = paces = (*self._paces[-2:], seconds / items)
         pace = sorted(paces)[(len(paces) - 1) // 2]
         self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
-        if self.chunksize is None:
-            self._result_bytes = weight(outcomes[-1])
 
     # ---- the side of the consumer ----------------------------------------------------------------
 
@@ -397,11 +395,13 @@ class Window:
         results.reverse()
         return results
 
-    def resize(self) -> None:
-        """Widen a default window while items prove tiny, and narrow it when they do not.
+    def resize(self, result: Any) -> None:
+        """Widen a default window while items prove tiny, as this result, and narrow it when they do not.
 
         Guarantee 4.
         """
+        if self._batch:
+            self._result_bytes = weight(result)
         pace = 1.0 if self.pace_s is None else self.pace_s
         tiny = pace < self.aim_s * self.tiny
         if tiny and max(self._item_bytes, self._result_bytes) <= _LIGHT:

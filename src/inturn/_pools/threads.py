@@ -27,9 +27,9 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from inturn._base.atomic import fence
+from inturn._base.atomic import GIL, fence
 from inturn._base.clock import clock
 from inturn._base.events import Latch, ThreadEvent
 from inturn._base.patching import not_since_import
@@ -45,6 +45,8 @@ from .store import Share, Store, store_of
 from .worker_threads import ThreadStore, WorkerThread
 
 __all__ = ["Backend", "ThreadPool", "ThreadSlot"]
+
+_TINY: Final = 1 / 2  # without the GIL: items that take less than this part of a batch may widen a default window
 
 
 class Backend(Protocol):
@@ -215,6 +217,8 @@ class ThreadPool(BasePool):
             own = block is None and job.stage is not None and settings.name == Threads().name
             return ThreadStore(settings, name=job.label() if own else settings.name, least=least, block=block)
 
+        if not GIL:  # what computes profits from threads, too: an item that is handed over alone waits for the consumer
+            job.window.tiny = _TINY
         store, keeper = store_of(settings, make)
         pool = cls(job, store, store, lambda: _InThread(job), slices=slices)
         pool.keeper = keeper

@@ -213,7 +213,7 @@ class Exchange:
                     break  # nothing behind the last index is delivered
                 self._outcome(outcome)
         if chunk.expired and not done:
-            job.window.measured(seconds, [*chunk.out, None])
+            job.window.measured(seconds, len(chunk.out) + 1)
         if remainder:
             self.size -= remainder
             self._give_back(self._items[self.size :])
