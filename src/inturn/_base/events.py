@@ -8,7 +8,6 @@ lock that somebody may hold, so a finaliser or a signal handler may call it.
 from __future__ import annotations
 
 import threading
-from collections import deque
 from typing import Protocol
 
 from .atomic import fence
@@ -63,13 +62,13 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_open = False
-        self._waiting: deque[ThreadEvent] = deque()
+        self._waiting: list[ThreadEvent] = []
 
     def open(self) -> None:
         """It has happened; may be called from anywhere, and again."""
         self.is_open = True
         fence()
-        for event in self._waiting.copy():  # in one step: without the GIL, others may append meanwhile
+        for event in self._waiting[:]:  # a list, since without the GIL a deque is not copied in one step
             event.set()
 
     def wait(self) -> None:
