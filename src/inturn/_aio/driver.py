@@ -116,9 +116,9 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 finally:
                     self._consumer.pop(None, None)
             raise
-        if not over:
-            return step  # without a call behind the `try`: a signal handler would run there, and the result be lost
         try:
+            if not over:
+                return step  # without a call behind the other `try`: a signal handler would run there, and it be lost
             if step is DONE or step is CLOSED:
                 raise StopAsyncIteration
             raise step.error

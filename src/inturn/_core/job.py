@@ -156,6 +156,7 @@ class Job:
 
     pool: BasePool
     supervisor: Timekeeper
+    end: End | Crash | None = None  # of each job from when it ends, however that is: `_end`
 
     def __init__(
         self,
@@ -177,7 +178,6 @@ class Job:
         self.throttle: Throttle | None = None
         self.context = contextvars.Context()
         self.deadline_at: float | None = None
-        self.end: End | Crash | None = None
         self.wake: Event = ThreadEvent()  # what the consumer sleeps by
         self.feeder: Feeds | None = None
         self.watcher: Watches | None = None
@@ -351,7 +351,7 @@ class Job:
                 self.aborted = 1
                 if err.kind is not Kind.FATAL:
                     self.note(index, err)
-                self._crash(err.error)
+                self._end(Crash(err.error))
                 self.stop()
             return False
         self.window.end_at(index)
@@ -403,13 +403,12 @@ class Job:
 
     def crash(self, error: BaseException) -> None:
         """End the run with an error that has no turn: an interrupted pull, a fault of ours, the interpreter's exit."""
-        self._crash(error)
+        self._end(Crash(error))
         self.notify()
 
-    def _crash(self, error: BaseException) -> None:
-        crash = Crash(error)
-        if self.end is None:  # asked just before: a run that was closed meanwhile keeps no error
-            self.end = crash
+    def _end(self, end: End | Crash) -> None:
+        """Who ends the run first says how; one atomic step, from anywhere."""
+        self.__dict__.setdefault("end", end)
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -434,8 +433,7 @@ class Job:
 
     def stop(self, end: End = CLOSED) -> None:
         """The run is over: nothing is started any more."""
-        if self.end is None:
-            self.end = end
+        self._end(end)
         fence()
         for slot in self.pool.slots():
             drain(slot.chunk)

@@ -90,9 +90,11 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             step, over = self._take()
         except StopIteration as error:  # a function of the user's raised it: it must not end the loop in silence
             raise RuntimeError("a function that the run has called raised StopIteration") from error
-        if not over:
-            return step  # without a call since `_take`: a signal handler would run behind it, and the result be lost
         try:
+            if not over:
+                return (
+                    step  # without a call since `_take`: a signal handler would run behind it, and the result be lost
+                )
             if step is DONE or step is CLOSED:
                 raise StopIteration
             raise step.error
