@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inturn._engine.chunk import Chunk
+from inturn._engine.chunk import NOWHERE, Chunk
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Kind
 
@@ -256,6 +256,15 @@ def test_g12_clear_drops_everything_and_keeps_the_counts() -> None:
     assert window.claim() is None
     assert window.waiting() == 0
     assert (window.pulled, window.taken) == (6, 0)
+
+
+def test_g12_a_chunk_that_is_claimed_just_as_the_run_ends_is_kept_by_nobody() -> None:
+    window = Window(1, 2, None)
+    window.extend(["item"])
+    window.clear()  # between two steps of `claim`
+    chunk = Chunk(0, 1)
+    assert window._link(chunk, window._main) == []
+    assert not hasattr(NOWHERE, "next")
 
 
 class Unmeasured:

@@ -214,8 +214,10 @@ class Window:
         """Put the chunk before the backlog, and take its items from there."""
         # Linked before the items leave the backlog: whoever finds the backlog empty finds the chunk before it.
         chunk.next = backlog
-        backlog.tail.next = chunk
-        backlog.tail = chunk
+        tail = backlog.tail
+        if tail is not NOWHERE:  # else cleared meanwhile: the run is over
+            tail.next = chunk
+            backlog.tail = chunk
         backlog.index += chunk.size
         items: list[Any] = []
         try:
