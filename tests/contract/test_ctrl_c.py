@@ -68,7 +68,7 @@ def test_g14_ctrl_c_inside_a_pull_is_raised_at_once_with_one_traceback(executor)
 def source():
     yield 0
     say("ready")
-    time.sleep(HOUR)  # the pull takes long
+    sleep_on()  # the pull takes long
 for _ in ordered_map(int, source(), concurrency=2, {executor}):
     pass
 """
@@ -83,7 +83,7 @@ def test_g14_ctrl_c_in_the_body_of_the_loop_ends_the_program_at_once(executor):
 run = ordered_map(lambda i: i and stop.wait(), itertools.count(), concurrency=2, {executor})
 for _ in run:
     say("ready")
-    time.sleep(HOUR)  # the body takes long
+    sleep_on()  # the body takes long
 """
     )
 

@@ -64,7 +64,7 @@ def test_g14_ctrl_c_gives_one_traceback_and_leaves_no_worker(tmp_path, method, w
     """Sent to the whole process group, as a terminal does."""
     body = {
         "next": "for _ in ordered_map(announced, ['TMP'] * 4, executor=settings, concurrency=2): pass",
-        "body": "for _ in ordered_map(announced_briefly, ['TMP'] * 4, executor=settings, concurrency=2): say('up'); time.sleep(HOUR)",
+        "body": "for _ in ordered_map(announced_briefly, ['TMP'] * 4, executor=settings, concurrency=2): say('up'); sleep_on()",
     }[where].replace("'TMP'", "TMP")
     with program(method, body, tmp_path) as script:
         wait_until(lambda: len(pids(tmp_path)) == 2)
