@@ -178,26 +178,6 @@ def test_g34_runs_in_several_threads_and_loops_share_a_limiter():
     assert watch.seconds >= 31 / RATE
 
 
-def test_g34_no_run_that_shares_a_limiter_starves(apart):
-    """In turn, as `model/test_limit.py` shows; a busy machine may wake some of them late."""
-    limiter, seen, enough = Limiter(RATE), Tally(), Gate()
-
-    def consume(name):
-        with apart.map(lambda i: seen.add(name), itertools.count(), limit=limiter) as run:
-            while not enough.is_open:
-                next(run)
-
-    consumers = [Background(consume, name) for name in range(3)]
-    wait_until(lambda: set(seen.seen) == {0, 1, 2}, "each has started something")
-    begun = len(seen)
-    seen.wait(begun + 48)
-    enough.open()
-    for each in consumers:
-        each.result()
-    shares = [seen.seen[begun : begun + 48].count(name) for name in range(3)]
-    assert min(shares) >= 4, shares
-
-
 def test_g34_a_run_may_use_the_limiter_of_the_run_around_it(overlapping):
     limiter = Limiter(10 * RATE)
 
