@@ -5,10 +5,24 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # so that this is the package "bench", in workers too
 
-from bench import clusters, flat, harness, kept, memory, processes, seeing, services, stages, tasks, threads, tuning
+from bench import (
+    clusters,
+    flat,
+    growth,
+    harness,
+    kept,
+    memory,
+    processes,
+    seeing,
+    services,
+    stages,
+    tasks,
+    threads,
+    tuning,
+)
 
 # Importing them has registered their rows.
-FAMILIES = [clusters, flat, kept, memory, processes, seeing, services, stages, tasks, threads, tuning]
+FAMILIES = [clusters, flat, growth, kept, memory, processes, seeing, services, stages, tasks, threads, tuning]
 
 if __name__ == "__main__":
     sys.exit(harness.main())

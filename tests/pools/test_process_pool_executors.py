@@ -127,6 +127,7 @@ def test_large_payloads_travel(forked):
 
 
 def test_g17_an_item_that_takes_too_long_is_given_up(forked):
+    assert list(forked.map(same, range(4))) == [0, 1, 2, 3]  # here the time begins when a call is submitted
     results = list(ordered_map(partial(nap_at, 2), range(5), executor=forked, timeout=SHORT, on_error="return"))
     assert [type(each) for each in results].count(int) == 4
     assert isinstance(results[2].error, TimeoutError)

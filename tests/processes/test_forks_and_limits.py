@@ -14,7 +14,7 @@ import pytest
 
 from functions_for_workers import double, sleeping
 from inturn import Processes, ordered_map
-from programs import Script
+from programs import COVERED, Script
 from waiting import HOUR, Background, assert_waiting_costs_nothing, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
@@ -165,6 +165,7 @@ def test_g27_waiting_costs_no_cpu():
     assert consumer.result() == "over"
 
 
+@pytest.mark.skipif(COVERED, reason="coverage imports multiprocessing")
 def test_the_classes_are_there_without_multiprocessing():
     with Script("import inturn; inturn.Processes(); say('multiprocessing' in sys.modules)") as script:
         assert script.end().lines == ["False"]

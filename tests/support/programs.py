@@ -11,6 +11,8 @@ from pathlib import Path
 import inturn
 from waiting import HANG_S, HOUR, TENFOLD, absence
 
+COVERED = any(name.startswith("COVERAGE_PROCESS") for name in os.environ)  # programs that tests start are measured
+
 PRELUDE = f'''
 HANG_S, HOUR = {HANG_S}, {HOUR}
 import gc, itertools, os, signal, sys, threading, time
