@@ -29,9 +29,9 @@ def _borrowed(count: int) -> None:
 def _tasks(count: int) -> None:
     import asyncio
 
-    from .tasks import _ours
+    from .tasks import ours
 
-    asyncio.run(_ours(count))
+    asyncio.run(ours(work.same_async, range(count), 16))
 
 
 OURS: dict[str, Callable[[int], object]] = {

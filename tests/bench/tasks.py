@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from functools import partial
+from typing import Any
 
 from . import work
 from .harness import Goal, Plan, Table, present, row
 from .peers import feature
 
 
-async def _ours(count: int) -> None:
-    async with feature("ordered_amap")(work.same_async, range(count), concurrency=16) as results:
+async def ours(fn: Callable[[Any], Awaitable[Any]], items: Iterable[Any], concurrency: int) -> None:
+    async with feature("ordered_amap")(fn, items, concurrency=concurrency) as results:
         async for _ in results:
             pass
 
 
-async def _semaphore(count: int) -> None:
-    semaphore = asyncio.Semaphore(16)
+async def gathered(fn: Callable[[Any], Awaitable[Any]], items: Iterable[Any], concurrency: int) -> None:
+    semaphore = asyncio.Semaphore(concurrency)
 
-    async def one(x: int) -> int:
+    async def one(item: Any) -> Any:
         async with semaphore:
-            return await work.same_async(x)
+            return await fn(item)
 
-    for _ in await asyncio.gather(*(one(x) for x in range(count))):
+    for _ in await asyncio.gather(*(one(item) for item in items)):
         pass
 
 
@@ -65,8 +66,8 @@ def tiny(plan: Plan) -> Table:
         return asyncio.run(main())
 
     racers: dict[str, tuple[Callable[[int], Awaitable[None]], int]] = {
-        "inturn": (_ours, full),
-        "Semaphore + gather": (_semaphore, full),
+        "inturn": (lambda count: ours(work.same_async, range(count), 16), full),
+        "Semaphore + gather": (lambda count: gathered(work.same_async, range(count), 16), full),
     }
     peers = {
         "streamable": (_streamable, full),
