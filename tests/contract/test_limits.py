@@ -24,6 +24,7 @@ from inturn import (
     ordered_map,
     retry,
 )
+from inturn._base.atomic import GIL
 from inturn._model.limit import Turn
 from inturn.testing import schedules
 from waiting import HOUR, SHORT, Background, Gate, Source, Tally, Watch, assert_waiting_costs_nothing, wait_until
@@ -278,7 +279,7 @@ def test_g34_stats_tell_how_long_the_limit_has_held_up_the_run(kinds):
     assert SHORT / 4 <= run.stats.throttled <= watch.seconds
     free = kinds.map(double, range(4), limit=Limiter(ONCE_AN_HOUR, burst=4))
     assert list(free) == [0, 2, 4, 6]
-    assert free.stats.throttled < run.stats.throttled / 2  # 0, but for threads that meet without the GIL
+    assert free.stats.throttled <= (0 if GIL else run.stats.throttled / 2)  # without it, two threads may ask at once
     assert kinds.map(double, range(4)).stats.throttled == 0
 
 
