@@ -89,15 +89,15 @@ MUTATIONS = [
     Mutation(
         "a default window grows though results are large",
         "_engine",
-        "if tiny and max(self._item_bytes, self._result_bytes) <= _LIGHT:",
-        "if tiny and self._item_bytes <= _LIGHT:",
+        "if tiny and max(self._item_bytes, self._result_bytes) <= _SMALL_BYTES:",
+        "if tiny and self._item_bytes <= _SMALL_BYTES:",
         BOUNDS + "test_g04_the_window_does_not_grow_while_results_are_large",
     ),
     Mutation(
         "heavy results travel in batches",
         "_engine",
-        "light = _BATCH // max(self._item_bytes, self._result_bytes, 1)",
-        "light = _BATCH // max(self._item_bytes, 1)",
+        "light = _BATCH_BYTES // max(self._item_bytes, self._result_bytes, 1)",
+        "light = _BATCH_BYTES // max(self._item_bytes, 1)",
         "engine/test_window.py::test_g26_heavy_items_and_results_travel_alone",
     ),
     Mutation(

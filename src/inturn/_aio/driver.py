@@ -117,8 +117,10 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                     self._consumer.pop(None, None)
             raise
         try:
+            # Nothing is called between the other `try` and here: a signal handler may raise behind any call, and the
+            # result would be lost, though the run goes on (guarantee 16).
             if not over:
-                return step  # without a call behind the other `try`: a signal handler would run there, and it be lost
+                return step
             if step is DONE or step is CLOSED:
                 raise StopAsyncIteration
             raise step.error

@@ -156,7 +156,7 @@ class Job:
 
     pool: BasePool
     supervisor: Timekeeper
-    end: End | Crash | None = None  # of each job from when it ends, however that is: `_end`
+    end: End | Crash | None = None  # how the run has ended; `_end` sets it, once
 
     def __init__(
         self,

@@ -60,8 +60,8 @@ _AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, s
 _TINY: Final = 1 / 20  # items that take less than this part of the aim may widen a default window
 _BATCHES: Final = 16  # that a default window has for each worker, before it stops growing
 _MOST: Final = 4096  # items; a default window never grows beyond
-_LIGHT: Final = 1 << 10  # bytes; heavier items or results do not widen a default window
-_BATCH: Final = 1 << 16  # bytes; a batch of more than one has no more, as far as the last item and result tell
+_SMALL_BYTES: Final = 1 << 10  # of an item or a result; larger ones do not widen a default window
+_BATCH_BYTES: Final = 1 << 16  # so many travel together at most, judged by the last item and result; or else one item
 
 
 def weight(thing: Any) -> int:
@@ -71,7 +71,7 @@ def weight(thing: Any) -> int:
         if type(thing) is tuple or type(thing) is list:
             size += sum(map(sys.getsizeof, thing[:8]))
     except Exception:  # an object may refuse to be measured
-        return _BATCH
+        return _BATCH_BYTES
     return size
 
 
@@ -231,7 +231,7 @@ class Window:
             return self.chunksize
         if not self._batch or not self.pace_s or self.pace_s > self.aim_s:
             return 1
-        light = _BATCH // max(self._item_bytes, self._result_bytes, 1)
+        light = _BATCH_BYTES // max(self._item_bytes, self._result_bytes, 1)
         return max(1, round(min(self.aim_s / self.pace_s, light, _MOST)))
 
     def claim(self, most: int = NEVER) -> Chunk | None:
@@ -406,7 +406,7 @@ class Window:
             self._result_bytes = weight(result)
         pace = 1.0 if self.pace_s is None else self.pace_s
         tiny = pace < self.aim_s * self.tiny
-        if tiny and max(self._item_bytes, self._result_bytes) <= _LIGHT:
+        if tiny and max(self._item_bytes, self._result_bytes) <= _SMALL_BYTES:
             if self.limit * pace < _BATCHES * self.aim_s * self._concurrency:
                 self.limit = min(self._most, self.limit * 2)
         elif self.limit > self._base:

@@ -91,10 +91,10 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         except StopIteration as error:  # a function of the user's raised it: it must not end the loop in silence
             raise RuntimeError("a function that the run has called raised StopIteration") from error
         try:
+            # Nothing is called between `_take` and here: a signal handler may raise behind any call, and the result
+            # would be lost, though the run goes on (guarantee 16).
             if not over:
-                return (
-                    step  # without a call since `_take`: a signal handler would run behind it, and the result be lost
-                )
+                return step
             if step is DONE or step is CLOSED:
                 raise StopIteration
             raise step.error
