@@ -96,11 +96,14 @@ class DuckFuture:
         return self._future.exception(timeout)
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        self._future.add_done_callback(lambda _: fn(self))
+        """Once it was called, the callback refers to nothing: so tests of references need no garbage collector."""
+        owed = [(fn, self)]
 
-    def _forget(self) -> None:
-        """Break the cycle through the callbacks, so that tests of references need no garbage collector."""
-        self._future._done_callbacks.clear()
+        def call(_: object) -> None:
+            callback, me = owed.pop()
+            callback(me)
+
+        self._future.add_done_callback(call)
 
 
 class DuckExecutor:
@@ -141,7 +144,6 @@ class DuckExecutor:
                 else:
                     future._future.set_result(value)
                     del value
-            future._forget()
             del future, call
 
     def _close(self) -> None:
