@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from inturn import Failure, ordered_map
+from inturn._engine.chunk import Chunk
 from inturn._pools.submission import Submission
 from waiting import SHORT, Background, Gate, wait_until
 
@@ -191,3 +192,31 @@ def test_g17_a_limit_ends_the_wait_for_a_future_with_a_result_of_its_own():
 def test_an_executor_that_is_made_needs_a_shutdown():
     with pytest.raises(TypeError, match="no shutdown"):
         list(ordered_map(abs, [1], executor=lambda _: Dry()))
+
+
+class Landing(Submission):
+    """Whoever looks at its future twice finds none the second time: it has landed in another thread meanwhile."""
+
+    __slots__ = ("looks",)
+
+    @property
+    def future(self):
+        return self.looks.pop()
+
+    @future.setter
+    def future(self, future):
+        self.looks = [None, future]
+
+
+def test_g13_a_submission_may_land_between_two_looks_at_its_future():
+    with ThreadPoolExecutor(1) as threads:
+        run = ordered_map(abs, [1], executor=threads)
+        pool = run._run.job.pool
+        ended, recalled = Landing(pool, Chunk(0, 1)), Landing(pool, Chunk(1, 1))
+        ended.future, recalled.future = Future(), Future()
+        assert recalled.recall()
+        pool._submissions[ended] = None
+        pool.retire()
+        assert (len(recalled.looks), len(ended.looks)) == (1, 1)
+        pool._submissions.clear()
+        run.close()

@@ -145,8 +145,9 @@ class ClusterPool(ExecutorPool):
             window.again(self._trial)
 
     def late(self, submission: Submission) -> None:
-        if submission.future is not None:
-            self.executor.late(submission.future)
+        future = submission.future  # let go of when it has landed, in any thread
+        if future is not None:
+            self.executor.late(future)
 
     # ---- what comes back: a thread of the cluster's client, then the supervisor ------------------
 

@@ -375,8 +375,7 @@ class ExecutorPool(BasePool):
             return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
         self._retired = True
         for submission in reversed(list(self._submissions)):  # or what waits would start in the place of what runs
-            if submission.future is not None:
-                submission.future.cancel()
+            submission.cancel()
         if self._build is not None and self.executor is not None:
             self.executor.shutdown(wait=False)
         self._let_go()

@@ -127,9 +127,14 @@ class Submission(Slot):
         """Take it back from the executor's queue if it is still there."""
         if not self.begin(State.RECALLED):
             return False
-        if self.future is not None:
-            self.future.cancel()
+        self.cancel()
         return True
+
+    def cancel(self) -> None:
+        """Cancel its future, unless it has landed: `finish` lets go of the future, in any thread."""
+        future = self.future
+        if future is not None:
+            future.cancel()
 
     def __call__(self) -> None:
         """The executor runs this, in our process."""
