@@ -70,7 +70,7 @@ def open_tasks(fn: Callable[..., Any]) -> Opener:
     def open_(job: Job, *, slices: bool) -> BasePool:
         from inturn._aio.tasks import TaskPool
 
-        pool = TaskPool(job, known=checks.async_function(fn))
+        pool = TaskPool(job, known=checks.kind_of(fn) == checks.ASYNC)
         job.supervisor = pool.pauses
         return pool
 

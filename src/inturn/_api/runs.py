@@ -119,7 +119,7 @@ def _run_of(
     return engine(
         fn,
         spread=len(sources) > 1,
-        concurrency=checks.concurrency_of(concurrency, opener.default_concurrency),
+        concurrency=checks.at_least_one("concurrency", concurrency) or opener.default_concurrency(),
         timeout=checks.seconds("timeout", timeout),
         deadline=checks.seconds("deadline", deadline),
         limit=None if limit is None else _limiter_of(limit),

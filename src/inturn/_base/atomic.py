@@ -45,8 +45,7 @@ class _Taking:
             return items
 
 
-_gil_enabled = getattr(sys, "_is_gil_enabled", None)
-GIL = _gil_enabled is None or bool(_gil_enabled())
+GIL = bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def taking(items: list[Any], *, keep: bool = True) -> Iterator[Any]:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from functools import partial
+from itertools import starmap
 from types import MethodType
 from typing import Any, Final
 
@@ -19,23 +20,22 @@ __all__ = [
     "ASYNC",
     "ASYNC_GENERATOR",
     "GENERATOR",
-    "async_function",
-    "async_generator_function",
     "async_result",
     "at_least_one",
-    "concurrency_of",
+    "callable_or_none",
     "count",
     "cpus",
     "flag",
     "function",
-    "generator_function",
     "iterator",
     "iterators",
     "kind_of",
     "name_of",
     "no_others",
     "number",
+    "plain",
     "seconds",
+    "shown",
     "text",
     "total_of",
     "window_of",
@@ -62,7 +62,7 @@ def function(fn: object, cures: dict[str, str]) -> None:
     """Refuse what cannot be called, and a kind of function (see `kind_of`) for which there is a cure."""
     if not callable(fn):
         cure = ": pass the function and its items, not what a call returns" if issubclass(type(fn), Coroutine) else ""
-        raise TypeError(f"fn must be callable, got {_shown(fn)}{cure}")
+        raise TypeError(f"fn must be callable, got {shown(fn)}{cure}")
     kind = kind_of(fn)
     if kind in cures:
         raise TypeError(f"fn is {kind} ({fn!r}): {cures[kind]}")
@@ -70,26 +70,20 @@ def function(fn: object, cures: dict[str, str]) -> None:
 
 def kind_of(fn: Any) -> str:
     """What a function is whose call does nothing yet, else an empty text."""
-    if async_function(fn):
+    flags = _flags(fn)
+    if flags & 0x0080:  # CO_COROUTINE
         return ASYNC
-    if async_generator_function(fn):
+    if flags & 0x0200:  # CO_ASYNC_GENERATOR
         return ASYNC_GENERATOR
-    return GENERATOR if generator_function(fn) else ""
+    # CO_GENERATOR without CO_ITERABLE_COROUTINE: what `types.coroutine` makes can be awaited
+    return GENERATOR if flags & 0x0120 == 0x0020 else ""
 
 
-def async_function(fn: Any) -> bool:
-    """Whether a call of it returns a coroutine."""
-    return bool(_flags(fn) & 0x0080)  # CO_COROUTINE
-
-
-def async_generator_function(fn: Any) -> bool:
-    """Whether a call of it returns an async generator."""
-    return bool(_flags(fn) & 0x0200)  # CO_ASYNC_GENERATOR
-
-
-def generator_function(fn: Any) -> bool:
-    """Whether a call of it returns a generator; one that can be awaited (`types.coroutine`) does not count."""
-    return _flags(fn) & 0x0120 == 0x0020  # CO_GENERATOR without CO_ITERABLE_COROUTINE
+def plain(name: str, fn: object, why: str) -> None:
+    """Refuse a function whose call does nothing yet."""
+    kind = kind_of(fn)
+    if kind:
+        raise TypeError(f"{name} must be a plain function, got {kind}: {fn!r}; {why}")
 
 
 def _flags(fn: Any) -> int:
@@ -126,37 +120,30 @@ def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[A
         raise TypeError("no iterable given: at least one is needed after fn")
     each: list[Iterator[Any]] = []
     for source in sources:
-        each.append(_iterator(source, len(each), len(sources)))
+        each.append(iterator(source, len(each), len(sources), may_be_async=False))
     if len(each) == 1:
         return each[0]
     # Not bare `zip`: it keeps the tuple that it has handed out last.
-    return map(_copied, zip(*each, strict=True)) if strict else map(_together, *each)
+    return starmap(_together, zip(*each, strict=True)) if strict else map(_together, *each)
 
 
-def iterator(source: Any, position: int, sources: int) -> Any:
-    """The iterator of a source that may be async."""
-    if _has(source, "__aiter__"):
+def iterator(source: Any, position: int, sources: int, *, may_be_async: bool = True) -> Any:
+    """The iterator of a source."""
+    if may_be_async and _has(source, "__aiter__"):
         return aiter(source)
-    return _iterator(source, position, sources, "iterable or async iterable")
-
-
-def _iterator(source: Any, position: int, sources: int, what: str = "iterable") -> Iterator[Any]:
     try:
         return iter(source)
     except TypeError:
         if _has(source, "__iter__"):
             raise  # an error of its own
+        what = "iterable or async iterable" if may_be_async else "iterable"
         where = "the source" if sources == 1 else f"source {position + 1}"
         cure = "; for an async iterable use ordered_amap" if _has(source, "__aiter__") else ""
-        raise TypeError(f"{where} must be {what}, got {_shown(source)}{cure}") from None
+        raise TypeError(f"{where} must be {what}, got {shown(source)}{cure}") from None
 
 
 def _has(value: object, name: str) -> bool:
     return getattr(type(value), name, None) is not None  # None says that the class has it not
-
-
-def _copied(items: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (*items,)
 
 
 def _together(*items: Any) -> tuple[Any, ...]:
@@ -165,16 +152,14 @@ def _together(*items: Any) -> tuple[Any, ...]:
 
 def total_of(sources: tuple[Any, ...]) -> int | None:
     """How many items there will be, as far as the sources say: for progress only, because they may be wrong."""
-    hints = [hint for hint in map(_hint, sources) if hint is not None]
-    return min(hints, default=None)
+    return min((hint for hint in map(_hint, sources) if hint >= 0), default=None)
 
 
-def _hint(source: object) -> int | None:
+def _hint(source: object) -> int:
     try:
-        hint = operator.length_hint(source, -1)
+        return operator.length_hint(source, -1)
     except Exception:  # a hint is a courtesy
-        return None
-    return None if hint < 0 else hint
+        return -1
 
 
 # ---- numbers and flags ---------------------------------------------------------------------------
@@ -183,7 +168,7 @@ def _hint(source: object) -> int | None:
 def count(name: str, value: object, allowed: str = "an int", *, least: int = 1) -> int:
     """A whole number of at least `least`; any integer type will do (NumPy's, for example)."""
     if _truth(value) or not _has(value, "__index__"):
-        raise TypeError(f"{name} must be {allowed}, got {_shown(value)}")
+        raise TypeError(f"{name} must be {allowed}, got {shown(value)}")
     number = operator.index(value)  # type: ignore[arg-type]
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
@@ -197,7 +182,7 @@ def at_least_one(name: str, value: object) -> int | None:
 def number(name: str, value: object, *, least: float = 0.0, allowed: str = "a number of seconds") -> float:
     """A finite number of at least `least`; any type that turns into a float will do (NumPy's, for example)."""
     given = _float(name, value, allowed)
-    if not (given >= least and math.isfinite(given)):
+    if not least <= given < math.inf:
         raise ValueError(f"{name} must be a finite number of at least {least:g}, got {value!r}")
     return given
 
@@ -207,7 +192,7 @@ def seconds(name: str, value: object) -> float | None:
     if value is None:
         return None
     given = _float(name, value, "a number of seconds or None")
-    if not (given > 0 and math.isfinite(given)):
+    if not 0 < given < math.inf:
         raise ValueError(f"{name} must be a finite number of seconds above 0, got {value!r}")
     return given
 
@@ -221,7 +206,7 @@ def _float(name: str, value: object, allowed: str) -> float:
         except (TypeError, ValueError):  # an array, for example
             pass
     cure = f": write {name}=value.total_seconds()" if _has(value, "total_seconds") else ""
-    raise TypeError(f"{name} must be {allowed}, got {_shown(value)}{cure}") from None
+    raise TypeError(f"{name} must be {allowed}, got {shown(value)}{cure}") from None
 
 
 def _truth(value: object) -> bool:
@@ -229,20 +214,25 @@ def _truth(value: object) -> bool:
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     return f"{type(value).__name__}: {value!r}"
+
+
+def callable_or_none(name: str, value: object, cure: str = "") -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, got {shown(value)}{cure}")
 
 
 def flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be a bool, got {_shown(value)}")
+        raise TypeError(f"{name} must be a bool, got {shown(value)}")
     return value
 
 
 def text(name: str, value: object) -> str | None:
     """A text that is not empty, or None."""
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} must be a str or None, got {_shown(value)}")
+        raise TypeError(f"{name} must be a str or None, got {shown(value)}")
     if value == "":
         raise ValueError(f"{name} must not be empty: leave it out, or pass None")
     return value
@@ -253,12 +243,6 @@ def window_of(window: object, chunksize: int | None) -> int | None:
     if number is not None and chunksize is not None and number < chunksize:
         raise ValueError(f"window must be at least chunksize={chunksize}, got {number}: a chunk must fit into it")
     return number
-
-
-def concurrency_of(given: object, default: Callable[[], int]) -> int:
-    """What was given is kept as it is, whatever length the sources claim: workers start as items need them."""
-    number = at_least_one("concurrency", given)
-    return default() if number is None else number
 
 
 def cpus() -> int:
