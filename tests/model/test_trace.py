@@ -228,7 +228,7 @@ def test_a_trace_keeps_the_last_calls_only(monkeypatch):
     recorder = run._run.job.trace
     assert [
         len(each.latest()) <= 50 and len(each) <= 55
-        for each in (recorder.bars, recorder.pulls, recorder.deliveries, recorder.waits)
+        for each in (recorder.calls, recorder.pulls, recorder.deliveries, recorder.waits)
     ] == [True] * 4
     assert not recorder._open
 
@@ -252,7 +252,7 @@ def test_the_time_between_two_reports_belongs_to_the_items_in_between():
     recorder.reported(chunk, 5, 10.0)
     chunk.out = [None] * 5
     recorder.ended(chunk, 100.0, 110.0)
-    assert [(bar.item, bar.started, bar.finished) for bar in recorder.bars] == [
+    assert [(call.index, call.started, call.finished) for call in recorder.calls] == [
         (7, 100.0, 102.0),
         (8, 102.0, 104.0),
         (9, 104.0, 106.0),
@@ -268,7 +268,7 @@ def test_a_chunk_whose_process_died_has_the_items_that_have_an_outcome():
     recorder.failed(chunk, 0, 103.0)
     chunk.out = [None]
     recorder.ended(chunk, 100.0, 103.0)
-    assert [(bar.item, bar.started, bar.finished, bar.outcome) for bar in recorder.bars] == [
+    assert [(call.index, call.started, call.finished, call.outcome) for call in recorder.calls] == [
         (7, 100.0, 103.0, "failed")
     ]
 
@@ -282,7 +282,7 @@ def test_an_attempt_that_failed_has_finished_then_and_not_when_its_chunk_has_end
     recorder.failed(chunk, 0, 102.0)
     chunk.out = [None]
     recorder.ended(chunk, 100.0, 103.0)
-    assert [(bar.item, bar.started, bar.finished) for bar in recorder.bars] == [(7, 100.0, 102.0)]
+    assert [(call.index, call.started, call.finished) for call in recorder.calls] == [(7, 100.0, 102.0)]
 
 
 # ---- the file and the picture --------------------------------------------------------------------

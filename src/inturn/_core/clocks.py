@@ -91,14 +91,14 @@ class Clocks:
         if self._full:  # what the workers could have done meanwhile, and did not
             self._idle_behind_head += job.concurrency * (now - begun) - (self._busy(now) - self._busy_before)
         if job.trace is not None and not job.pool.inline:
-            job.trace.waited(begun, now, None if self._nothing_pulled else self._head)
+            job.trace.waits.note((begun, now, None if self._nothing_pulled else self._head))
 
     def pulled(self, begun: float) -> None:
         """The consumer has read the source until now."""
         now, trace = self._job.clock(), self._job.trace
         self.on_source += now - begun
         if trace is not None:
-            trace.waited(begun, now, None)
+            trace.waits.note((begun, now, None))
 
     # ---- what was measured -----------------------------------------------------------------------
 

@@ -354,7 +354,7 @@ class Run:
         if self.feeder is not None:
             self.feeder.room()
         if self.job.trace is not None:
-            self.job.trace.delivered(self._delivered(), self.job.clock())
+            self.job.trace.deliveries.note((self._delivered(), self.job.clock()))
         self.tick()
 
     def _delivered(self) -> int:

@@ -1,18 +1,12 @@
 """`trace=True`: when each item was pulled, started, finished and delivered, and by which worker.
 
-A `Recorder` is told, while the run goes on, and keeps numbers only: no item, no result, no error (guarantee 12). It is
-told where the run already stops to think: once per handful that is pulled, once per chunk that begins or ends, once per
-result that is delivered. Without ``trace`` none of this is there. A `Trace` is what the user asks for it, at any time.
+A `Recorder` is told by whoever pulls, by the workers, one at a time for each chunk, and by the consumer. It keeps
+numbers only: no item, no result, no error (guarantee 12). Each collection is added to in one atomic step, so no lock is
+needed. A `Trace` is what the user asks for it, at any time.
 
 Batches stay as they are. Where the calls of a chunk run in this process, `Timed` stands in the place of the chunk's
 items and notes when each is taken. From another process come reports, one per chunk or per time slice of 8 ms at least:
 the time between two of them is divided equally among the items that they report.
-
-Who may call what: `pulled` is for the one who pulls, `begun`, `failed`, `away`, `reported` and `ended` are for the
-workers (one at a time for each chunk), `delivered` and `waited` for the consumer. Each adds to a collection of its own,
-by one atomic step, so no lock is needed.
-
-Each collection keeps the last `MOST` entries (`Latest`), so the memory of an endless run is bounded.
 """
 
 from __future__ import annotations
@@ -23,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 from inturn._base.atomic import Once, remainder_of
 
-__all__ = ["MOST", "Bar", "Recorder", "Timed", "TraceItem", "Wait"]
+__all__ = ["MOST", "Recorder", "Timed", "TraceItem", "Wait"]
 
 MOST: Final = 100_000
 """So many items, and waits of the consumer, are kept: those at the end of the run."""
@@ -32,17 +26,6 @@ _SPARE: Final = 1.1  # so many times that there are before the oldest are remove
 
 E = TypeVar("E")
 Outcome = Literal["done", "failed", "cancelled"]
-
-
-class Bar(NamedTuple):
-    """One attempt at an item. Times are those of the run's clock."""
-
-    item: int  # its index
-    attempt: int
-    worker: int  # from 1; 0 if nobody knows
-    started: float
-    finished: float
-    outcome: Outcome
 
 
 class Wait(NamedTuple):
@@ -100,14 +83,20 @@ class Latest(list[E]):
 
 
 class Timed:
-    """Stands in the place of a chunk's items, and notes when each is taken."""
+    """A chunk that runs. It stands in the place of the chunk's items, and notes when each is taken."""
 
-    __slots__ = ("_clock", "_inner", "_note", "_take")
+    __slots__ = ("_clock", "_inner", "_note", "_take", "attempt", "failed", "index", "reports", "starts", "worker")
 
-    def __init__(self, items: Iterator[Any], note: Callable[[float], object], clock: Callable[[], float]) -> None:
-        self._inner = items
-        self._take = items.__next__
-        self._note = note
+    def __init__(self, chunk: Any, worker: int | None, clock: Callable[[], float]) -> None:
+        self.index: int = chunk.index
+        self.attempt: int = chunk.attempt
+        self.worker = worker
+        self.starts: list[float] = []  # one for each item that was taken
+        self.reports: list[tuple[int, float]] | None = None  # elsewhere: so many outcomes after so many seconds
+        self.failed: dict[int, float] = {}  # positions, and when
+        self._inner: Iterator[Any] = chunk.todo
+        self._take = chunk.todo.__next__
+        self._note = self.starts.append
         self._clock = clock
 
     def __iter__(self) -> Iterator[Any]:
@@ -123,38 +112,21 @@ class Timed:
         return remainder_of(self._inner)
 
 
-class _Open:
-    """A chunk that runs."""
-
-    __slots__ = ("attempt", "failed", "index", "reports", "starts", "worker")
-
-    def __init__(self, index: int, attempt: int, worker: int) -> None:
-        self.index = index
-        self.attempt = attempt
-        self.worker = worker
-        self.starts: list[float] = []  # one for each item that was taken
-        self.reports: list[tuple[int, float]] | None = None  # elsewhere: so many outcomes after so many seconds
-        self.failed: dict[int, float] = {}  # positions, and when
-
-
 class Recorder:
     """What is noted while a run goes on."""
 
     def __init__(self) -> None:
         self.zero: float = 0.0  # the first ``next``
-        self.bars: Latest[Bar] = Latest()
+        self.calls: Latest[TraceItem] = Latest()  # by the run's clock, without what `Trace` adds to them
         self.pulls: Latest[tuple[int, int, float]] = Latest()  # the first index, how many, when
-        self.deliveries: Latest[tuple[int, float]] = Latest()
-        self.waits: Latest[Wait] = Latest()
-        self._open: dict[int, _Open] = {}  # by the identity of the chunk, which holds results
+        self.deliveries: Latest[tuple[int, float]] = Latest()  # the index, when
+        self.waits: Latest[tuple[float, float, int | None]] = Latest()  # as a `Wait`
+        self._open: dict[int, Timed] = {}  # by the identity of the chunk, which holds results
         self._pulled = 0
         self._numbers = count(1)
         self._workers: dict[int, int] = {}
 
-    # ---- the one who pulls -----------------------------------------------------------------------
-
     def pulled(self, number: int, now: float) -> None:
-        """So many items were pulled."""
         self.pulls.note((self._pulled, number, now))
         self._pulled += number
 
@@ -167,15 +139,12 @@ class Recorder:
 
         return added
 
-    # ---- the workers -----------------------------------------------------------------------------
-
     def begun(self, chunk: Any, worker: int, clock: Callable[[], float]) -> None:
         """A worker, which is known by this key (0: by none), begins a chunk."""
-        number = 0
+        number = None
         if worker:
             number = self._workers.get(worker) or self._workers.setdefault(worker, next(self._numbers))
-        entry = self._open[id(chunk)] = _Open(chunk.index, chunk.attempt, number)
-        chunk.todo = Timed(chunk.todo, entry.starts.append, clock)
+        self._open[id(chunk)] = chunk.todo = Timed(chunk, number, clock)
 
     def away(self, chunk: Any) -> None:
         """The items of the chunk were sent to another process."""
@@ -201,24 +170,14 @@ class Recorder:
         if entry is None:
             return
         outcomes = len(chunk.out)
-        reports = entry.reports
-        starts = entry.starts if reports is None else _shared_out(reports, outcomes, since, now)
+        starts = entry.starts if entry.reports is None else _shared_out(entry.reports, outcomes, since, now)
         for position, (started, finished) in enumerate(zip(starts, [*starts[1:], now], strict=False)):
             outcome: Outcome = "done" if position < outcomes else "cancelled"
             if position in entry.failed:
                 outcome = "failed"
                 finished = min(finished, entry.failed[position])
             index = entry.index + position
-            self.bars.note(Bar(index, entry.attempt, entry.worker, started, finished, outcome))
-
-    # ---- the consumer ----------------------------------------------------------------------------
-
-    def delivered(self, index: int, now: float) -> None:
-        self.deliveries.note((index, now))
-
-    def waited(self, begun: float, ended: float, index: int | None) -> None:
-        """It has waited for the item of this index, or for the source."""
-        self.waits.note(Wait(begun, ended, index))
+            self.calls.note(TraceItem(index, entry.attempt, entry.worker, None, started, finished, None, outcome))
 
 
 def _shared_out(reports: list[tuple[int, float]], outcomes: int, since: float, now: float) -> list[float]:

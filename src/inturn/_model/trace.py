@@ -28,32 +28,21 @@ class Trace:
         self._title = title
 
     def __iter__(self) -> Iterator[TraceItem]:
-        recorder = self._recorder
-        zero = recorder.zero
-        bars = sorted(recorder.bars.latest())
-        pulled: dict[int, float] = {}
-        for first, number, when in recorder.pulls.latest():
-            for index in range(first, first + number):
-                pulled[index] = when - zero
-        delivered = {index: when - zero for index, when in recorder.deliveries.latest()}
-        last = {bar.item: bar.attempt for bar in bars}
-        for bar in bars:
-            at = delivered.get(bar.item) if bar.attempt == last[bar.item] else None
+        zero = self._recorder.zero
+        calls = sorted(self._recorder.calls.latest(), key=lambda call: (call.index, call.attempt))
+        pulls = self._recorder.pulls.latest()
+        pulled = {index: when - zero for first, number, when in pulls for index in range(first, first + number)}
+        delivered = dict(self.deliveries())
+        last = {call.index: call.attempt for call in calls}
+        for call in calls:
+            at = delivered.get(call.index) if call.attempt == last[call.index] else None
             # The end of a call in a batch is noted when the next one begins, and so after its result can be delivered.
-            finished = bar.finished - zero if at is None else min(bar.finished - zero, at)
-            yield TraceItem(
-                index=bar.item,
-                attempt=bar.attempt,
-                worker=bar.worker or None,
-                pulled=pulled.get(bar.item),
-                started=min(bar.started - zero, finished),
-                finished=finished,
-                delivered=at,
-                outcome=bar.outcome,
-            )
+            finished = call.finished - zero if at is None else min(call.finished - zero, at)
+            started = min(call.started - zero, finished)
+            yield call._replace(pulled=pulled.get(call.index), started=started, finished=finished, delivered=at)
 
     def __len__(self) -> int:
-        return len(self._recorder.bars.latest())
+        return len(self._recorder.calls.latest())
 
     def __repr__(self) -> str:
         return f"<trace of {self._title}: {len(self)} calls>"
@@ -99,5 +88,4 @@ class Trace:
                 file.write(text)
         return text
 
-    def _repr_svg_(self) -> str:
-        return self.to_svg()
+    _repr_svg_ = to_svg  # what a notebook asks for

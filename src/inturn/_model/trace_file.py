@@ -30,31 +30,31 @@ def chrome_trace(items: list[TraceItem], deliveries: list[tuple[int, float]], wa
         }
         events.append(_slice(name, "call", tid, item.started, item.finished, details))
         if item.delivered is not None and item.delivered > item.finished:
-            turn = {"name": f"item {item.index}", "cat": "waits for its turn", "id": item.index, "pid": 1, "tid": tid}
-            events.append({**turn, "ph": "b", "ts": _us(item.finished)})
-            events.append({**turn, "ph": "e", "ts": _us(item.delivered)})
+            for ph, when in (("b", item.finished), ("e", item.delivered)):
+                events.append(_event(ph, f"item {item.index}", "waits for its turn", tid, when, id=item.index))
     for begun, ended, index in waits:
         name = "waits for the source" if index is None else f"waits for item {index}"
         events.append(_slice(name, "wait", _CONSUMER, begun, ended, {}))
     for index, when in deliveries:
-        mark = {"name": f"item {index} delivered", "cat": "delivery", "ph": "i", "s": "t", "pid": 1, "tid": _CONSUMER}
-        events.append({**mark, "ts": _us(when)})
+        events.append(_event("i", f"item {index} delivered", "delivery", _CONSUMER, when, s="t"))
     events.sort(key=lambda event: event["ts"])
-    about = [_about("process_name", _CONSUMER, title)]
+    about = [_about("process_name", _CONSUMER, name=title)]
     for tid in sorted(threads):
-        about.append(_about("thread_name", tid, threads[tid]))
-        about.append({**_about("thread_sort_index", tid, ""), "args": {"sort_index": tid}})
+        about += [_about("thread_name", tid, name=threads[tid]), _about("thread_sort_index", tid, sort_index=tid)]
     return json.dumps({"traceEvents": [*about, *events], "displayTimeUnit": "ms"})
 
 
 def _slice(name: str, category: str, tid: int, begun: float, ended: float, details: dict[str, Any]) -> dict[str, Any]:
-    ts = _us(begun)
-    dur = round(_us(ended) - ts, 3)
-    return {"name": name, "cat": category, "ph": "X", "ts": ts, "dur": dur, "pid": 1, "tid": tid, "args": details}
+    dur = round(_us(ended) - _us(begun), 3)
+    return _event("X", name, category, tid, begun, dur=dur, args=details)
 
 
-def _about(what: str, tid: int, name: str) -> dict[str, Any]:
-    return {"name": what, "ph": "M", "pid": 1, "tid": tid, "args": {"name": name}}
+def _event(ph: str, name: str, category: str, tid: int, when: float, **more: object) -> dict[str, Any]:
+    return {"name": name, "cat": category, "ph": ph, "ts": _us(when), "pid": 1, "tid": tid, **more}
+
+
+def _about(what: str, tid: int, **details: object) -> dict[str, Any]:
+    return {"name": what, "ph": "M", "pid": 1, "tid": tid, "args": details}
 
 
 def _us(seconds: float) -> float:
