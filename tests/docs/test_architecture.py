@@ -207,7 +207,7 @@ def test_importing_the_library_is_light():
     extra = _loaded("import inturn") - _loaded("pass")
     assert not extra & HEAVY
     assert not extra & {
-        f"inturn._model.{name}" for name in ("advice", "drawing", "limit", "measured", "recorder", "trace")
+        f"inturn._model.{name}" for name in ("advice", "drawing", "limit", "recorder", "trace")
     }
     assert not any(name.split(".")[0] in {"multiprocessing", "asyncio", "tqdm"} for name in extra)
 

@@ -12,8 +12,7 @@ import re
 import pytest
 
 from inturn import Stats, ordered_amap, ordered_map
-from inturn._model.advice import Advice, pieces
-from inturn._model.measured import Measured
+from inturn._model.advice import Advice, Measured, pieces
 from virtual_time import run_virtually, virtual
 
 
@@ -150,7 +149,7 @@ def test_what_next_takes_is_no_work_of_the_consumers():
     run._run.job.clock = ticks
     for _ in run:
         now[0] += 100.0
-    body = run.stats._measured.body
+    body = run.stats._measured["body"]
     assert 50 * 100 <= body <= 50 * 102
     assert body < run.stats.elapsed - 50
 
@@ -202,7 +201,7 @@ def stats_of(*, elapsed=10.0, work=10.0, calls=1000, throttled=0.0, head=None, s
         blocked_on_source=source,
         blocked_on_consumer=consumer,
         throttled=throttled,
-        measured=seen,
+        measured=seen._asdict(),
     )
     stats.delivered = calls
     return stats
@@ -312,7 +311,7 @@ def test_the_stage_that_holds_the_others_back_is_named():
 def test_a_stage_that_has_ended_can_be_asked_by_the_next():
     two = ordered_map(abs, ordered_map(abs, range(9)))
     assert list(two) == [*range(9)]
-    assert two.stats._measured.above.delivered == 9
+    assert two.stats._measured["above"].delivered == 9
 
 
 # ---- as text -------------------------------------------------------------------------------------

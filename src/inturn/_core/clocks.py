@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from time import process_time
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 from inturn._base import checks
 from inturn._base.atomic import GIL
 from inturn._engine.window import Window
 
 from .job import Job
-
-if TYPE_CHECKING:
-    from inturn._model.measured import Measured, Snapshot
 
 __all__ = ["Clocks"]
 
@@ -111,24 +108,22 @@ class Clocks:
         """The same; where there are many slots, only of calls that have ended."""
         return self.busy(now) if self._job.concurrency <= _MANY else self._job.busy_s.value
 
-    def measured(self, title: str, *, ahead: bool, above: Snapshot | None) -> Measured:
-        """What `Stats.advice` needs."""
-        from inturn._model.measured import Measured  # here, so that `import inturn` stays light
-
+    def measured(self, title: str, *, ahead: bool, above: Any) -> dict[str, Any]:
+        """What `Stats.advice` needs: see `Measured` there."""
         job, window = self._job, self._window
-        return Measured(
-            title=title,
-            kind=job.pool.kind,
-            concurrency=job.concurrency,
-            window=window.limit,
-            chunksize=window.chunksize,
-            ahead=ahead,
-            body=self.body,
-            pulling=job.pulling_s if ahead else self.on_source,
-            idle_behind_head=max(0.0, self._idle_behind_head),
-            longest=job.longest_s,
-            computed=(self._computed_until or process_time()) - self._computed_from,
-            cpus=checks.cpus(),
-            gil=GIL,
-            above=above,
-        )
+        return {
+            "title": title,
+            "kind": job.pool.kind,
+            "concurrency": job.concurrency,
+            "window": window.limit,
+            "chunksize": window.chunksize,
+            "ahead": ahead,
+            "body": self.body,
+            "pulling": job.pulling_s if ahead else self.on_source,
+            "idle_behind_head": max(0.0, self._idle_behind_head),
+            "longest": job.longest_s,
+            "computed": (self._computed_until or process_time()) - self._computed_from,
+            "cpus": checks.cpus(),
+            "gil": GIL,
+            "above": above,
+        }

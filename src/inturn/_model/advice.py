@@ -1,10 +1,10 @@
 """`Stats.advice`: what holds a run back, from what was measured, and what to change.
 
-The model has few numbers. Of the seconds of a run, `elapsed`, the consumer spent some waiting for calls, some waiting
-for the source, and some in the body of the loop; the rest went into handing items over. The calls took *work* seconds
-in all, spread over `concurrency` workers. No run can be shorter than work / concurrency, nor than what the source takes
-by itself, nor than what the body takes by itself. Each piece of advice says what the run would take if one thing were
-different, and is given only if that saves a tenth of the time or more.
+Of the seconds of a run, `elapsed`, the consumer spent some waiting for calls, some waiting for the source, and some in
+the body of the loop; the rest went into handing items over. The calls took *work* seconds in all, spread over
+`concurrency` workers. No run can be shorter than work / concurrency, nor than what the source takes by itself, nor than
+what the body takes by itself. Each piece of advice says what the run would take if one thing were different, and is
+given only if that saves a tenth of the time or more.
 
 ========= ====================================================== ==========================================
 piece     what was seen                                          what the run would take instead
@@ -19,22 +19,18 @@ consumer  the body took longer than everything else              max((work + bod
 window    workers were idle while it was full behind the head    elapsed - idle / c
 ========= ====================================================== ==========================================
 
-**Threads that take turns.** Where there is a GIL, calls that compute in threads, or in tasks, run one at a time: what
-this process has computed is what they take, however many workers there are and however wide the window is. Only
-processes help, so nothing else is proposed for them.
-
-**Tiny calls.** The time of a call that takes a microsecond is measured too long, as reading the clock takes time, too.
-So the gain of a plain loop is *at least* what is said.
+Where there is a GIL, calls that compute in threads, or in tasks, run one at a time: what this process has computed is
+what they take, however many workers there are. Only processes help.
 """
 
 from __future__ import annotations
 
 from math import ceil
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from .measured import Measured, Snapshot
+__all__ = ["Advice", "Measured", "advice", "pieces"]
 
-__all__ = ["Advice", "advice", "pieces"]
+Stats = Any  # that module imports this one
 
 _WORTH: Final = 1.1  # a gain that is worth a word
 _BUSY: Final = 0.85  # workers that are busy for such a share of the time have no more to give
@@ -46,48 +42,57 @@ _HAND_OVER_S: Final = 0.002  # what handing a call over costs at most; a run tha
 _FEW: Final = 2  # calls for each worker: with fewer, begin and end are all there is
 
 
+class Measured(NamedTuple):
+    """What `Stats` holds besides, by name. Times are in seconds."""
+
+    title: str  # the `name` of the run, or what it is of
+    kind: str  # of its workers, see `BasePool.kind`
+    concurrency: int
+    window: int
+    chunksize: int | None
+    ahead: bool  # whether the source is pulled by somebody else than the consumer
+    body: float  # what the consumer did between two calls of `next`
+    pulling: float  # what the source has taken
+    idle_behind_head: float  # of all workers together, while the window was full behind the head
+    longest: float  # the longest call
+    computed: float  # processor time of this process
+    cpus: int
+    gil: bool
+    above: Stats | None  # of the run that is the source
+
+
 class Advice(NamedTuple):
-    """One thing to change.
+    """One thing to change."""
 
-    Attributes:
-        about: What holds the run back: ``"source"``, ``"workers"``, ``"window"``, ``"consumer"``, ``"limit"`` or
-            ``"batching"``.
-        gain: How many times as fast the run would be.
-        text: What was seen, and what to change.
-        stage: The stage of a chain that it is about, if not the one that was asked.
-    """
-
-    about: str
-    gain: float
-    text: str
-    stage: str | None = None
+    about: str  # what holds the run back: source, workers, window, consumer, limit or batching
+    gain: float  # how many times as fast the run would be
+    text: str  # what was seen, and what to change
+    stage: str | None = None  # the stage of a chain that it is about, if not the one that was asked
 
 
-def advice(stats: Snapshot) -> str:
+def advice(stats: Stats) -> str:
     """In words: a line for each thing to change, the one with most to gain first."""
-    seen = stats._measured
-    if seen is None or not stats.elapsed:
+    model = _model_of(stats)
+    if model is None:
         return "Nothing to say: the run has not begun."
     found = pieces(stats)
     if found:
-        return "\n".join(_line(piece, stats) for piece in found)
-    if _too_few(stats, seen):
-        return f"Nothing to say yet: {_calls(stats)} calls are too few to tell."
+        return "\n".join(_line(piece, stats.elapsed) for piece in found)
+    if model.too_few:
+        return f"Nothing to say yet: {model.calls} calls are too few to tell."
     return f"Nothing to change: no single change makes this run a tenth faster (workers were busy {stats.busy:.0%})."
 
 
-def pieces(stats: Snapshot) -> list[Advice]:
+def pieces(stats: Stats) -> list[Advice]:
     """What would make the run faster, the greatest gain first."""
-    seen = stats._measured
-    if seen is None or not stats.elapsed or _too_few(stats, seen):
+    model = _model_of(stats)
+    if model is None or model.too_few:
         return []
-    above = seen.above
-    if above is not None and seen.pulling >= 0.5 * stats.elapsed:
+    above = model.seen.above
+    if above is not None and model.seen.pulling >= 0.5 * stats.elapsed:
         of_source = pieces(above)
         if of_source:  # the stage before this one holds it back, or one before that
-            name = above._measured.title if above._measured is not None else "the stage before"
-            return [piece if piece.stage else piece._replace(stage=name) for piece in of_source]
-    model = _Model(stats, seen)
+            return [piece if piece.stage else piece._replace(stage=above._measured["title"]) for piece in of_source]
     processes, plain = model.processes(), model.batching()
     if plain is not None and (processes is None or plain.gain >= processes.gain):
         return [plain]
@@ -95,33 +100,31 @@ def pieces(stats: Snapshot) -> list[Advice]:
     return sorted((piece for piece in found if piece is not None), key=lambda piece: -piece.gain)
 
 
-def _line(piece: Advice, stats: Snapshot) -> str:
+def _model_of(stats: Stats) -> _Model | None:
+    """None if the run has not begun."""
+    return _Model(stats, Measured(**stats._measured)) if stats._measured and stats.elapsed else None
+
+
+def _line(piece: Advice, elapsed: float) -> str:
     stage = f"stage {piece.stage!r} holds the others back: " if piece.stage else ""
-    after = "" if piece.stage else f" ({stats.elapsed / piece.gain:.3g} s instead of {stats.elapsed:.3g} s)"
+    after = "" if piece.stage else f" ({elapsed / piece.gain:.3g} s instead of {elapsed:.3g} s)"
     times = f"{piece.gain:.2g} times the speed"
     expected = f"{times} or more" if piece.about == "batching" else f"about {times}"
     return f"{piece.about}: {stage}{piece.text} Expect {expected}{after}."
 
 
-def _calls(stats: Snapshot) -> int:
-    return stats.delivered + stats.skipped + stats.waiting + stats.retried
-
-
-def _too_few(stats: Snapshot, seen: Measured) -> bool:
-    return _calls(stats) < _FEW * min(seen.concurrency, 8) or _calls(stats) < 4
-
-
 class _Model:
     """Where the seconds of a run went."""
 
-    def __init__(self, stats: Snapshot, seen: Measured) -> None:
-        self._stats = stats
-        self._seen = seen
+    def __init__(self, stats: Stats, seen: Measured) -> None:
+        self.seen = seen
+        self.calls = stats.delivered + stats.skipped + stats.waiting + stats.retried
+        self.too_few = self.calls < max(4, _FEW * min(seen.concurrency, 8))
         self._elapsed = stats.elapsed
-        self._throttled: float = stats.throttled
-        self._calls = _calls(stats)
+        self._busy = stats.busy
+        self._throttled = stats.throttled
         self._work = stats.busy * stats.elapsed * seen.concurrency
-        self._each = self._work / self._calls
+        self._each = self._work / max(1, self.calls)
         self._source = seen.pulling
         self._body = seen.body
         self._by_workers = self._work / seen.concurrency
@@ -133,17 +136,13 @@ class _Model:
         self._takes_turns = (
             seen.kind in {"thread", "task"}
             and seen.gil
-            and self._computed >= _COMPUTES * (stats.elapsed - own)
-            and self._computed >= stats.elapsed / 2
+            and self._computed >= max(_COMPUTES * (stats.elapsed - own), stats.elapsed / 2)
         )
 
-    def _piece(self, about: str, seconds: float, text: str) -> Advice | None:
+    def _piece(self, about: str, seconds: float, text: str, *, in_turns: bool = True) -> Advice | None:
         """Advice after which the run takes so many seconds; None if that is not worth it."""
-        if self._takes_turns:
-            seconds = max(seconds, self._seen.computed)
-        return self._faster(about, seconds, text)
-
-    def _faster(self, about: str, seconds: float, text: str) -> Advice | None:
+        if in_turns and self._takes_turns:  # calls go on to take turns
+            seconds = max(seconds, self.seen.computed)
         gain = self._elapsed / max(seconds, 1e-9)
         return Advice(about, min(gain, 1000.0), text) if gain >= _WORTH else None
 
@@ -152,27 +151,28 @@ class _Model:
 
     def processes(self) -> Advice | None:
         """Calls that compute, one at a time."""
-        seen = self._seen
-        if not self._takes_turns or min(self._each, self._computed / self._calls) < _LONG_S:
+        seen = self.seen
+        if not self._takes_turns or min(self._each, self._computed / self.calls) < _LONG_S:
             return None
         where = "threads that take turns" if seen.kind == "thread" else "the event loop"
         how = "use" if seen.kind == "thread" else "make fn a plain function, and use"
-        text = f"calls compute, in {where}: {self._share(self._computed)}; "
-        text += f'{how} executor="process", concurrency={seen.cpus}.'
+        text = f"calls compute, in {where}: {self._share(self._computed)}; {how} "
+        text += f'executor="process", concurrency={seen.cpus}.'
         seconds = max(self._computed / seen.cpus + _START_S, self._source, self._body)
-        return self._faster("workers", seconds, text)
+        return self._piece("workers", seconds, text, in_turns=False)
 
     def batching(self) -> Advice | None:
         """Calls that take less time than it takes to hand them over."""
         plain = self._work + self._source + self._body
         spent = self._elapsed - self._throttled
-        if self._seen.kind in {"serial", "task"} or spent > _HAND_OVER_S * self._calls or spent < _WORTH * plain:
+        if self.seen.kind in {"serial", "task"} or spent > _HAND_OVER_S * self.calls or spent < _WORTH * plain:
             return None
         each = f"{self._each * 1e6:.3g} µs" if self._each < 1e-3 else f"{self._each * 1e3:.3g} ms"
         text = f"a call takes {each}, less than handing it to a worker costs; "
-        if self._seen.chunksize is not None:
-            text += f"leave out chunksize={self._seen.chunksize}, so that small items are batched, or "
-        return self._faster("batching", plain, text + "use a plain map: the work is too small to share.")
+        if self.seen.chunksize is not None:
+            text += f"leave out chunksize={self.seen.chunksize}, so that small items are batched, or "
+        text += "use a plain map: the work is too small to share."
+        return self._piece("batching", plain, text, in_turns=False)
 
     def limit(self) -> Advice | None:
         throttled = self._throttled
@@ -181,7 +181,7 @@ class _Model:
         return self._piece("limit", seconds, text) if throttled else None
 
     def source(self) -> Advice | None:
-        seen, source = self._seen, self._source
+        seen, source = self.seen, self._source
         if source < 0.1 * self._elapsed:
             return None
         live = max(source, self._by_workers, self._consumer)
@@ -197,15 +197,15 @@ class _Model:
 
     def consumer(self) -> Advice | None:
         body = self._body
-        if body < 0.3 * self._elapsed or self._stats.busy >= _BUSY or self._serial:
+        if body < 0.3 * self._elapsed or self._busy >= _BUSY or self._serial:
             return None
-        seconds = max((self._work + body) / self._seen.concurrency, self._source)
+        seconds = max((self._work + body) / self.seen.concurrency, self._source)
         text = f"the body of your loop took {self._share(body)}, and the workers rest meanwhile; "
         text += "move what it does into fn."
         return self._piece("consumer", seconds, text)
 
     def window(self) -> Advice | None:
-        seen = self._seen
+        seen = self.seen
         seconds = max(self._elapsed - seen.idle_behind_head / seen.concurrency, self._source, self._body)
         wanted = ceil(seen.concurrency * (1 + seen.longest / max(self._each, 1e-9)))
         if wanted <= seen.window or self._serial or self._throttled > 0.1 * self._elapsed:
@@ -216,8 +216,8 @@ class _Model:
         return self._piece("window", seconds, text)
 
     def workers(self) -> Advice | None:
-        seen, busy = self._seen, self._stats.busy
-        if busy < _BUSY or self._throttled > 0.1 * self._elapsed or self._calls < 4 * seen.concurrency:
+        seen, busy = self.seen, self._busy
+        if busy < _BUSY or self._throttled > 0.1 * self._elapsed or self.calls < 4 * seen.concurrency:
             return None
         if self._serial:
             seconds = max(self._work / _THREADS, self._source, self._body)

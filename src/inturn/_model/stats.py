@@ -3,32 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final
-
-if TYPE_CHECKING:
-    from .measured import Measured
+from typing import Any, ClassVar, Final
 
 __all__ = ["Stats"]
-
-
-_FIELDS: Final = (
-    "total",
-    "pulled",
-    "running",
-    "waiting",
-    "delivered",
-    "failed",
-    "skipped",
-    "retried",
-    "abandoned",
-    "elapsed",
-    "busy",
-    "blocked_on_head",
-    "blocked_on_source",
-    "blocked_on_consumer",
-    "throttled",
-)
-"""In the order in which they are shown: counts, then times."""
 
 
 class Stats:
@@ -44,8 +21,7 @@ class Stats:
     is the mean share of ``concurrency`` in use, from 0 to 1. The repr rounds to milliseconds; the attributes do not.
     """
 
-    __slots__ = (*_FIELDS, "_measured")
-
+    # In the order in which they are shown: counts, then times.
     total: int | None
     pulled: int
     running: int
@@ -62,16 +38,12 @@ class Stats:
     blocked_on_consumer: float
     throttled: float
 
-    _measured: Measured | None
+    __slots__ = (*__annotations__, "_measured")
 
-    def __init__(self, *, measured: tuple[Any, ...] | None = None, **values: Any) -> None:
+    def __init__(self, *, measured: dict[str, Any] | None = None, **values: Any) -> None:
         for name in _FIELDS:
             setattr(self, name, values[name])
-        self._measured = None
-        if measured is not None:
-            from .measured import Measured  # here, so that `import inturn` stays light
-
-            self._measured = Measured(*measured)
+        self._measured = measured  # what `advice` needs besides: see `Measured`
 
     @property
     def advice(self) -> str:
@@ -87,7 +59,9 @@ class Stats:
         return advice(self)
 
     def __repr__(self) -> str:
-        return f"Stats({', '.join(f'{name}={_rounded(getattr(self, name))}' for name in _FIELDS)})"
+        values = [(name, getattr(self, name)) for name in _FIELDS]
+        shown = [f"{name}={round(value, 3) if isinstance(value, float) else value}" for name, value in values]
+        return f"Stats({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stats):
@@ -98,9 +72,7 @@ class Stats:
 
     def __reduce__(self) -> tuple[Any, ...]:
         values = {name: getattr(self, name) for name in _FIELDS}
-        measured = None if self._measured is None else tuple(self._measured)  # a pickle refers to public names only
-        return partial(Stats, measured=measured, **values), ()
+        return partial(Stats, measured=self._measured, **values), ()
 
 
-def _rounded(value: float | None) -> str:
-    return repr(round(value, 3) if isinstance(value, float) else value)
+_FIELDS: Final = Stats.__slots__[:-1]
