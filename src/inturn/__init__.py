@@ -12,9 +12,8 @@ import typing as _t
 
 from ._api.map import ordered_map
 from ._model.outcome import Failure
-from ._model.policy import SKIP, Retry, sentinel
+from ._model.policy import SKIP, Retry, retry, sentinel
 from ._model.processes import Processes, WorkerDied
-from ._model.retry import retry
 from ._model.stats import Stats
 from ._model.threads import Threads
 from ._sync.driver import OrderedMap
@@ -27,10 +26,10 @@ if _t.TYPE_CHECKING:
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
     from ._model.limit import Limiter
+    from ._model.policy import RetryPolicy as RetryPolicy
     from ._model.policy import Skip as Skip
     from ._model.recorder import TraceItem as TraceItem
     from ._model.report import Report
-    from ._model.retry import RetryPolicy as RetryPolicy
     from ._model.trace import Trace as Trace
     from ._sync.flat import OrderedFlatMap
 
@@ -66,7 +65,7 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
     "Report": "_model.report",
     "Trace": "_model.trace",  # what `run.trace` is, and what it consists of: for annotations
     "TraceItem": "_model.recorder",
-    "RetryPolicy": "_model.retry",  # this one and `Skip` are for annotations of one's own policies
+    "RetryPolicy": "_model.policy",  # this one and `Skip` are for annotations of one's own policies
     "Skip": "_model.policy",
     "ordered_aflat_map": "_api.aflat_map",
     "ordered_amap": "_api.amap",
