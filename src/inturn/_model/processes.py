@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .threads import callable_or_none, initializer_or_none
+from inturn._base import checks
+
 from .workers import Workers
 
 __all__ = ["Processes", "WorkerDied"]
@@ -86,8 +87,9 @@ class Processes(Workers):
     [3, 4]
     """
 
-    __slots__ = ("finalizer", "initargs", "initializer", "max_tasks_per_worker", "max_workers", "start_method")
+    __slots__ = ("max_tasks_per_worker", "start_method")
 
+    _parameters = ("initializer", "initargs", "finalizer", "start_method", "max_tasks_per_worker", "max_workers")
     _ends_calls = True
 
     def __init__(
@@ -99,33 +101,6 @@ class Processes(Workers):
         max_tasks_per_worker: int | None = None,
         max_workers: int | None = None,
     ) -> None:
-        from inturn._base.checks import at_least_one
-
-        self._block = None
-        initializer_or_none(type(self), initializer)
-        callable_or_none("finalizer", finalizer)
-        if start_method is not None and not isinstance(start_method, str):
-            raise TypeError(f"start_method must be a str or None, got {type(start_method).__name__}: {start_method!r}")
-        self.initializer: Callable[..., object] | None = initializer
-        self.initargs: tuple[Any, ...] = tuple(initargs)
-        self.finalizer: Callable[[], object] | None = finalizer
-        self.start_method: str | None = start_method
-        self.max_tasks_per_worker: int | None = at_least_one("max_tasks_per_worker", max_tasks_per_worker)
-        self.max_workers: int | None = at_least_one("max_workers", max_workers)
-
-    def _settings(self) -> tuple[Any, ...]:
-        return (
-            self.initializer,
-            self.initargs,
-            self.finalizer,
-            self.start_method,
-            self.max_tasks_per_worker,
-            self.max_workers,
-        )
-
-    def __repr__(self) -> str:
-        return (
-            f"Processes(initializer={self.initializer!r}, initargs={self.initargs!r}, finalizer={self.finalizer!r}, "
-            f"start_method={self.start_method!r}, max_tasks_per_worker={self.max_tasks_per_worker!r}, "
-            f"max_workers={self.max_workers!r})"
-        )
+        super().__init__(initializer, initargs, finalizer, max_workers)
+        self.start_method: str | None = checks.text("start_method", start_method)
+        self.max_tasks_per_worker: int | None = checks.at_least_one("max_tasks_per_worker", max_tasks_per_worker)

@@ -1,4 +1,4 @@
-"""``executor="thread"``: its settings, and what the settings of all workers have in common."""
+"""``executor="thread"``: its settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .workers import Workers
 
-__all__ = ["Threads", "callable_or_none", "finalize", "initializer_or_none"]
+__all__ = ["Threads", "finalize"]
 
 
 class Threads(Workers):
@@ -40,7 +40,9 @@ class Threads(Workers):
     ['C', 'D']
     """
 
-    __slots__ = ("finalizer", "initargs", "initializer", "max_workers", "name")
+    __slots__ = ("name",)
+
+    _parameters = ("initializer", "initargs", "finalizer", "name", "max_workers")
 
     def __init__(
         self,
@@ -50,35 +52,8 @@ class Threads(Workers):
         name: str = "inturn",
         max_workers: int | None = None,
     ) -> None:
-        from inturn._base.checks import at_least_one
-
-        self._block = None
-        initializer_or_none(type(self), initializer)
-        callable_or_none("finalizer", finalizer)
-        self.initializer: Callable[..., object] | None = initializer
-        self.initargs: tuple[Any, ...] = tuple(initargs)
-        self.finalizer: Callable[[], object] | None = finalizer
+        super().__init__(initializer, initargs, finalizer, max_workers)
         self.name: str = name
-        self.max_workers: int | None = at_least_one("max_workers", max_workers)
-
-    def _settings(self) -> tuple[Any, ...]:
-        return self.initializer, self.initargs, self.finalizer, self.name, self.max_workers
-
-    def __repr__(self) -> str:
-        return (
-            f"Threads(initializer={self.initializer!r}, initargs={self.initargs!r}, "
-            f"finalizer={self.finalizer!r}, name={self.name!r}, max_workers={self.max_workers!r})"
-        )
-
-
-def initializer_or_none(kind: type, value: object) -> None:
-    cure = f"; write {kind.__name__}(max_workers={value})" if isinstance(value, int) else ""
-    callable_or_none("initializer", value, cure)
-
-
-def callable_or_none(name: str, value: object, cure: str = "") -> None:
-    if value is not None and not callable(value):
-        raise TypeError(f"{name} must be callable, got {type(value).__name__}: {value!r}{cure}")
 
 
 def finalize(finalizer: Callable[[], object] | None) -> None:

@@ -1,7 +1,6 @@
-"""What `Threads` and `Processes` have in common: the `with` block in which workers outlive a run.
+"""What `Threads` and `Processes` have in common: settings, and the `with` block in which workers outlive a run.
 
-The workers themselves belong to a *store* (see `inturn._pools.store`). The first run that is given
-the settings within the block makes it; a `Block` is where it is found.
+The workers themselves belong to a *store* (see `inturn._pools.store`), which the first run in the block makes.
 
 ======= ================================ =====================================================
 block   condition                        left by
@@ -9,42 +8,30 @@ block   condition                        left by
 none    ``_block`` is None               ``__enter__``
 open    not ``block.left``               ``__exit__``; the loss of the last reference
 left    ``block.left``                   ``__enter__``, which makes another block
-foreign ``block.pid`` is not this        (for this process there is no block)
-        process
+foreign ``block.pid`` is another         (for this process there is no block)
 ======= ================================ =====================================================
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
+
+from inturn._base import checks
 
 __all__ = ["Block", "Workers"]
 
 
-class Store(Protocol):
-    """What a block needs of the store of its workers."""
-
-    def close(self, *, wait: bool) -> None: ...
-
-
 class Block:
-    """One ``with`` block.
-
-    Attributes:
-        left: Whether it was left: its workers end, and no run may use them.
-        stores: Holds the store, once there is one.
-        context: The context variables as of its beginning.
-    """
-
-    __slots__ = ("context", "left", "pid", "stores")
+    """One ``with`` block."""
 
     def __init__(self) -> None:
-        self.left = False
+        self.left = False  # whether it was left: its workers end, and no run may use them
         self.pid = os.getpid()
-        self.stores: dict[None, Store] = {}
+        self.stores: dict[None, Any] = {}  # holds the store, once there is one
         self.context: Context = copy_context()
 
     def leave(self, *, wait: bool) -> None:
@@ -58,12 +45,28 @@ class Block:
 class Workers:
     """The base of `Threads` and `Processes`."""
 
-    __slots__ = ("__weakref__", "_block")
+    __slots__ = ("__weakref__", "_block", "finalizer", "initargs", "initializer", "max_workers")
+
+    _parameters: tuple[str, ...]
 
     _ends_calls = False
     """Whether leaving the block ends calls that run, so that Ctrl-C may wait for it."""
 
-    _block: Block | None
+    def __init__(
+        self,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        finalizer: Callable[[], object] | None,
+        max_workers: int | None,
+    ) -> None:
+        self._block: Block | None = None
+        cure = f"; write {type(self).__name__}(max_workers={initializer})" if isinstance(initializer, int) else ""
+        checks.callable_or_none("initializer", initializer, cure)
+        checks.callable_or_none("finalizer", finalizer)
+        self.initializer: Callable[..., object] | None = initializer
+        self.initargs: tuple[Any, ...] = tuple(initargs)
+        self.finalizer: Callable[[], object] | None = finalizer
+        self.max_workers: int | None = checks.at_least_one("max_workers", max_workers)
 
     def __enter__(self) -> Self:
         block = self._current()
@@ -84,15 +87,18 @@ class Workers:
 
     def _settings(self) -> tuple[Any, ...]:
         """What the settings were made with, in the order of the parameters."""
-        raise NotImplementedError
+        return tuple(getattr(self, name) for name in self._parameters)
+
+    def __repr__(self) -> str:
+        settings = map("{}={!r}".format, self._parameters, self._settings())
+        return f"{type(self).__name__}({', '.join(settings)})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), self._settings()
 
     def __del__(self) -> None:
         try:
-            block = self._block
-            if block is not None:
-                block.leave(wait=False)
+            if self._block is not None:
+                self._block.leave(wait=False)
         except AttributeError:  # it was never finished, or the interpreter is on its way out
             pass
