@@ -1,7 +1,7 @@
 """What one call became: a result, or an `Err` that says what went wrong.
 
-Inside the library outcomes travel, not exceptions. A result travels bare (it may be any object at all);
-only a failure is wrapped, in the private class `Err`, which user code can never return.
+A result travels bare (it may be any object at all); only a failure is wrapped, in the private class `Err`, which user
+code can never return.
 
 ======== ======================================== =================== ==============
 kind     what it is                               goes through policy gains a note
@@ -16,7 +16,7 @@ SOURCE   an ``Exception`` of the source           no, raised in turn  no
 from __future__ import annotations
 
 import enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from .shorten import shorten
 
@@ -33,8 +33,7 @@ __all__ = [
     "without_our_frames",
 ]
 
-_CANCELLED = "CancelledError"
-_PLAIN_FIELDS = ("index", "attempt", "elapsed", "delivered", "stage", "origin")
+_FIELDS: Final = ("index", "item", "error", "attempt", "elapsed", "delivered", "stage", "origin")
 _MOST_NOTES = 16  # one error object raised for item after item must not grow without end
 
 
@@ -87,16 +86,7 @@ class Failure:
     if they are the same object.
     """
 
-    __slots__ = ("attempt", "delivered", "elapsed", "error", "index", "item", "origin", "stage")
-
-    index: int
-    item: Any
-    error: BaseException
-    attempt: int
-    elapsed: float
-    delivered: int
-    stage: str | None
-    origin: int
+    __slots__ = _FIELDS
 
     def __init__(
         self,
@@ -109,14 +99,14 @@ class Failure:
         stage: str | None = None,
         origin: int | None = None,  # None: as `index`, also in pickles of a version that had none
     ) -> None:
-        self.index = index
-        self.item = item
-        self.error = error
-        self.attempt = attempt
-        self.elapsed = elapsed
-        self.delivered = delivered
-        self.stage = stage
-        self.origin = index if origin is None else origin
+        self.index: int = index
+        self.item: Any = item
+        self.error: BaseException = error
+        self.attempt: int = attempt
+        self.elapsed: float = elapsed
+        self.delivered: int = delivered
+        self.stage: str | None = stage
+        self.origin: int = index if origin is None else origin
 
     def __repr__(self) -> str:
         item, error = shorten(self.item), shorten(self.error, 200)
@@ -127,14 +117,15 @@ class Failure:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Failure):
             return NotImplemented
-        plain = all(getattr(self, name) == getattr(other, name) for name in _PLAIN_FIELDS)
-        return plain and _equal(self.item, other.item) and _equal_errors(self.error, other.error)
+        a, b = self.error, other.error  # not the same object, if one of them was pickled meanwhile
+        if a is not b and (type(a) is not type(b) or not _equal(a.args, b.args)):
+            return False
+        return all(_equal(getattr(self, name), getattr(other, name)) for name in _FIELDS if name != "error")
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # mutable, and the item may not hash
 
     def __reduce__(self) -> tuple[Any, ...]:
-        fields = (self.index, self.item, self.error, self.attempt, self.elapsed, self.delivered)
-        return Failure, (*fields, self.stage, self.origin)
+        return Failure, tuple(getattr(self, name) for name in _FIELDS)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -142,11 +133,6 @@ def _equal(a: Any, b: Any) -> bool:
         return a is b or bool(a == b)
     except Exception:  # arrays compare element by element, which is neither true nor false
         return False
-
-
-def _equal_errors(a: BaseException, b: BaseException) -> bool:
-    """One that was pickled meanwhile is not the same object."""
-    return a is b or (type(a) is type(b) and _equal(a.args, b.args))
 
 
 def failure_of(item: Any) -> Failure | None:
@@ -160,10 +146,7 @@ def failure_among(arguments: tuple[Any, ...]) -> Failure | None:
 
 
 def note(error: BaseException, index: int, item: object, stage: str | None = None, origin: int | None = None) -> None:
-    """Say on the error which item it belongs to; an error that refuses notes stays as it is.
-
-    Guarantee 8.
-    """
+    """Say on the error which item it belongs to (guarantee 8); an error that refuses notes stays as it is."""
     try:
         notes = getattr(error, "__notes__", ())
         if len(notes) < _MOST_NOTES:
@@ -178,17 +161,14 @@ def note(error: BaseException, index: int, item: object, stage: str | None = Non
 
 def as_failure_kind(error: BaseException) -> Kind:
     """Which errors of a call a policy may see."""
-    if isinstance(error, Exception) or type(error).__name__ == _CANCELLED:
-        return Kind.FAILED
-    return Kind.PASSING
+    fails = isinstance(error, Exception) or type(error).__name__ == "CancelledError"
+    return Kind.FAILED if fails else Kind.PASSING
 
 
 def detach(error: BaseException) -> BaseException:
     """Make an error that was caught in a worker fit to travel (guarantee 11).
 
-    Our own frames are taken off the top of its traceback: their locals would keep later items and
-    results alive. ``StopIteration`` becomes ``RuntimeError``, as in a generator: it must never end
-    the consumer's loop.
+    ``StopIteration`` becomes ``RuntimeError``, as in a generator: it must never end the consumer's loop.
     """
     without_our_frames(error)
     if isinstance(error, (StopIteration, StopAsyncIteration)):
@@ -199,7 +179,7 @@ def detach(error: BaseException) -> BaseException:
 
 
 def without_our_frames(error: BaseException) -> None:
-    """Take the frames of the library off the top of the error's traceback."""
+    """Take our frames off the top of the error's traceback: their locals would keep later items and results alive."""
     tb = error.__traceback__
     while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0] == "inturn":
         tb = tb.tb_next
