@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from importlib import import_module
+from io import StringIO
 from typing import Any, Final
 
 from inturn._base.atomic import Once
@@ -18,29 +19,17 @@ __all__ = ["Progress", "check_progress", "progress_of"]
 
 _PERIOD_S: Final = 0.1  # at most ten times a second
 LINES_S: Final = 10.0  # where each time is a line: the first after so many seconds, then at growing intervals
-MOST_S: Final = 60.0
+MOST_S: Final = 60.0  # that do not exceed this
 
 
 class Progress:
-    """Tells somebody how far a run is.
+    """Tells somebody how far a run is. What has raised an ``Exception`` is not called again, but closed."""
 
-    What has raised an ``Exception`` is not called again, but closed all the same.
-    """
-
-    def __init__(
-        self,
-        show: Callable[[Stats], object],
-        close: Callable[[], object],
-        *,
-        first_s: float = 0.0,
-        period_s: float = _PERIOD_S,
-        most_s: float = _PERIOD_S,
-    ) -> None:
+    def __init__(self, show: Callable[[Stats], object], close: Callable[[], object], *, lines: bool = False) -> None:
         self._show = show
         self._close = close
-        self._period_s = period_s  # it grows up to `_most_s`
-        self._most_s = most_s
-        self.due = clock() + first_s  # when it is time to tell again
+        self._period_s, self._most_s = (LINES_S, MOST_S) if lines else (_PERIOD_S, _PERIOD_S)
+        self.due = clock() + (LINES_S if lines else 0.0)  # when it is time to tell again
         self._last = Once()
 
     def tick(self, stats: Callable[[], Stats]) -> None:
@@ -56,24 +45,21 @@ class Progress:
             try:
                 self._call(stats())
             finally:
-                try:
-                    self._close()
-                except (StopIteration, StopAsyncIteration) as error:
-                    raise _translated(error) from error
+                _run(self._close)
 
     def _call(self, stats: Stats) -> None:
         try:
-            self._show(stats)
-        except Exception as error:
+            _run(self._show, stats)
+        except Exception:
             self._show = _ignore
-            if isinstance(error, (StopIteration, StopAsyncIteration)):
-                raise _translated(error) from error
             raise
 
 
-def _translated(error: BaseException) -> RuntimeError:
-    """As in a generator: it must not end the loop of the consumer."""
-    return RuntimeError(f"progress raised {type(error).__name__}")
+def _run(function: Callable[..., object], *arguments: object) -> None:
+    try:
+        function(*arguments)
+    except (StopIteration, StopAsyncIteration) as error:  # as in a generator: it must not end the consumer's loop
+        raise RuntimeError(f"progress raised {type(error).__name__}") from error
 
 
 class _Bar:
@@ -91,52 +77,29 @@ class _Bar:
         self._shown = done
 
     def _count(self, stats: Stats) -> None:
+        """Show what is under way, and what is seldom."""
         bar = self._bar
         postfix = getattr(bar, "postfix", None)
         if hasattr(bar, "set_postfix") and (not isinstance(postfix, str) or postfix in {"", self._postfix}):
-            bar.set_postfix(_counts(stats), refresh=False)
+            counts: dict[str, int | str] = {"running": stats.running, "waiting": stats.waiting}
+            counts |= {name: value for name in ("failed", "retried", "abandoned") if (value := getattr(stats, name))}
+            if stats.throttled:
+                counts["throttled"] = f"{stats.throttled:.1f}s"
+            bar.set_postfix(counts, refresh=False)
             self._postfix = getattr(bar, "postfix", None)
-
-    def refresh(self) -> None:
-        refresh = getattr(self._bar, "refresh", None)
-        if callable(refresh):
-            refresh()
-
-
-def _counts(stats: Stats) -> dict[str, int | str]:
-    """What a bar shows besides: what is under way, and what is seldom."""
-    counts: dict[str, int | str] = {"running": stats.running, "waiting": stats.waiting}
-    counts |= {name: getattr(stats, name) for name in ("failed", "retried", "abandoned") if getattr(stats, name)}
-    if stats.throttled:
-        counts["throttled"] = f"{stats.throttled:.1f}s"
-    return counts
 
 
 class _Lines(_Bar):
     """A bar of ours whose output is no terminal: each time it is shown, it is a line of its own."""
 
+    def __init__(self, bar: Any, file: Any) -> None:
+        super().__init__(bar)
+        self._file = file
+
     def __call__(self, stats: Stats) -> None:
         self._count(stats)
         self._bar.n = stats.delivered + stats.skipped
-        self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.leave = False  # its last line is there
-        self._bar.close()
-
-
-class _LineWriter:
-    """Writes what a bar would draw over what it has drawn before as lines."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def write(self, text: str) -> None:
-        line = text.strip("\r\n ")
-        if line:
-            self._file.write(line + "\n")
-
-    def flush(self) -> None:
+        self._file.write(f"{str(self._bar).strip()}\n")  # in one piece, as other threads may write, too
         self._file.flush()
 
 
@@ -159,18 +122,13 @@ def _own_bar(total: int | None, stage: str | None) -> Progress:
             bar.leave = not bar.pos
         return Progress(_Bar(bar), bar.close)
     if sys.stderr is None:  # as in programs without a console
-        return Progress(_ignore, _nothing)
+        return Progress(_ignore, _ignore)
     shape = None if total is None else "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-    bar = auto.tqdm(total=total, desc=stage, file=_LineWriter(sys.stderr), bar_format=shape, position=0, delay=1e-9)
-    lines = _Lines(bar)
-    return Progress(lines, lines.close, first_s=LINES_S, period_s=LINES_S, most_s=MOST_S)
+    bar = auto.tqdm(total=total, desc=stage, file=StringIO(), bar_format=shape, position=0)  # draws nothing itself
+    return Progress(_Lines(bar, sys.stderr), bar.close, lines=True)
 
 
-def _ignore(stats: Stats) -> None:
-    pass
-
-
-def _nothing() -> None:
+def _ignore(*arguments: object) -> None:
     pass
 
 
@@ -211,6 +169,6 @@ def progress_of(given: Any, total: int | None, stage: str | None) -> Progress | 
     if given is True:
         return _own_bar(total, stage)
     if _is_bar(given):
-        shown = _Bar(given)
-        return Progress(shown, shown.refresh)
-    return Progress(given, _nothing)
+        refresh = getattr(given, "refresh", None)
+        return Progress(_Bar(given), refresh if callable(refresh) else _ignore)
+    return Progress(given, _ignore)
