@@ -1,19 +1,17 @@
 """A trace as a picture: workers as rows, calls as bars, deliveries as marks on the consumer's row.
 
-What is to be seen at once: a worker that has nothing to do is an empty stretch of its row; an item that holds up
-delivery is drawn in another colour for as long as finished results wait behind it, and the lines that lead from the
-ends of calls to their deliveries then meet in one point.
-
-Things narrower than half a pixel are drawn together, so the size of the picture is bounded however many items there
-are. Lengths are in pixels, times in seconds.
+An item that holds up delivery is drawn in another colour for as long as finished results wait behind it, and the lines
+from the ends of calls to their deliveries then meet in one point. Things narrower than half a pixel are drawn
+together, so the size of the picture is bounded. Lengths are in pixels, times in seconds.
 """
 
 from __future__ import annotations
 
-import bisect
+from bisect import bisect_right
 from collections.abc import Iterable
 from html import escape
-from typing import Final, NamedTuple
+from itertools import accumulate, cycle
+from typing import Final
 
 from .recorder import TraceItem, Wait
 
@@ -45,38 +43,27 @@ font-size:10.5px;text-anchor:middle;pointer-events:none}.inturn-trace .end{text-
 """
 
 
-class _Block(NamedTuple):
-    """An item held up delivery, while finished results waited behind it."""
-
-    begun: float
-    ended: float
+_Bar = tuple[float, float, str, TraceItem | None]
+"""When it begins, when it ends, what it is, and of which item."""
 
 
 def timeline(items: list[TraceItem], deliveries: list[tuple[int, float]], waits: list[Wait], title: str) -> str:
     """The text of the picture."""
-    begin = min((item.started for item in items), default=0.0)
-    if items and begin < 0.1 * max(item.finished for item in items):
-        begin = 0.0  # else the begin of a long run is not in the trace
-    end = max([*(item.finished for item in items), *(when for _, when in deliveries), begin + 1e-6])
-    return _Picture(items, deliveries, waits, begin, end).draw(title)
+    return _Picture(items, deliveries, waits).draw(title)
 
 
 class _Picture:
-    def __init__(
-        self,
-        items: list[TraceItem],
-        deliveries: list[tuple[int, float]],
-        waits: list[Wait],
-        begin: float,
-        end: float,
-    ) -> None:
+    def __init__(self, items: list[TraceItem], deliveries: list[tuple[int, float]], waits: list[Wait]) -> None:
         self._items = items
         self._deliveries = deliveries
         self._waits = waits
-        self._begin = begin
-        self._scale = (_WIDTH - _LEFT - _RIGHT) / (end - begin)
-        self._end = end
+        begin = min((item.started for item in items), default=0.0)
+        end = max((item.finished for item in items), default=0.0)
+        self._begin = 0.0 if begin < 0.1 * end else begin  # else the trace has only the end of a long run
+        self._end = max([end, *(when for _, when in deliveries), self._begin + 1e-6])
+        self._scale = (_WIDTH - _LEFT - _RIGHT) / (self._end - self._begin)
         self._parts: list[str] = []
+        self._add = self._parts.append
         self._rows = _rows_of(items)
         count = max(1, len(self._rows))
         self._pitch = max(3.0, min(26.0, _ROWS_HEIGHT / count))
@@ -104,14 +91,13 @@ class _Picture:
 
     def _summary(self) -> str:
         items, rows = len({item.index for item in self._items}), len(self._rows)
-        seconds = self._end - self._begin
-        busy = sum(_busy(row) for _, row in self._rows) / (seconds * max(1, rows))
-        return (
-            f"{items:,} item{'s' * (items != 1)} · {rows} worker{'s' * (rows != 1)}, {busy:.0%} busy · "
-            f"{_seconds(seconds)}"
-        )
+        busy = self._busy(self._items) / max(1, rows)
+        text = f"{items:,} item{'s' * (items != 1)} · {rows} worker{'s' * (rows != 1)}, {busy:.0%} busy"
+        return f"{text} · {_seconds(self._end - self._begin)}"
 
-    # ---- parts -----------------------------------------------------------------------------------
+    def _busy(self, row: list[TraceItem]) -> float:
+        """The share of the time in which these calls ran, one after the other."""
+        return sum(item.finished - item.started for item in row) / (self._end - self._begin)
 
     def _axis(self, bottom: float) -> None:
         step = _step(self._end - self._begin)
@@ -119,7 +105,7 @@ class _Picture:
         while tick <= self._end + step * 1e-6:
             x = self._x(tick)
             self._add(f'<path class="grid" d="M{x:.1f} {_TOP - 6:g}V{bottom + 4:g}"/>')
-            self._add(f'<text class="mid" x="{x:.1f}" y="{bottom + 18:g}">{_seconds(tick, step)}</text>')
+            self._add(f'<text class="mid" x="{x:.1f}" y="{bottom + 18:g}">{_tick(tick, step)}</text>')
             tick += step
 
     def _workers(self) -> None:
@@ -127,26 +113,24 @@ class _Picture:
         for number, (name, row) in enumerate(self._rows):
             y = _TOP + number * self._pitch
             middle = y + self._bar / 2 + 4
-            self._add(self._rect("track", self._begin, self._end, y, self._bar))
+            self._rect("track", self._begin, self._end, y, self._bar)
             if number % every == 0:
-                busy = _busy(row) / (self._end - self._begin)
                 self._add(f'<text class="name end" x="{_LEFT - 10:g}" y="{middle:.1f}">{name}</text>')
-                if every == 1:
-                    self._add(f'<text x="{_WIDTH - _RIGHT + 8:g}" y="{middle:.1f}">{busy:.0%}</text>')
-            for begun, ended, kind, item in _merged(((i.started, i.finished, i.outcome, i) for i in row), self._scale):
-                self._call(begun, ended, kind, item, y)
+            if every == 1:
+                self._add(f'<text x="{_WIDTH - _RIGHT + 8:g}" y="{middle:.1f}">{self._busy(row):.0%}</text>')
+            for bar in _merged(((i.started, i.finished, i.outcome, i) for i in row), self._scale):
+                self._call(bar, y)
 
-    def _call(self, begun: float, ended: float, kind: str, item: TraceItem | None, y: float) -> None:
+    def _call(self, bar: _Bar, y: float) -> None:
+        begun, ended, kind, item = bar
         if item is None:
-            self._add(self._rect(kind, begun, ended, y, self._bar))
+            self._rect(kind, begun, ended, y, self._bar)
             return
-        held_up = [block for block in self._blocks.get(item.index, ()) if block.ended > begun and block.begun < ended]
         self._add(f"<g><title>{escape(_about(item))}</title>")
-        least = 2.0 if kind == "failed" else 0.4
-        self._add(self._rect(kind, begun, ended, y, self._bar, rounded=True, least=least))
-        if kind == "done":
-            for block in held_up:
-                self._add(self._rect("head", max(begun, block.begun), min(ended, block.ended), y, self._bar))
+        self._rect(kind, begun, ended, y, self._bar, corner=2.5)
+        for first, last in self._blocks.get(item.index, ()):
+            if kind == "done" and last > begun and first < ended:
+                self._rect("head", max(begun, first), min(ended, last), y, self._bar)
         if (ended - begun) * self._scale > 9 * len(str(item.index)) + 4 and self._bar >= 12:
             x = self._x((begun + ended) / 2)
             self._add(f'<text class="on-bar" x="{x:.1f}" y="{y + self._bar / 2 + 3.8:.1f}">{item.index}</text>')
@@ -155,43 +139,39 @@ class _Picture:
     def _consumer(self) -> None:
         y, height = self._consumer_y, 18.0
         self._add(f'<text class="name end" x="{_LEFT - 10:g}" y="{y + 13:g}">consumer</text>')
-        self._add(self._rect("track", self._begin, self._end, y, height))
-        waits = sorted((begun, ended) for begun, ended, _ in self._waits)
+        self._rect("track", self._begin, self._end, y, height)
         free = self._begin
-        bodies: list[tuple[float, float, str, None]] = []
-        for begun, ended in [*waits, (self._end, self._end)]:
+        bodies: list[_Bar] = []
+        for begun, ended, _ in [*self._waits, Wait(self._end, self._end, None)]:
             if begun > free:
                 bodies.append((free, begun, "body", None))
             free = max(free, ended)
         for begun, ended, kind, _ in _merged(bodies, self._scale):
             if (ended - begun) * self._scale >= _MERGE:
-                self._add(self._rect(kind, begun, ended, y, height))
-        marks: list[str] = []
-        before = -1.0
+                self._rect(kind, begun, ended, y, height)
+        marks, before = "", -1.0
         for _, when in self._deliveries:
             x = round(self._x(when), 1)
             if x - before >= _MERGE:
-                marks.append(f"M{x:g} {y - 3:g}v{height + 6:g}")
+                marks += f"M{x:g} {y - 3:g}v{height + 6:g}"
                 before = x
         if marks:
-            self._add(f'<path class="mark" stroke-width="1.4" d="{"".join(marks)}"/>')
+            self._add(f'<path class="mark" stroke-width="1.4" d="{marks}"/>')
 
     def _lines(self) -> None:
         """From the end of each call to its delivery."""
-        delivered = {item.index: item.delivered for item in self._items if item.delivered is not None}
-        if len(delivered) > _MOST_LINES:
+        if len({item.index for item in self._items if item.delivered is not None}) > _MOST_LINES:
             return
-        top = self._consumer_y - 3
-        paths: list[str] = []
+        top, paths = self._consumer_y - 3, ""
         for number, (_, row) in enumerate(self._rows):
             y = _TOP + number * self._pitch + self._bar
             for item in row:
                 if item.delivered is not None:
                     x, to = self._x(item.finished), self._x(item.delivered)
                     middle = (y + top) / 2
-                    paths.append(f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {top:.1f}")
+                    paths += f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {to:.1f} {middle:.1f} {to:.1f} {top:.1f}"
         if paths:
-            self._add(f'<path class="turn" d="{"".join(paths)}"/>')
+            self._add(f'<path class="turn" d="{paths}"/>')
 
     def _legend(self, y: float) -> None:
         x = _LEFT
@@ -209,28 +189,14 @@ class _Picture:
             self._add(f'<text x="{x + 16:g}" y="{y:g}">{text}</text>')
             x += 34 + 5.9 * len(text)
 
-    # ---- helpers ---------------------------------------------------------------------------------
-
-    def _add(self, part: str) -> None:
-        self._parts.append(part)
-
     def _x(self, when: float) -> float:
         return _LEFT + (when - self._begin) * self._scale
 
-    def _rect(
-        self,
-        kind: str,
-        begun: float,
-        ended: float,
-        y: float,
-        height: float,
-        *,
-        rounded: bool = False,
-        least: float = 0.4,
-    ) -> str:
-        x, width = self._x(begun), max(least, (ended - begun) * self._scale)
-        corner = ' rx="2.5"' if rounded and width > 6 and height > 8 else ""
-        return f'<rect class="{kind}" x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"{corner}/>'
+    def _rect(self, kind: str, begun: float, ended: float, y: float, height: float, corner: float = 0.0) -> None:
+        width = max(2.0 if kind == "failed" else 0.4, (ended - begun) * self._scale)
+        rx = f' rx="{corner}"' if corner and width > 6 and height > 8 else ""
+        size = f'width="{width:.2f}" height="{height:.1f}"'
+        self._add(f'<rect class="{kind}" x="{self._x(begun):.2f}" y="{y:.1f}" {size}{rx}/>')
 
 
 def _rows_of(items: list[TraceItem]) -> list[tuple[str, list[TraceItem]]]:
@@ -240,46 +206,31 @@ def _rows_of(items: list[TraceItem]) -> list[tuple[str, list[TraceItem]]]:
     for item in sorted(items, key=lambda item: (item.started, item.index)):
         if item.worker is not None:
             known.setdefault(item.worker, []).append(item)
-            continue
-        for row in unknown:
-            if row[-1].finished <= item.started:
-                row.append(item)
-                break
+        elif row := next((row for row in unknown if row[-1].finished <= item.started), None):
+            row.append(item)
         else:
             unknown.append([item])
     rows = [(f"worker {number}", known[number]) for number in sorted(known)]
     return rows + [(f"call {number}", row) for number, row in enumerate(unknown, 1)]
 
 
-def _blocks_of(items: list[TraceItem], waits: list[Wait]) -> dict[int, list[_Block]]:
-    """When the consumer waited for an item behind which results were ready."""
-    first_ready: list[float] = []  # of the items from this one on: when the first of them was complete
-    done: dict[int, float] = {}
-    for item in items:
-        if item.outcome != "cancelled":
-            done[item.index] = item.finished
+def _blocks_of(items: list[TraceItem], waits: list[Wait]) -> dict[int, list[tuple[float, float]]]:
+    """From when to when the consumer waited for an item behind which results were ready."""
+    done = {item.index: item.finished for item in items if item.outcome != "cancelled"}
     indices = sorted(done)
-    soonest = float("inf")
-    for index in reversed(indices):
-        soonest = min(soonest, done[index])
-        first_ready.append(soonest)
-    first_ready.reverse()
-    blocks: dict[int, list[_Block]] = {}
+    # Of the items from each one on: when the first of them was complete.
+    first_ready = [*accumulate((done[index] for index in reversed(indices)), min)][::-1]
+    blocks: dict[int, list[tuple[float, float]]] = {}
     for begun, ended, head in waits:
-        if head is None:
-            continue
-        behind = bisect.bisect_right(indices, head)
-        if behind < len(indices) and first_ready[behind] < ended:
-            block = _Block(max(begun, first_ready[behind]), ended)
-            blocks.setdefault(head, []).append(block)
+        behind = len(indices) if head is None else bisect_right(indices, head)
+        if head is not None and behind < len(indices) and first_ready[behind] < ended:
+            blocks.setdefault(head, []).append((max(begun, first_ready[behind]), ended))
     return blocks
 
 
-def _merged(
-    bars: Iterable[tuple[float, float, str, TraceItem | None]], scale: float
-) -> list[tuple[float, float, str, TraceItem | None]]:
+def _merged(bars: Iterable[_Bar], scale: float) -> list[_Bar]:
     """Neighbours of one kind that could not be told apart are one bar."""
-    merged: list[tuple[float, float, str, TraceItem | None]] = []
+    merged: list[_Bar] = []
     for begun, ended, kind, item in bars:
         if merged:
             first, last, before, _ = merged[-1]
@@ -289,10 +240,6 @@ def _merged(
                 continue
         merged.append((begun, ended, kind, item))
     return merged
-
-
-def _busy(row: list[TraceItem]) -> float:
-    return sum(item.finished - item.started for item in row)
 
 
 def _about(item: TraceItem) -> str:
@@ -306,25 +253,28 @@ def _about(item: TraceItem) -> str:
 
 def _step(span: float) -> float:
     """A round number of seconds, six to fourteen of which are in the span."""
-    step = 1e-7
-    factors = (2.0, 2.5, 2.0)
-    number = 0
+    step, factors = 1e-7, cycle((2.0, 2.5, 2.0))
     while span / step > 12:
-        step *= factors[number % 3]
-        number += 1
+        step *= next(factors)
     return step
 
 
-def _seconds(seconds: float, step: float | None = None) -> str:
-    """In the unit that suits the step between two numbers, or the number itself."""
-    size = abs(seconds) if step is None else step
-    if step is None:
-        digits = 3
-        for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-            if size * factor >= 1 or unit == "µs":
-                return f"{seconds * factor:.{digits}g} {unit}" if size * factor < 1000 else f"{seconds:,.0f} s"
-    if step is not None and step < 1e-4:
-        return f"{round(seconds * 1e6, 3):g} µs"
-    if step is not None and step < 0.1:
-        return f"{round(seconds * 1e3, 3):g} ms"
-    return f"{round(seconds, 6):g} s"
+def _tick(seconds: float, step: float) -> str:
+    """In the unit that suits the step between two ticks."""
+    unit, factor = _unit(10 * step)
+    return f"{round(seconds * factor, 3):g} {unit}"
+
+
+def _seconds(seconds: float) -> str:
+    """In the unit that suits the number itself."""
+    if seconds >= 1000:
+        return f"{seconds:,.0f} s"
+    unit, factor = _unit(seconds)
+    return f"{seconds * factor:.3g} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """And how many of it are a second."""
+    if seconds >= 1:
+        return "s", 1.0
+    return ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
