@@ -1,35 +1,22 @@
 """`Limiter`: how many calls may start per second.
 
 It is a token bucket with a memory. The *pace* is that of a bucket that holds `burst` tokens and gains `rate` of them
-per second; each start takes one. The *memory* makes the bound exact. An interval of `per` seconds may contain so many
-starts, ``_most``; so the next start also waits until the one that is ``_most`` places before it is more than `per`
+per second; each start takes one. The *memory* makes the bound exact: an interval of `per` seconds may contain
+``_most`` starts, so the next start also waits until the one that is ``_most`` places before it is more than `per`
 seconds ago.
 
-Two details:
-
-- **Late starts.** A run that waits for a token is woken a little too late: by a tenth of a millisecond, or on a busy
-  machine by many. A bucket of one token would lose that time for good, at 200 calls per second and 1 ms a sixth of all
-  starts. So the bucket is filled from the moment when a start was due, not when it was made, if that is at most
-  `per` / 20 ago. The memory bounds what that allows.
-- **Early starts.** A call begins a moment after it was allowed, and the second of two calls may begin with less delay
-  than the first. So the memory goes back by a little more than `per` (2 %, at most 50 ms), and the pace is
-  slower (by at most 2 %) where starts at the full pace would meet that.
+- **Late starts.** A run that waits for a token is woken a little too late. A bucket of one token would lose that time
+  for good: at 200 calls per second and 1 ms, a sixth of all starts. So the bucket is filled from the moment when a
+  start was due, if that is at most `per` / 20 ago. The memory bounds what that allows.
+- **Early starts.** The second of two calls may begin with less delay after it was allowed than the first. So the
+  memory goes back by a little more than `per` (2 %, at most 50 ms), and the pace is slower (by at most 2 %) where
+  starts at the full pace would meet that.
+- **Fairness.** A run that has to wait goes to the end of ``queue``, with the moment when it should ask again, and
+  stays there until it has started something, or has nothing to start (`_leave`). A run that does not ask when its
+  start is due, because its event loop is busy or it has ended, loses its place soon after (``_late_s``).
 
 States are `Link`s, so nothing here takes a lock: `_ask`, `_leave` and `pause` may be called anywhere, also where a
 signal handler or a finaliser has interrupted another of these calls. At worst a start is counted that is not made.
-
-**Fairness.** Runs that share a limiter queue up in ``queue``. A run that has to wait goes to the end of the queue and
-stays in it until it has started something. A run that does not ask when its start is due, because its event loop is
-busy, say, loses its place soon after (``_late_s``): so it holds up the others for that long at most, and a run that has
-ended does not hold them up at all.
-
-========= ===================================== ==============================================================
-a run is  in the code                           next
-========= ===================================== ==============================================================
-elsewhere its `Turn` is not in ``queue``       queued: `_ask`, if it may not start something now
-queued    its `Turn` is in ``queue``, with the elsewhere: `_ask`, if it may start something now; `_leave`;
-          moment when it should ask again       `_ask` of another run, if this one is late
-========= ===================================== ==============================================================
 """
 
 from __future__ import annotations
@@ -62,33 +49,22 @@ class _Start(Link):
 
 
 class _Pause(Link):
-    """Nothing starts before this moment."""
-
-    __slots__ = ("until",)
-
-    def __init__(self, until: float) -> None:
-        super().__init__()
-        self.until = until
+    until = _NEVER  # nothing starts before this moment
 
 
 class Turn:
     """What a run is to its limiter: its place in the queue."""
 
-    __slots__ = ("since",)
-
-    def __init__(self) -> None:
-        self.since: float | None = None  # when it began to wait for the limit; None: it does not
+    since: float | None = None  # when it began to wait for the limit; None: it does not
 
 
 class _Books:
     """What a limiter knows, by a clock."""
 
-    __slots__ = ("clock", "pause", "queue", "start")
-
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.start = _Start(_NEVER, _NEVER, 0, None)
-        self.pause = _Pause(_NEVER)
+        self.pause = _Pause()
         self.queue: dict[Turn, float] = {}  # when they should ask again
 
 
@@ -156,12 +132,11 @@ class Limiter:
         until = books.clock() + checks.number("seconds", seconds)
         while True:
             pause = books.pause.latest()
-            after = _Pause(max(until, pause.until))
+            after = _Pause()
+            after.until = max(until, pause.until)
             if pause.follow(after):
                 books.pause = after
                 return
-
-    # ---- the runs --------------------------------------------------------------------------------
 
     def _ask(self, turn: Turn, clock: Callable[[], float], *, take: bool = True) -> float | None:
         """Start a call now: None if that is allowed, and counted; else the seconds until to ask again.
