@@ -41,11 +41,9 @@ class Handle:
 
     def _leave_chain(self) -> None:
         """End the run without waiting: the run whose source it is has ended. From anywhere (async: in its loop)."""
-        raise NotImplementedError
 
     def _drop_chain(self) -> None:
         """The run whose source it is was dropped; from anywhere, takes no lock and waits for nothing."""
-        raise NotImplementedError
 
     def _tasks(self) -> list[Any]:
         """Tasks that are to be awaited after that."""

@@ -42,10 +42,6 @@ class Report(Generic[R_co]):
     """
 
     def __init__(self, results: Iterable[R_co | Failure | tuple[int, R_co | Failure]]) -> None:
-        self.successful: list[R_co] = []
-        """The results, in order."""
-        self.failed: list[Failure] = []
-        """The failures, in order."""
         if hasattr(type(results), "__aiter__"):
             raise TypeError(
                 f"results must be iterable, got {type(results).__name__}, which is async: "
@@ -54,12 +50,12 @@ class Report(Generic[R_co]):
         everything: list[Any] = list(results)
         # A list does not say whether its pairs are (index, result): that shows in a failure among them.
         indexed = results.indexed if isinstance(results, Handle) else any(map(_is_failed_pair, everything))
-        for each in everything:
-            value = each[1] if indexed else each
-            if isinstance(value, Failure):
-                self.failed.append(value)
-            else:
-                self.successful.append(value)
+        if indexed:
+            everything = [value for _, value in everything]
+        self.successful: list[R_co] = [each for each in everything if not isinstance(each, Failure)]
+        """The results, in order."""
+        self.failed: list[Failure] = [each for each in everything if isinstance(each, Failure)]
+        """The failures, in order."""
 
     @property
     def ok(self) -> bool:
@@ -115,11 +111,8 @@ def _is_failed_pair(each: Any) -> bool:
 def _line(failure: Failure) -> str:
     error = failure.error
     stage = "" if failure.stage is None else f" in {failure.stage}"
-    return f"  item {failure.origin}{stage}: {shorten(failure.item)}: {type(error).__name__}: {_text(error)}"
-
-
-def _text(error: BaseException) -> str:
     try:
-        return one_line(str(error), 200)
+        text = one_line(str(error), 200)
     except Exception:  # any class may fail to describe itself
-        return "(no text)"
+        text = "(no text)"
+    return f"  item {failure.origin}{stage}: {shorten(failure.item)}: {type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
 """One short line that shows any object: for notes, for the repr of a `Failure`, and for messages.
 
-Large containers are not built in full only to be cut: a few members are enough. Which method makes the repr is looked
-up on the type, so that nothing is asked of the object but its repr.
+Of large containers only a few members are shown, and asked for. Which method makes the repr is looked up on the type,
+so that nothing is asked of the object but its repr.
 """
 
 from __future__ import annotations
