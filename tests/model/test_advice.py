@@ -12,7 +12,7 @@ import re
 import pytest
 
 from inturn import Stats, ordered_amap, ordered_map
-from inturn._model.advice import Advice, Measured, pieces
+from inturn._model.advice import Advice, pieces
 from virtual_time import run_virtually, virtual
 
 
@@ -189,19 +189,19 @@ def stats_of(*, elapsed=10.0, work=10.0, calls=1000, throttled=0.0, head=None, s
         "pulling": source, "idle_behind_head": 0.0, "longest": work / calls, "computed": 0.0, "cpus": 2, "gil": True,
         "above": None,
     }  # fmt: skip
-    seen = Measured(**{**known, **measured})
+    seen = {**known, **measured}
     values = dict.fromkeys(
         ("total", "pulled", "running", "waiting", "delivered", "failed", "skipped", "retried", "abandoned"), 0
     )
     stats = Stats(
         **values,
         elapsed=elapsed,
-        busy=work / (elapsed * seen.concurrency),
+        busy=work / (elapsed * seen["concurrency"]),
         blocked_on_head=elapsed - source if head is None else head,
         blocked_on_source=source,
         blocked_on_consumer=consumer,
         throttled=throttled,
-        measured=seen._asdict(),
+        measured=seen,
     )
     stats.delivered = calls
     return stats

@@ -109,15 +109,15 @@ class Clocks:
         return self.busy(now) if self._job.concurrency <= _MANY else self._job.busy_s.value
 
     def measured(self, title: str, *, ahead: bool, above: Any) -> dict[str, Any]:
-        """What `Stats.advice` needs: see `Measured` there."""
+        """What `Stats.advice` needs."""
         job, window = self._job, self._window
         return {
-            "title": title,
+            "title": title,  # the `name` of the run, or what it is of
             "kind": job.pool.kind,
             "concurrency": job.concurrency,
             "window": window.limit,
             "chunksize": window.chunksize,
-            "ahead": ahead,
+            "ahead": ahead,  # whether the source is pulled by somebody else than the consumer
             "body": self.body,
             "pulling": job.pulling_s if ahead else self.on_source,
             "idle_behind_head": max(0.0, self._idle_behind_head),
@@ -125,5 +125,5 @@ class Clocks:
             "computed": (self._computed_until or process_time()) - self._computed_from,
             "cpus": checks.cpus(),
             "gil": GIL,
-            "above": above,
+            "above": above,  # the `Stats` of the run that is the source
         }

@@ -26,9 +26,10 @@ what they take, however many workers there are. Only processes help.
 from __future__ import annotations
 
 from math import ceil
+from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Advice", "Measured", "advice", "pieces"]
+__all__ = ["Advice", "advice", "pieces"]
 
 Stats = Any  # that module imports this one
 
@@ -40,25 +41,6 @@ _LONG_S: Final = 2e-5  # a call that computes for so long is worth sending to a 
 _THREADS: Final = 4  # what is proposed where calls run one at a time
 _HAND_OVER_S: Final = 0.002  # what handing a call over costs at most; a run that takes longer waits for something
 _FEW: Final = 2  # calls for each worker: with fewer, begin and end are all there is
-
-
-class Measured(NamedTuple):
-    """What `Stats` holds besides, by name. Times are in seconds."""
-
-    title: str  # the `name` of the run, or what it is of
-    kind: str  # of its workers, see `BasePool.kind`
-    concurrency: int
-    window: int
-    chunksize: int | None
-    ahead: bool  # whether the source is pulled by somebody else than the consumer
-    body: float  # what the consumer did between two calls of `next`
-    pulling: float  # what the source has taken
-    idle_behind_head: float  # of all workers together, while the window was full behind the head
-    longest: float  # the longest call
-    computed: float  # processor time of this process
-    cpus: int
-    gil: bool
-    above: Stats | None  # of the run that is the source
 
 
 class Advice(NamedTuple):
@@ -102,7 +84,7 @@ def pieces(stats: Stats) -> list[Advice]:
 
 def _model_of(stats: Stats) -> _Model | None:
     """None if the run has not begun."""
-    return _Model(stats, Measured(**stats._measured)) if stats._measured and stats.elapsed else None
+    return _Model(stats) if stats._measured and stats.elapsed else None
 
 
 def _line(piece: Advice, elapsed: float) -> str:
@@ -116,8 +98,8 @@ def _line(piece: Advice, elapsed: float) -> str:
 class _Model:
     """Where the seconds of a run went."""
 
-    def __init__(self, stats: Stats, seen: Measured) -> None:
-        self.seen = seen
+    def __init__(self, stats: Stats) -> None:
+        self.seen = seen = SimpleNamespace(**stats._measured)
         self.calls = stats.delivered + stats.skipped + stats.waiting + stats.retried
         self.too_few = self.calls < max(4, _FEW * min(seen.concurrency, 8))
         self._elapsed = stats.elapsed

@@ -43,7 +43,7 @@ class Stats:
     def __init__(self, *, measured: dict[str, Any] | None = None, **values: Any) -> None:
         for name in _FIELDS:
             setattr(self, name, values[name])
-        self._measured = measured  # what `advice` needs besides: see `Measured`
+        self._measured = measured  # what `advice` needs besides: see `Clocks.measured`
 
     @property
     def advice(self) -> str:
