@@ -206,9 +206,7 @@ def test_importing_the_library_is_light():
     """Against what an empty program has loaded already, which an environment may add to."""
     extra = _loaded("import inturn") - _loaded("pass")
     assert not extra & HEAVY
-    assert not extra & {
-        f"inturn._model.{name}" for name in ("advice", "drawing", "limit", "recorder", "trace")
-    }
+    assert not extra & {f"inturn._model.{name}" for name in ("advice", "drawing", "limit", "recorder", "trace")}
     assert not any(name.split(".")[0] in {"multiprocessing", "asyncio", "tqdm"} for name in extra)
 
 

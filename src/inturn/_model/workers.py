@@ -52,13 +52,7 @@ class Workers:
     _ends_calls = False
     """Whether leaving the block ends calls that run, so that Ctrl-C may wait for it."""
 
-    def __init__(
-        self,
-        initializer: Callable[..., object] | None,
-        initargs: tuple[Any, ...],
-        finalizer: Callable[[], object] | None,
-        max_workers: int | None,
-    ) -> None:
+    def __init__(self, initializer: Any, initargs: Any, finalizer: Any, max_workers: Any) -> None:
         self._block: Block | None = None
         cure = f"; write {type(self).__name__}(max_workers={initializer})" if isinstance(initializer, int) else ""
         checks.callable_or_none("initializer", initializer, cure)
