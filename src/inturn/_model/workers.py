@@ -54,10 +54,10 @@ class Workers:
 
     def __init__(self, initializer: Any, initargs: Any, finalizer: Any, max_workers: Any) -> None:
         self._block: Block | None = None
+        self.initializer: Callable[..., object] | None = initializer
         cure = f"; write {type(self).__name__}(max_workers={initializer})" if isinstance(initializer, int) else ""
         checks.callable_or_none("initializer", initializer, cure)
         checks.callable_or_none("finalizer", finalizer)
-        self.initializer: Callable[..., object] | None = initializer
         self.initargs: tuple[Any, ...] = tuple(initargs)
         self.finalizer: Callable[[], object] | None = finalizer
         self.max_workers: int | None = checks.at_least_one("max_workers", max_workers)
