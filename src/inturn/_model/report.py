@@ -51,7 +51,7 @@ class Report(Generic[R_co]):
         # A list does not say whether its pairs are (index, result): that shows in a failure among them.
         indexed = results.indexed if isinstance(results, Handle) else any(map(_is_failed_pair, everything))
         if indexed:
-            everything = [value for _, value in everything]
+            everything = [pair[1] for pair in everything]
         self.successful: list[R_co] = [each for each in everything if not isinstance(each, Failure)]
         """The results, in order."""
         self.failed: list[Failure] = [each for each in everything if isinstance(each, Failure)]
