@@ -127,8 +127,6 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bo
     sleeping, index, append, clock = job.sleeping, lane.index, lane.append, job.clock
     started = clock()  # shifted by the time spent waiting for room
     mine = True
-    error: BaseException | None = None
-    iterator: Any = None
     call = _limit(item, started, job, slot)
     try:
         iterator = elements_of(job.fn(item))
@@ -160,17 +158,13 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bo
                 call.reopen()
             if sleeping:
                 job.rouse(index)
-    except BaseException as caught:  # it travels to the consumer
-        error = caught
-    try:
         mine = mine and _settled(call, slot)
-        if error is None:  # the run is over, or the call was given up
-            close(iterator)
-        elif mine:
+        close(iterator)  # the run is over, or the call was given up
+    except BaseException as error:  # it travels to the consumer
+        mine = _settled(call, slot)
+        if mine:
             job.failed(chunk, item, error, clock() - started)
-        return mine
-    finally:
-        del error
+    return mine
 
 
 def _limit(item: Any, started: float, job: Job, slot: Slot) -> Call | None:

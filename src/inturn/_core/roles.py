@@ -41,11 +41,5 @@ class Timekeeper:
     def watch(self) -> None: ...
     def drop(self) -> None: ...
     def join(self) -> None: ...
-
-    def later(self, seconds: float, chunk: Chunk, /) -> None:
-        """The chunk is ready to run again after a pause."""
-        raise NotImplementedError
-
-    def look_in(self, seconds: float, /) -> None:
-        """Call `BasePool.notify` in so many seconds, if not before."""
-        raise NotImplementedError
+    def later(self, seconds: float, chunk: Chunk, /) -> None: ...  # let the chunk run again then
+    def look_in(self, seconds: float, /) -> None: ...  # call `BasePool.notify` then, if not before

@@ -37,9 +37,7 @@ class Slot:
         self.sliced = False  # whether what the chunk does not start in its time slice is taken back
         self.call: Call | None = None  # the call under way, if it has a time limit
 
-    def give_up(self) -> None:
-        """Give the call up: nobody gets its outcome (supervisor only, where calls have limits)."""
-        raise AssertionError(f"{type(self).__name__} has no calls to give up")
+    def give_up(self) -> None: ...  # its call is too late: nobody gets the outcome (supervisor only)
 
 
 class Star:

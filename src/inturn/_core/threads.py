@@ -97,7 +97,7 @@ def at_exit() -> None:
     me = threading.current_thread()  # in a process forked by a thread of a run, which is the parent's
     threads = [each for each in threading.enumerate() if isinstance(each, CallThread)]
     threads = [each for each in threads if not each.given_up and each is not me]
-    for job in [thread.job for thread in threads]:
+    for job in {thread.job for thread in threads}:
         if job is not None:
             job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon consumer
             job.stop()

@@ -161,13 +161,7 @@ class LaneWindow(Window):
         return sum(lane.phase is Phase.ENDED for lane in self._lanes())
 
     def _lanes(self) -> list[Lane]:
-        lanes: list[Lane] = []
-        node, position = self._cursor, self._position
-        while node is not self._main:
-            if isinstance(node, Chunk):
-                lanes += node.out[position:]
-            node, position = node.next, 0
-        return lanes
+        return [lane for chunk, position in self._chunks() for lane in chunk.out[position:]]
 
 
 NO_LANE: Final = Lane(-1, 1, ThreadEvent())

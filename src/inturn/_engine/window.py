@@ -30,7 +30,7 @@ import bisect
 import enum
 import sys
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from itertools import repeat
 from typing import Any, Final
 
@@ -372,11 +372,9 @@ class Window:
 
     def clear(self) -> None:
         """The run is over: let go of everything that is held; the counts stay."""
-        node = self._cursor
-        while node is not self._main:  # frames that an error keeps alive may hold chunks, but no outcomes
-            if isinstance(node, Chunk) and self._releases_outcomes:
-                node.out = []
-            node = node.next
+        for chunk, _ in self._chunks():
+            if self._releases_outcomes:  # see `_put`
+                chunk.out = []
         self._cursor = self._main
         self._position = 0
         for backlog in [*self._remainders, self._main]:
@@ -387,12 +385,18 @@ class Window:
 
     def waiting(self) -> int:
         """How many items in the window are complete."""
-        count, node, position = 0, self._cursor, self._position
+        count = 0
+        for chunk, position in self._chunks():
+            out = chunk.out
+            count += max(0, len(out) - position)
+            if not chunk.plain:
+                count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+        return count
+
+    def _chunks(self) -> Iterator[tuple[Chunk, int]]:
+        """Each chunk in the window, and how many of its outcomes have been delivered."""
+        node, position = self._cursor, self._position
         while node is not self._main:
             if isinstance(node, Chunk):
-                out = node.out
-                count += max(0, len(out) - position)
-                if not node.plain:
-                    count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+                yield node, position
             node, position = node.next, 0
-        return count
