@@ -110,8 +110,9 @@ class Lane:
             after()
             return element
 
-        lane = Lane.__new__(Lane)
-        vars(lane).update(vars(self), pop=pop)
+        lane = Lane.__new__(Lane)  # with no more than the consumer looks at: once per item or element
+        lane.index, lane.buffer, lane.producer_waits = self.index, self.buffer, self.producer_waits
+        lane.enough, lane.event, lane.pop = self.enough, self.event, pop
         return lane
 
     def leave(self) -> None:
