@@ -53,7 +53,7 @@ class Clocks:
         now, window = self._job.clock(), self._window
         self._nothing_pulled = window.taken == window.pulled
         full = not self._nothing_pulled and window.room() <= 0 and not window.exhausted
-        self._busy_before = self._busy(now) if full else None
+        self._busy_before = self.busy(now, exact=False) if full else None
         return now
 
     def waited(self, begun: float) -> None:
@@ -65,7 +65,7 @@ class Clocks:
         else:
             self.on_head += now - begun
         if self._busy_before is not None:  # what the workers could have done meanwhile, and did not
-            busy = self._busy(now) - self._busy_before
+            busy = self.busy(now, exact=False) - self._busy_before
             self._idle_behind_head += job.concurrency * (now - begun) - busy
         if job.trace is not None and not job.pool.inline:
             job.trace.waited(begun, now, None if self._nothing_pulled else self._window.taken)
@@ -77,14 +77,12 @@ class Clocks:
         if trace is not None:
             trace.waited(begun, now, None)
 
-    def busy(self, now: float) -> float:
-        """Seconds that calls have taken so far, all together."""
+    def busy(self, now: float, *, exact: bool = True) -> float:
+        """Seconds that calls have taken so far; if not `exact`, of many slots those that have ended."""
+        if not exact and self._job.concurrency > _MANY:
+            return self._job.busy_s.value
         slots = self._job.pool.slots()
         return self._job.busy_s.value + sum(now - slot.since for slot in slots if slot.chunk is not None)
-
-    def _busy(self, now: float) -> float:
-        """The same; where there are many slots, only of calls that have ended."""
-        return self.busy(now) if self._job.concurrency <= _MANY else self._job.busy_s.value
 
     def measured(self, title: str, *, ahead: bool, above: Snapshot | None) -> Measured:
         """What `Stats.advice` needs."""

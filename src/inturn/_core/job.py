@@ -188,8 +188,7 @@ class Job:
 
     def label(self, *parts: object) -> str:
         """The name of a thread, a process or a task of the run."""
-        stage = () if self.stage is None else (self.stage,)
-        return "-".join(map(str, ("inturn", *stage, *parts)))
+        return "-".join(str(each) for each in ("inturn", self.stage, *parts) if each is not None)
 
     def failure(self, index: int, err: Err) -> Failure:
         """What a policy is given; in any thread."""

@@ -347,10 +347,10 @@ class Window:
         chunk = self._cursor
         if not (isinstance(chunk, Chunk) and chunk.ended and chunk.plain and self._position == 0):
             return None
-        results, chunk.out = chunk.out, []
+        results = chunk.out
         if not results or len(results) < chunk.size:
-            chunk.out = results
             return None
+        chunk.out = []
         chunk.size = 0
         self.held = results
         fence()
