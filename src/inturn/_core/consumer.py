@@ -1,20 +1,18 @@
-"""The consumer's side of a run, the same for both drivers: the one decide loop, the policy, and the
-books.
+"""The consumer's side of a run, for both drivers: the one decide loop, the policy, and the books.
 
 A `Run` belongs to its consumer. `advance` decides what happens next and never waits; the drivers
 wait, as long as it says, and call it again. What it returns:
 
-=============== ======================================================================= =========================
-answer          what it means                                                           what the driver does
-=============== ======================================================================= =========================
-a value         it takes the head's place                                               returns it from ``next``
-`Raised`        an error in its turn, or one that has none                              ends the run, raises it
-`Wait`          the head is not complete                                                waits so long at most, then
-                                                                                        asks again
-`BREATHE`       the source was slow                                                     may let others have a turn
-`Step.DONE`     everything is delivered                                                 ends the run, waits for it
-`Step.CLOSED`   the run was closed from elsewhere                                       ends the run
-=============== ======================================================================= =========================
+========= ========================================== =====================================
+answer    what it means                              what the driver does
+========= ========================================== =====================================
+a value   it takes the head's place                  returns it from ``next``
+`Raised`  an error in its turn, or one that has none ends the run, raises it
+`Wait`    the head is not complete                   waits so long at most, then asks again
+`BREATHE` the source was slow                        may let others have a turn
+`DONE`    everything is delivered                    ends the run, waits for it
+`CLOSED`  the run was closed from elsewhere          ends the run
+========= ========================================== =====================================
 """
 
 from __future__ import annotations
@@ -298,7 +296,7 @@ class Run:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised` (guarantee 9)."""
         window, index = self.window, self.window.taken
         if err.kind is Kind.SOURCE and self.source is not None:
-            return Raised(self.source.take_error())
+            return Raised(self.source.errors.pop())
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
         if err.kind is Kind.PASSING or not discards_errors(self.policy):

@@ -1,5 +1,4 @@
-"""What ``fn`` of a flat map returns, wherever it was called: an iterator over its elements, and its
-end."""
+"""What ``fn`` of a flat map returns, wherever it was called: its elements, and its end."""
 
 from __future__ import annotations
 

@@ -177,9 +177,7 @@ def _limit(item: Any, started: float, job: Job, slot: Slot) -> Call | None:
 
 def _settled(call: Call | None, slot: Slot) -> bool:
     """Take the call from under its time limit; False if it was given up."""
-    if call is None:
-        return True
-    if not call.settle():
-        return False
-    slot.call = None
-    return True
+    mine = call is None or call.settle()
+    if mine:
+        slot.call = None
+    return mine

@@ -1,5 +1,4 @@
-"""Where one call at a time runs, and the call that is under a time limit there; `Star`, for several
-sources."""
+"""Where one call at a time runs, the call under a time limit there, and `Star`, for several sources."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Source:
         self._prompt = type(iterator) in _PROMPT
         self._window = window
         self._job = job
-        self.error: Exception | None = None
+        self.errors: list[Exception] = []  # one, until its turn: its frames refer to this object
         self._add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
 
     def pull(self, until: float) -> None:
@@ -89,14 +89,9 @@ class Source:
         error, nobody could lose the run any more (guarantee 13).
         """
         if self._job.feeder is None:
-            self.error, error = error, _WITH_THE_SOURCE
+            self.errors.append(error)
+            error = _WITH_THE_SOURCE
         self._finish(Err(error, kind=Kind.SOURCE))
-
-    def take_error(self) -> Exception:
-        """The error, in its turn; it is not kept, since a frame of its traceback refers to this object."""
-        error, self.error = self.error, None
-        assert error is not None
-        return error
 
     def _finish(self, final: Err | None) -> None:
         self._iterator = None

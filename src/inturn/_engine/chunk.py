@@ -1,5 +1,4 @@
-"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. `window` states their
-rules."""
+"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. See `window`."""
 
 from __future__ import annotations
 
