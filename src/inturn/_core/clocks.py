@@ -78,7 +78,7 @@ class Clocks:
             trace.waited(begun, now, None)
 
     def busy(self, now: float, *, exact: bool = True) -> float:
-        """Seconds that calls have taken so far; if not `exact`, of many slots those that have ended."""
+        """Seconds that calls have taken so far; if not `exact`, of many slots those that ended."""
         if not exact and self._job.concurrency > _MANY:
             return self._job.busy_s.value
         slots = self._job.pool.slots()

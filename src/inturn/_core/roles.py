@@ -21,7 +21,7 @@ class Feeds(Protocol):
 
 
 class Watches(Protocol):
-    """Who is told that items were pulled and what was delivered; it neither keeps that nor waits."""
+    """Is told that items were pulled and what was delivered; it neither keeps that nor waits."""
 
     def pulled(self) -> None: ...
     def delivered(self, index: int, outcome: Any, /) -> None: ...

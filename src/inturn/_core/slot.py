@@ -1,4 +1,4 @@
-"""Where one call at a time runs, the call under a time limit there, and `Star`, for several sources."""
+"""Where one call at a time runs, the call under a time limit there; `Star`, for several sources."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Slot:
         self.sliced = False  # whether what the chunk does not start in its time slice is taken back
         self.call: Call | None = None  # the call under way, if it has a time limit
 
-    def give_up(self) -> None: ...  # its call is too late: nobody gets the outcome (supervisor only)
+    def give_up(self) -> None: ...  # its call is late: nobody gets the outcome (supervisor only)
 
 
 class Star:

@@ -50,8 +50,8 @@ def may_wait(job: Job) -> bool:
     """Whether this thread, outside of the job's calls, may wait for its threads (guarantee 16).
 
     A signal handler, or the garbage collector, may close a run anywhere: in a run's thread between
-    two calls, or in a ``submit`` that holds locks of its executor. What is waited for could wait for
-    this very thread. The stack tells. While the interpreter is finalized, daemons stand still.
+    two calls, or in a ``submit`` that holds locks of its executor. What is waited for could wait
+    for this very thread. The stack tells. While the interpreter is finalized, daemons stand still.
     """
     if sys.is_finalizing():
         return False

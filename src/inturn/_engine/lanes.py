@@ -110,7 +110,7 @@ class Lane:
             after()
             return element
 
-        lane = Lane.__new__(Lane)  # with no more than the consumer looks at: once per item or element
+        lane = Lane.__new__(Lane)  # with what the consumer looks at: once per item or element
         lane.index, lane.buffer, lane.producer_waits = self.index, self.buffer, self.producer_waits
         lane.enough, lane.event, lane.pop = self.enough, self.event, pop
         return lane
