@@ -1,7 +1,5 @@
 """The place of a run in the queue of its limiter."""
 
-from types import SimpleNamespace
-
 from inturn import Limiter
 from inturn._base.clock import clock
 from inturn._core.throttle import Throttle
@@ -12,8 +10,7 @@ def test_g34_a_worker_that_asks_just_as_the_run_ends_leaves_nothing_in_the_queue
     """It has seen that the run goes on; then the run ends, and leaves the queue; then the worker asks."""
     limiter = Limiter(1)
     limiter.pause(HOUR)
-    job = SimpleNamespace(clock=clock, stopped=True)
     throttle = Throttle(limiter)
-    throttle.leave(job)
-    assert throttle.take(job) is not None
+    throttle.close(clock)
+    assert throttle.ask(clock, start=True) is not None
     assert not limiter._books.queue

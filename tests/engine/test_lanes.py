@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
 
     def _deliver(self, policy: str) -> None:
         window = self.window
-        lane = window.head()
+        lane = window.peek()
         if isinstance(lane, Err):
             assert window.taken == window.pulled
             assert window.exhausted
@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert isinstance(lane, Lane)
         assert lane.index == window.taken
-        over = lane.over()
+        over = lane.phase in (Phase.ENDED, Phase.UNDECIDED)
         try:
             element = lane.pop()
         except IndexError:

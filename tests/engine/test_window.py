@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from inturn._engine.chunk import NOWHERE, Chunk
+from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.outcome import Err, Kind
 
@@ -78,7 +78,10 @@ class Model(RuleBasedStateMachine):
             self.delivered.append("source" if at_end else ("failed", outcome.item))
         else:
             self.delivered.append(outcome)
-        window.drop()
+        if at_end:
+            window.final = None
+        else:
+            window.drop()
 
     @rule()
     def deliver_many(self) -> None:
@@ -208,7 +211,7 @@ def test_g09_nothing_behind_a_failure_that_ends_the_run_can_be_claimed() -> None
     window.extend(list(range(10)))
     first = window.claim()
     assert first is not None
-    window.end_at(0)
+    window.last_index = 0
     assert window.available() == 0
     assert window.claim() is None
     assert window.last_index == 0 != NEVER
@@ -264,7 +267,7 @@ def test_g12_a_chunk_that_is_claimed_just_as_the_run_ends_is_kept_by_nobody() ->
     window.clear()  # between two steps of `claim`
     chunk = Chunk(0, 1)
     assert window._link(chunk, window._main) == []
-    assert not hasattr(NOWHERE, "next")
+    assert window._main.tail is None
 
 
 class Unmeasured:

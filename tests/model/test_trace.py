@@ -15,7 +15,7 @@ from functools import partial
 import pytest
 
 from functions_for_workers import double, fail_at, pair
-from inturn import ordered_amap, ordered_flat_map, ordered_gather, ordered_map, retry
+from inturn import ordered_amap, ordered_flat_map, ordered_gather, ordered_map, retry, sentinel
 from inturn._core.consumer import Watched
 from inturn._model import recorder as recorder_module
 from inturn._model.recorder import Recorder
@@ -134,6 +134,17 @@ def test_a_trace_of_a_flat_map_has_a_call_for_each_item_and_a_delivery_for_each_
     items = check(run.trace, range(6))
     assert len(items) == 6
     assert [index for index, _ in run.trace.deliveries()] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_a_trace_of_a_flat_map_knows_which_item_a_value_was_delivered_for():
+    def call(i):
+        if i == 3:
+            raise LookupError
+        return [i]
+
+    run = ordered_flat_map(call, range(4), on_error=sentinel("instead"), trace=True)
+    assert list(run) == [0, 1, 2, "instead"]
+    assert [index for index, _ in run.trace.deliveries()] == [0, 1, 2, 3]
 
 
 def test_a_trace_of_an_async_source_tells_when_items_were_pulled():

@@ -19,8 +19,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
-from inturn._core.end import CLOSED, DROPPED, End
-from inturn._core.job import Job, inside
+from inturn._core.job import CLOSED, DROPPED, End, Job, inside
 from inturn._model.handle import Handle
 
 from .events import LoopEvent, all_done, in_thread

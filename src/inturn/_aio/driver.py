@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.end import DROPPED, End
+from inturn._core.job import DROPPED, End
 from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
 

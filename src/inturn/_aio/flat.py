@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
-from inturn._core.flat_consumer import FlatRun, WatchedLane
-from inturn._engine.lanes import NO_LANE, Lane
+from inturn._core.flat_consumer import FlatRun
+from inturn._engine.lanes import NO_LANE
 
 from .driver import OrderedAmap
 
@@ -31,7 +31,7 @@ class OrderedAflatMap(OrderedAmap[R_co]):
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         super().__init__(run, source, indexed=indexed, name=name)
-        self._lane: Lane | WatchedLane = NO_LANE  # the head's, while its elements can be taken at once
+        self._lane = NO_LANE  # the head's, while its elements can be taken at once
 
     async def __anext__(self) -> R_co:
         if self._lane.buffer and self._clock() < self._breath:

@@ -1,4 +1,4 @@
-"""Where the time of a run goes: what its consumer waits for, and what its workers could have done meanwhile."""
+"""Where the time of a run goes: what its consumer waits for, what workers could do meanwhile."""
 
 from __future__ import annotations
 
@@ -17,26 +17,7 @@ _MANY: Final = 64  # slots that are not looked at before each wait
 
 
 class Clocks:
-    """Of one run; only its consumer writes here. Times are in seconds, those of the run's clock."""
-
-    __slots__ = (
-        "_busy_before",
-        "_computed_from",
-        "_computed_until",
-        "_full",
-        "_head",
-        "_idle_behind_head",
-        "_job",
-        "_nothing_pulled",
-        "_window",
-        "body",
-        "ended",
-        "left",
-        "on_consumer",
-        "on_head",
-        "on_source",
-        "started",
-    )
+    """Of one run; only its consumer writes here. Times are in seconds of the run's clock."""
 
     def __init__(self, job: Job, window: Window) -> None:
         self._job = job
@@ -51,30 +32,25 @@ class Clocks:
         self._computed_from = process_time()  # processor time
         self._computed_until: float | None = None
         self._nothing_pulled = False  # when the consumer began to wait
-        self._head = 0  # the index that it waits for
-        self._full = False  # whether the window is full meanwhile, and the source goes on
-        self._busy_before = 0.0  # what calls had taken by then
+        self._busy_before: float | None = None  # what calls had taken, if the window was full then
         self._idle_behind_head = 0.0  # of all workers together, during such waits
 
-    def begin(self, started: float) -> None:
-        self.started = started
+    def begin(self) -> float:
+        self.started = started = self._job.clock()
         self._computed_from = process_time()
+        return started
 
     def end(self) -> None:
         if self.ended is None:
             self.ended = self._job.clock()
             self._computed_until = process_time()
 
-    # ---- waits -----------------------------------------------------------------------------------
-
     def wait(self) -> float:
         """The consumer waits from now on."""
         now, window = self._job.clock(), self._window
         self._nothing_pulled = window.taken == window.pulled
-        self._head = window.taken
-        self._full = not self._nothing_pulled and window.room() <= 0 and not window.exhausted
-        if self._full:
-            self._busy_before = self._busy(now)
+        full = not self._nothing_pulled and window.room() <= 0 and not window.exhausted
+        self._busy_before = self.busy(now, exact=False) if full else None
         return now
 
     def waited(self, begun: float) -> None:
@@ -85,10 +61,11 @@ class Clocks:
             self.on_source += now - begun
         else:
             self.on_head += now - begun
-        if self._full:  # what the workers could have done meanwhile, and did not
-            self._idle_behind_head += job.concurrency * (now - begun) - (self._busy(now) - self._busy_before)
+        if self._busy_before is not None:  # what the workers could have done meanwhile, and did not
+            busy = self.busy(now, exact=False) - self._busy_before
+            self._idle_behind_head += job.concurrency * (now - begun) - busy
         if job.trace is not None and not job.pool.inline:
-            job.trace.waits.note((begun, now, None if self._nothing_pulled else self._head))
+            job.trace.waits.note((begun, now, None if self._nothing_pulled else self._window.taken))
 
     def pulled(self, begun: float) -> None:
         """The consumer has read the source until now."""
@@ -97,16 +74,12 @@ class Clocks:
         if trace is not None:
             trace.waits.note((begun, now, None))
 
-    # ---- what was measured -----------------------------------------------------------------------
-
-    def busy(self, now: float) -> float:
-        """Seconds that calls have taken so far, all together."""
+    def busy(self, now: float, *, exact: bool = True) -> float:
+        """Seconds that calls have taken so far; if not `exact`, of many slots those that ended."""
+        if not exact and self._job.concurrency > _MANY:
+            return self._job.busy_s.value
         slots = self._job.pool.slots()
         return self._job.busy_s.value + sum(now - slot.since for slot in slots if slot.chunk is not None)
-
-    def _busy(self, now: float) -> float:
-        """The same; where there are many slots, only of calls that have ended."""
-        return self.busy(now) if self._job.concurrency <= _MANY else self._job.busy_s.value
 
     def measured(self, title: str, *, ahead: bool, above: Any) -> dict[str, Any]:
         """What `Stats.advice` needs."""

@@ -1,42 +1,40 @@
-"""The consumer's side of a run, the same for both drivers: the one decide loop, the policy, and the books.
+"""The consumer's side of a run, for both drivers: the one decide loop, the policy, and the books.
 
-A `Run` belongs to its consumer. `advance` decides what happens next and never waits; the drivers wait, as long as it
-says, and call it again. What it returns:
+A `Run` belongs to its consumer. `advance` decides what happens next and never waits; the drivers
+wait, as long as it says, and call it again. What it returns:
 
-=============== ======================================================================= =========================
-answer          what it means                                                           what the driver does
-=============== ======================================================================= =========================
-a value         it takes the head's place                                               returns it from ``next``
-`Raised`        an error in its turn, or one that has none                              ends the run, raises it
-`Wait`          the head is not complete                                                waits so long at most, then
-                                                                                        asks again
-`BREATHE`       the source was slow                                                     may let others have a turn
-`Step.DONE`     everything is delivered                                                 ends the run, waits for it
-`Step.CLOSED`   the run was closed from elsewhere                                       ends the run
-=============== ======================================================================= =========================
+========= ========================================== =====================================
+answer    what it means                              what the driver does
+========= ========================================== =====================================
+a value   it takes the head's place                  returns it from ``next``
+`Raised`  an error in its turn, or one that has none ends the run, raises it
+`Wait`    the head is not complete                   waits so long at most, then asks again
+`BREATHE` the source was slow                        may let others have a turn
+`DONE`    everything is delivered                    ends the run, waits for it
+`CLOSED`  the run was closed from elsewhere          ends the run
+========= ========================================== =====================================
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from inturn._base import checks
 from inturn._base.clock import clock
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
-from inturn._model.outcome import Err, Kind, detach, failure_among, failure_of
+from inturn._model.outcome import Err, Kind, failure_among, failure_of
 from inturn._model.policy import ABORT, RAISE, SKIP, Policy, Retry, ask, decision_of, discards_errors, in_turn, resolve
 from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
 
 from .clocks import Clocks
-from .end import End
-from .job import Job
+from .job import End, Job, enclosing
 from .slot import Star
 from .source import HANDFUL_S, Source
-from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, sooner
+from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, raised_for, sooner
 from .supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -47,15 +45,10 @@ __all__ = ["AGAIN", "BREATHE", "CLOSED", "DONE", "LEFT_OUT", "Raised", "Run", "W
 _LOOKS: Final = 8  # after which a snapshot of a consumer that never rests is as good as it gets
 
 
-class Refills(Protocol):
-    """Who pulls the source in the consumer's stead."""
-
-    def room(self) -> None:
-        """The consumer has taken something."""
-
-
 class Run:
     """The consumer's side of a run: its window, its policy and its books."""
+
+    _job_class: type[Job] = Job
 
     def __init__(
         self,
@@ -79,13 +72,14 @@ class Run:
     ) -> None:
         given = resolve("on_error", on_error)
         self.policy: Policy = in_turn(given)
-        self._decide = decision_of(given)
         self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.stage = stage
-        self.window = self._window_of(concurrency, window, chunksize, batch and timeout is None and limit is None)
+        batch = batch and timeout is None and limit is None
+        self.window = self._window_of(concurrency, window, chunksize, batch)
         if pass_failures:
             self.window.passing = failure_among if spread else failure_of
-        self.job = self._job_of(Star(fn) if spread else fn, timeout, concurrency)
+        call, decide = Star(fn) if spread else fn, decision_of(given)
+        self.job = self._job_class(call, self.window, decide, timeout, concurrency, stage)
         self.job.fail_fast = self.one_by_one = self.policy is ABORT  # a failure comes before what is held ahead
         if limit is not None:
             from .throttle import Throttle  # here, so that `import inturn` stays light
@@ -97,12 +91,12 @@ class Run:
 
             self.job.trace = Recorder()
         self.source: Source | None = None  # what `advance` pulls, unless somebody else does
-        self.feeder: Refills | None = None  # who pulls instead
+        self.feeder: Any = None  # who pulls instead, and is told by `room` when something was taken
         self.indexed = False
         self.until = 0.0  # when further pulls of this ``next`` are over
         self._exchanged = False  # whether this ``next`` has pulled, or waited, since it last delivered or left out
         self.deadline = deadline
-        self._took_longer = f"the run took longer than deadline={deadline or 0:g} s"
+        self._took_longer = ""  # what to say when the deadline, or that of a later stage, is over
         self.upstream: tuple[Handle, ...] = ()  # the runs that are its sources: see `chain`
         self.foreign = True  # whether other sources are among them
         self.pulling = False  # whether one of those is being pulled
@@ -119,9 +113,6 @@ class Run:
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
         return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
-    def _job_of(self, fn: Callable[[Any], Any], timeout: float | None, concurrency: int) -> Job:
-        return Job(fn, self.window, self._decide, timeout, concurrency, self.stage)
-
     def chain(self, sources: tuple[Any, ...]) -> None:
         """Those of the sources that are runs are the stages before this one."""
         self.upstream = tuple(each for each in sources if issubclass(type(each), Handle))
@@ -131,14 +122,15 @@ class Run:
 
     @property
     def begun(self) -> bool:
-        """Whether there has been a first ``next``."""
         return self.clocks.started is not None
 
     def begin(self) -> None:
         """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
-        started = self.job.begin(contextvars.copy_context(), self.deadline)
-        self.clocks.begin(started)
-        self._hand_on_deadline()
+        self.job.context = context = contextvars.copy_context()
+        context.run(enclosing.set, (*enclosing.get(), self.job))
+        started = self.clocks.begin()
+        if self.deadline is not None:
+            self.hurry(self.deadline, f"the run took longer than deadline={self.deadline:g} s")
         if self.job.trace is not None:
             self.job.trace.zero = started
         self.progress = progress_of(self._progress, self.total, self.stage)
@@ -148,21 +140,15 @@ class Run:
         if self.job.feeder is not None:
             self.job.supervisor.start()
 
-    def _hand_on_deadline(self) -> None:
-        """Earlier stages, in whose ``next`` this one may be waiting, have its deadline too (guarantee 37)."""
-        at = self.job.deadline_at
-        if at is not None:
-            for each in self.upstream:
-                each._run.hurry(at - self.job.clock(), self._took_longer)
-
     def hurry(self, left: float, took_longer: str) -> None:
-        """The run whose source this is has so many seconds left."""
+        """This run or a later one has so many seconds left; so have earlier ones (guarantee 37)."""
         job = self.job
         at = job.clock() + left  # stages may have different clocks
         if job.deadline_at is None or at < job.deadline_at:
             job.deadline_at = at
             self._took_longer = took_longer
-            self._hand_on_deadline()
+            for each in self.upstream:  # this one may be waiting in their ``next``
+                each._run.hurry(left, took_longer)
 
     @property
     def straight(self) -> bool:
@@ -170,18 +156,21 @@ class Run:
         return self.window.straight
 
     def origin(self) -> int:
-        """The position, in the source of the first stage, of what was delivered last; consumer only."""
-        return self.job.origin_of(self.window.last_delivered())
+        """The origin of what was delivered last: see `origins`; consumer only."""
+        return self.job.origin_of(self.last_delivered())
+
+    def last_delivered(self) -> int:
+        return self.window.last_delivered()
 
     def left(self) -> int | None:
         """How many results are still to come, as far as the sources tell."""
         if self.job.end is not None:
             return 0
-        left = None if self.total is None else self.total - self.window.last_delivered() - 1
+        left = None if self.total is None else self.total - self.last_delivered() - 1
         return None if left is None or left < 0 else left
 
     def stuck(self) -> bool:
-        """Whether the consumer waits for a source that cannot be told to end, here or in an earlier stage."""
+        """Whether it, or an earlier stage, waits for a source that nobody can end."""
         return self.pulling or any(each._run.stuck() for each in self.upstream)
 
     def enter(self) -> None:
@@ -198,18 +187,11 @@ class Run:
         self._exchanged = False
 
     def advance(self) -> Any:
-        """Deliver the head if it is complete; else pull what may be pulled, or say how long to wait.
-
-        Guarantee 18.
-        """
+        """Deliver the head if it is complete; else pull, or say how long to wait (guarantee 18)."""
         job, window = self.job, self.window
         while True:
             if job.end is not None:
-                error = job.take_crash()
-                try:
-                    return CLOSED if error is None else Raised(error)
-                finally:
-                    del error  # its own traceback keeps this frame
+                return self._ended()
             now = window.now()
             if now is Now.DELIVER:
                 if not self._exchanged and self.source is not None and window.room() > 0 and window.last_index == NEVER:
@@ -242,6 +224,14 @@ class Run:
             self.tick()
             if job.clock() >= self.until:
                 return BREATHE
+
+    def _ended(self) -> Any:
+        """`CLOSED`, or the error that has no turn: once, and nothing refers to it afterwards."""
+        end = self.job.end
+        if not isinstance(end, BaseException):
+            return CLOSED
+        self.job.end = End.CLOSED
+        return Raised(end)
 
     def _pull(self, source: Source) -> None:
         if self.job.may_start():
@@ -295,7 +285,7 @@ class Run:
         return (index, outcome) if indexed else outcome
 
     def _refuse(self, results: list[Any], instead: str) -> Raised:
-        """The first result shows that ``fn`` is async, though its code did not (it is behind a plain decorator)."""
+        """The first result shows that ``fn``, behind a plain decorator, is async."""
         for each in results:
             if checks.async_result(each) == "ordered_amap":
                 each.close()  # else Python warns that it was never awaited
@@ -306,7 +296,7 @@ class Run:
         """The value that takes the head's place, `LEFT_OUT`, `AGAIN`, or `Raised` (guarantee 9)."""
         window, index = self.window, self.window.taken
         if err.kind is Kind.SOURCE and self.source is not None:
-            return Raised(self.source.take_error())
+            return Raised(self.source.errors.pop())
         if err.kind is Kind.FATAL or err.kind is Kind.SOURCE:
             return Raised(err.error)
         if err.kind is Kind.PASSING or not discards_errors(self.policy):
@@ -319,13 +309,10 @@ class Run:
             value = ask(self.policy, failure)
         except BaseException as error:  # it ends the run
             self.failed += 1
-            raised = detach(error)
-            if raised is not err.error and raised.__cause__ is None:
-                raised.__cause__ = err.error
             try:
-                return Raised(raised)
+                return Raised(raised_for(error, err))
             finally:
-                del raised, failure, err  # its traceback's frames keep this one
+                del failure, err  # its traceback's frames keep this one
         if isinstance(value, Retry) and self._again(err, value.after):
             return AGAIN
         self.failed += 1
@@ -354,12 +341,8 @@ class Run:
         if self.feeder is not None:
             self.feeder.room()
         if self.job.trace is not None:
-            self.job.trace.deliveries.note((self._delivered(), self.job.clock()))
+            self.job.trace.deliveries.note((self.last_delivered(), self.job.clock()))
         self.tick()
-
-    def _delivered(self) -> int:
-        """The index of the item that was delivered last."""
-        return self.window.taken - len(self.held) - 1
 
     def tick(self) -> None:
         progress = self.progress
@@ -372,12 +355,11 @@ class Run:
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
-        progress, self.progress = self.progress, None
-        last = [self.stats()] if progress is not None else []  # before what is held is let go
-        self.forget()
-        self.source = None
-        if progress is not None:
-            progress.end(last.pop)
+        try:
+            self._farewell()
+        finally:
+            self.forget()
+            self.source = None
 
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""
@@ -386,40 +368,38 @@ class Run:
         self.held = []
 
     def _farewell(self) -> None:
-        """The run was dropped: its last word, in a thread of its own."""
+        """Show the last progress; where the run was dropped, in a thread of its own."""
         progress, self.progress = self.progress, None
         if progress is not None:
             progress.end(self.stats)
 
     def stats(self) -> Stats:
         window, job, clocks = self.window, self.job, self.clocks
-        looks = 0
-        while True:  # the consumer may go on between two counts
+        held = pulled = taken = waiting = 0
+        for _ in range(_LOOKS):  # the consumer may go on between two counts
             held, pulled = len(self.held), window.pulled
             taken = min(window.taken, pulled)
             waiting = min(window.waiting(), pulled - taken) + held
-            looks += 1
-            if looks == _LOOKS or (held == len(self.held) and taken == window.taken):
+            if held == len(self.held) and taken == window.taken:
                 break
-        elapsed = 0.0 if clocks.started is None else (clocks.ended or job.clock()) - clocks.started
         now = job.clock()
-        busy = clocks.busy(now)
+        elapsed = 0.0 if clocks.started is None else (clocks.ended or now) - clocks.started
         above = self.upstream[0].stats if self.upstream else None
         return Stats(
             pulled=pulled,
             running=job.pool.running(),
             waiting=waiting,
             delivered=taken - held - self._lost - self.skipped,
-            failed=self.failed + job.aborted,
+            failed=self.failed + job.aborted.taken(),
             skipped=self.skipped,
             retried=int(job.retried.value),
             abandoned=job.abandoned,
             elapsed=elapsed,
-            busy=min(1.0, busy / (elapsed * job.concurrency)) if elapsed else 0.0,
+            busy=min(1.0, clocks.busy(now) / (elapsed * job.concurrency)) if elapsed else 0.0,
             blocked_on_head=clocks.on_head,
             blocked_on_source=clocks.on_source,
             blocked_on_consumer=clocks.on_consumer,
-            throttled=0.0 if job.throttle is None else job.throttle.waited_s(job),
+            throttled=0.0 if job.throttle is None else job.throttle.waited_s(job.clock),
             total=self.total,
             measured=clocks.measured(self.stage or self.name, ahead=self.feeder is not None, above=above),
         )

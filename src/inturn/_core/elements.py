@@ -1,8 +1,9 @@
-"""What ``fn`` of a flat map returns, wherever it was called: an iterator over its elements, and its end."""
+"""What ``fn`` of a flat map returns, wherever it was called: its elements, and its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from inturn._model.outcome import shorten
@@ -11,7 +12,6 @@ __all__ = ["close", "elements_of"]
 
 
 def elements_of(result: Any) -> Iterator[Any]:
-    """An iterator over what ``fn`` returned."""
     try:
         return iter(result)
     except TypeError:
@@ -28,7 +28,5 @@ def elements_of(result: Any) -> Iterator[Any]:
 
 def close(iterator: Any) -> None:
     """Close a generator, or what can be closed like one; what it raises then is nobody's any more."""
-    try:
+    with suppress(BaseException):  # as for calls that end after the run
         iterator.close()
-    except BaseException:  # as for calls that end after the run
-        pass

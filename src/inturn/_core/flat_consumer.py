@@ -9,65 +9,42 @@ from inturn._base.events import Event, ThreadEvent
 from inturn._engine.lanes import NO_LANE, Lane, LaneWindow, Phase
 from inturn._engine.window import NEVER
 from inturn._model.outcome import Err
+from inturn._model.policy import never_retries
 
 from .consumer import AGAIN, LEFT_OUT, Raised, Run
 from .flat_job import FlatJob
 
-__all__ = ["FlatRun", "WatchedLane"]
-
-
-class WatchedLane:
-    """The consumer's side of a lane; it tells of each element that is popped."""
-
-    __slots__ = ("_after", "_pop", "buffer", "index", "producer_waits", "relieve")
-
-    def __init__(self, lane: Lane, after: Callable[[], object]) -> None:
-        self.index = lane.index
-        self.buffer = lane.buffer
-        self.producer_waits = lane.producer_waits
-        self.relieve = lane.relieve
-        self._pop = lane.pop
-        self._after = after
-
-    def pop(self) -> Any:
-        element = self._pop()
-        self._after()
-        return element
+__all__ = ["FlatRun"]
 
 
 class FlatRun(Run):
-    """The consumer's side of a run whose outcomes are lanes."""
-
     window: LaneWindow
     job: FlatJob
+    _job_class = FlatJob
 
     def __init__(self, fn: Any, *, buffer: int, event: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
         self._buffer = buffer
         self._event = event
-        self.lane: Lane | WatchedLane = NO_LANE
+        self.lane = NO_LANE
         self._latest = -1  # the item whose element, or failure, was delivered last
         super().__init__(fn, chunksize=None, batch=False, **settings)
         self.window.straight = False
+        self.job.asks = not never_retries(self.policy)
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
         return LaneWindow(concurrency, limit, self._buffer, self._event)
 
-    def _job_of(self, fn: Any, timeout: float | None, concurrency: int) -> FlatJob:
-        return FlatJob(fn, self.window, self._decide, timeout, concurrency, self.stage, self.policy)
-
     def deliver(self) -> Any:
-        """The next element of the head, or what takes the place of the rest; LEFT_OUT where the item has ended.
+        """The next element of the head, or what takes the place of the rest; LEFT_OUT at its end.
 
         `lane` is where further elements can be taken from, as long as there are any.
         """
         window, indexed = self.window, self.indexed
         self.lane = NO_LANE
-        lane = window.head()
+        lane = window.peek()
         if not isinstance(lane, Lane):
-            assert lane is not None
             return self.settle(lane)  # the error of the source
         self._latest = lane.index
-        over = lane.over()  # asked before we look for an element: it is written after the last one
         outcome: Any
         if lane.buffer:
             outcome = lane.pop()
@@ -75,10 +52,8 @@ class FlatRun(Run):
                 lane.relieve()
             must_pull = self.source is not None and window.room() > 0 and window.last_index == NEVER
             if not must_pull and self.job.watcher is None and not self.one_by_one:
-                self.lane = WatchedLane(lane, self.handed_over) if self._watched() else lane
+                self.lane = lane.telling(self.handed_over) if self._watched() else lane
             return (lane.index, outcome) if indexed else outcome
-        if not over:
-            return AGAIN
         if lane.error is None:
             window.drop()
             return LEFT_OUT
@@ -90,11 +65,8 @@ class FlatRun(Run):
         lane.leave()
         return (lane.index, outcome) if indexed and outcome is not LEFT_OUT else outcome
 
-    def _delivered(self) -> int:
-        return self.window.taken
-
-    def origin(self) -> int:
-        return self.job.origin_of(self._latest)
+    def last_delivered(self) -> int:
+        return self._latest
 
     def left(self) -> int | None:
         return None if self.job.end is None else 0  # nobody knows how many elements there are
@@ -104,7 +76,7 @@ class FlatRun(Run):
         self.lane = NO_LANE
 
     def _again(self, err: Err, after: float) -> bool:
-        lane = self.window.head()
+        lane = self.window.peek()
         assert isinstance(lane, Lane)
         if lane.phase is not Phase.UNDECIDED:
             return False

@@ -1,19 +1,19 @@
 """The side of the slots: what a thread does for an item of a flat map.
 
-A slot produces one item from its first element to its end; it rests, in C, while the lane is full, while the item
-pauses before it runs again, and while its policy has not yet decided (see `lanes`). It is woken by the lane's event:
-by the consumer when there is room or a decision, and by `FlatJob.stop`. ``timeout`` counts the time outside of these
-rests.
+A slot produces one item from its first element to its end. It rests, in C, while the lane is full,
+while the item pauses before it runs again, and while its policy has not yet decided (see `lanes`):
+until the consumer or `FlatJob.stop` sets the lane's event. ``timeout`` does not count these rests.
 
-============ ===================================== =================================================
-a call       how it is told                        left by
-============ ===================================== =================================================
-unlimited    ``timeout`` is None                   its end
-producing    its `Call` is open                    handing over an element; its end; `give_up`
-handing over its `Call` is settled by its thread   the thread, which opens it again
-resting      ``slot.call`` is None                its event, with a new `Call` that started earlier
-given up     its `Call` is settled by the supervisor   its thread comes back, closes the iterator and leaves
-============ ===================================== =================================================
+============ ==================================== ===============================================
+a call       how it is told                       left by
+============ ==================================== ===============================================
+unlimited    ``timeout`` is None                  its end
+producing    its `Call` is open                   handing over an element; its end; `give_up`
+handing over its `Call` is settled by its thread  the thread, which opens it again
+resting      ``slot.call`` is None                its event, with a `Call` that started earlier
+given up     the supervisor has settled its       its thread comes back, closes the iterator and
+             `Call`                               leaves
+============ ==================================== ===============================================
 """
 
 from __future__ import annotations
@@ -24,41 +24,22 @@ from typing import Any, Final
 from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, LaneWindow, Phase
 from inturn._model.outcome import Err, Kind, as_failure_kind, detach
-from inturn._model.policy import ENDS, LATER, Decide, Policy, Retry, never_retries
+from inturn._model.policy import ENDS, LATER, Retry
 
 from .elements import close, elements_of
-from .end import CLOSED, End
-from .job import Job
+from .job import CLOSED, End, Job
 from .slot import Call, Slot
 
 __all__ = ["NOTHING", "FlatJob", "produce"]
 
-NOTHING: Final = object()
-"""In slot of an item: it has been drained, and never starts."""
+NOTHING: Final = object()  # in place of an item: it has been drained, and never starts
 
 
 class FlatJob(Job):
-    """A job whose items produce into lanes."""
-
     window: LaneWindow
-
-    def __init__(
-        self,
-        fn: Any,
-        window: LaneWindow,
-        decide: Decide,
-        timeout: float | None,
-        concurrency: int,
-        stage: str | None,
-        policy: Policy,
-    ) -> None:
-        super().__init__(fn, window, decide, timeout, concurrency, stage)
-        self._asks = not never_retries(policy)
-
-    # ---- from the slots -------------------------------------------------------------------------
+    asks = True  # whether the policy, when it is asked in turn, may have an item run again
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
-        """The item has failed, after what its lane has made."""
         lane = chunk.out[0]
         if self.trace is not None:
             self.trace.failed(chunk, 0, self.clock())
@@ -69,7 +50,7 @@ class FlatJob(Job):
         decided = self.decided(chunk.index, err, may_retry=not lane.made)
         if decided is ENDS and not self._goes_on_until(chunk.index, err):
             return
-        undecided = decided is LATER and self._asks and not lane.made
+        undecided = decided is LATER and self.asks and not lane.made
         if undecided or isinstance(decided, Retry):
             chunk.todo = iter((item,))
             chunk.attempt += 1
@@ -92,32 +73,29 @@ class FlatJob(Job):
             item = next(chunk.todo, NOTHING)
             if item is NOTHING:  # drained: it never starts
                 break
-            if not (self.context if context is None else context).copy().run(produce, chunk, lane, item, self, slot):
+            copy = (self.context if context is None else context).copy()
+            if not copy.run(produce, chunk, lane, item, self, slot):
                 return False
         return True
 
     def cleared(self, lane: Lane) -> bool:
         """Wait until the item may produce; False if it never will."""
-        while not self.stopped:
+        while not self.stopped and lane.phase is not Phase.ENDED:
             if lane.phase is Phase.OPEN:
                 return True
-            if lane.phase is Phase.ENDED:
-                return False
             left = None
             if lane.phase is Phase.PAUSING:
-                left = lane.due - self.clock()
-                if left <= 0:
-                    left = self.again_in()
-                if left <= 0:
+                left = max(0.0, lane.due - self.clock()) or self.again_in()
+                if not left:
                     lane.reopen()
                     continue
             self._wait(lane, left)
         return False
 
     def again_in(self) -> float:
-        """Start another attempt of an item that has its slot: 0, or the seconds until the limit may allow it."""
-        left = None if self.throttle is None else self.throttle.take(self)
-        return 0.0 if left is None else left
+        """Start another attempt of an item: 0, or the seconds until the limit may allow it."""
+        left = None if self.throttle is None else self.throttle.ask(self.clock, start=True)
+        return left or 0.0
 
     def rest(self, lane: Lane) -> bool:
         """Wait for room in the lane; False if the run is over."""
@@ -136,8 +114,6 @@ class FlatJob(Job):
         finally:
             self.pool.rest(over=True)
 
-    # ---- from anywhere ---------------------------------------------------------------------------
-
     def stop(self, end: End = CLOSED) -> None:
         super().stop(end)
         for slot in self.pool.slots():
@@ -147,12 +123,10 @@ class FlatJob(Job):
 
 
 def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bool:
-    """Run the item once, in its context, into its lane; False if the call was given up, and its thread has to go."""
+    """Run the item once, into its lane; False if the call was given up, and its thread must go."""
     sleeping, index, append, clock = job.sleeping, lane.index, lane.append, job.clock
     started = clock()  # shifted by the time spent waiting for room
     mine = True
-    error: BaseException | None = None
-    iterator: Any = None
     call = _limit(item, started, job, slot)
     try:
         iterator = elements_of(job.fn(item))
@@ -184,21 +158,16 @@ def produce(chunk: Chunk, lane: Lane, item: Any, job: FlatJob, slot: Slot) -> bo
                 call.reopen()
             if sleeping:
                 job.rouse(index)
-    except BaseException as caught:  # it travels to the consumer
-        error = caught
-    try:
         mine = mine and _settled(call, slot)
-        if error is None:  # the run is over, or the call was given up
-            close(iterator)
-        elif mine:
+        close(iterator)  # the run is over, or the call was given up
+    except BaseException as error:  # it travels to the consumer
+        mine = _settled(call, slot)
+        if mine:
             job.failed(chunk, item, error, clock() - started)
-        return mine
-    finally:
-        del error
+    return mine
 
 
 def _limit(item: Any, started: float, job: Job, slot: Slot) -> Call | None:
-    """Put the call under its time limit, if there is one."""
     if job.timeout is None:
         return None
     slot.call = call = Call(item, started)
@@ -208,9 +177,7 @@ def _limit(item: Any, started: float, job: Job, slot: Slot) -> Call | None:
 
 def _settled(call: Call | None, slot: Slot) -> bool:
     """Take the call from under its time limit; False if it was given up."""
-    if call is None:
-        return True
-    if not call.settle():
-        return False
-    slot.call = None
-    return True
+    mine = call is None or call.settle()
+    if mine:
+        slot.call = None
+    return mine

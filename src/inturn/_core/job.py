@@ -1,26 +1,25 @@
-"""What the workers and the consumer of a run share: its `Job`, the `Slot` of a call, the `BasePool` of slots.
+"""What the workers and the consumer of a run share: its `Job`, and the `BasePool` of slots.
 
-A `Job` never refers to the run's handle, so the handle can be dropped and collected while workers are busy.
-
-Who may call what: `failed`, `ended` and `crash` are for workers (and for whoever reports in a worker's
-stead); `stop` and `notify` are for anyone, at any moment: they take no lock, so that a finaliser or a
-signal handler may call them.
+A `Job` never refers to the run's handle, so the handle can be collected while workers are busy.
+Workers call `failed`, `ended` and `crash`. Anyone, at any moment, calls `stop` and `notify`: they
+take no lock, so that a finaliser or a signal handler may call them.
 
 How a run ends is one state, `Job.end`:
 
-======== ========================================== ==================================== ==================
-state    what has happened                          what ``next`` does then              left by
-======== ========================================== ==================================== ==================
-None     the run goes on                                                                 `stop`, `crash`
-CLOSED   its end, an error in turn, ``close``       ``StopIteration``
-DROPPED  the last reference to the handle went      (there is nobody who could call it)
-Crash    something failed that has no turn          raises its error, once               `take_crash`
-======== ========================================== ==================================== ==================
+======== ===================================== =============================== ===================
+state    what has happened                     what ``next`` does then         left by
+======== ===================================== =============================== ===================
+None     the run goes on                                                       `stop`, `crash`
+CLOSED   its end, an error in turn, ``close``  ``StopIteration``
+DROPPED  the last reference to the handle went (nobody could call it)
+an error something failed that has no turn     raises it, once                 `Run.advance`
+======== ===================================== =============================== ===================
 """
 
 from __future__ import annotations
 
 import contextvars
+import enum
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
@@ -35,66 +34,61 @@ from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Failure, Kind, as_failure_kind, detach, note
 from inturn._model.policy import ENDS, Decide, Decision, Retry
 
-from .calls import run_chunk, run_watched
-from .end import CLOSED, Crash, End
 from .origins import Origins
 from .roles import Feeds, Timekeeper, Watches
-from .slot import Slot
+from .slot import Call, Slot
+from .steps import raised_for
 
 if TYPE_CHECKING:
     from inturn._model.recorder import Recorder
 
     from .throttle import Throttle
 
-__all__ = ["BasePool", "Job", "drain", "enclosing", "inside"]
+__all__ = ["CLOSED", "DROPPED", "BasePool", "End", "Job", "drain", "enclosing", "inside"]
 
-_MOST_AT_ONCE: Final = 1 << 20
-"""So many calls run at once, at most: users write ``sys.maxsize`` for any number, and no system has so many threads."""
+_MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has so many threads
 
+# The jobs inside whose calls the code that asks runs, the outermost first.
 enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
-"""The jobs inside whose calls this code runs, the outermost first."""
+
+
+class End(enum.Enum):
+    CLOSED = "closed"
+    DROPPED = "dropped"
+
+
+CLOSED, DROPPED = End
 
 
 def inside(job: Job) -> bool:
-    """Whether this code runs inside a call of the job."""
     return job in enclosing.get()
 
 
 class BasePool(ABC):
-    """Where the calls of a run go: its slots."""
+    """Where the calls of a run go: its slots.
 
-    kind = "executor"
-    """What its workers are: ``thread``, ``process``, ``task``, ``serial``, or those of an executor passed in."""
+    The consumer calls `open`, `work`, `settle` and `retire`; the supervisor `grow`, `take_back` and
+    `released`; anyone `stop`, and anyone but a finaliser or a signal handler the rest.
+    """
 
-    inline = False
-    """Whether calls run in the consumer's thread, when it waits: `join` then has nothing to wait for."""
-
-    ahead = True
-    """Whether items are pulled that cannot be run yet, as far as the window allows."""
-
-    kills = False
-    """Whether `stop` ends calls that run, so that `join` does not wait for them to end by themselves."""
+    kind = "executor"  # what its workers are; others: thread, process, task, serial
+    inline = False  # whether calls run in the consumer's thread, when it waits
+    ahead = True  # whether items are pulled that cannot be run yet, as far as the window allows
+    kills = False  # whether `stop` ends calls that run: `join` does not wait for their own end
 
     def __init__(self, job: Job) -> None:
         self.job = job
-
-    # ---- the consumer ----
 
     def open(self) -> None:
         """The first ``next``."""
         self.job.supervisor.start()
 
     def work(self, *, block: bool) -> float | None:
-        """Do what the consumer has to do itself before it sleeps; seconds until there is more to do, or None.
+        """Do what the consumer has to do before it sleeps; seconds until there is more, or None.
 
         With `block` it may take its time: else the consumer is a coroutine, and others want a turn.
         """
         return None
-
-    def settle(self) -> None:
-        """After `notify`: hold still while workers are started that must not be started beside code of the user."""
-
-    # ---- anyone but a finaliser or a signal handler ----
 
     @abstractmethod
     def has_capacity(self) -> bool:
@@ -111,38 +105,28 @@ class BasePool(ABC):
         return sum(slot.chunk is not None for slot in self.slots())
 
     def worker_of(self, slot: Slot) -> int:
-        """What a trace knows the worker of the slot by, in which this is called; 0 if there is no telling."""
+        """What a trace knows the slot's worker by, which calls this; 0 if nobody knows."""
         return threading.get_ident()
 
     def look_in(self, seconds: float) -> None:
         """The limit lets nothing start before so many seconds have passed: look again then."""
         self.job.supervisor.look_in(seconds)
 
-    # ---- the supervisor ----
-
     def grow(self) -> float | None:
-        """It was woken, or something is due: start the workers that are wanted; seconds until it is to look again."""
+        """Start the workers that are wanted; seconds until the supervisor is to look again."""
 
     def take_back(self, chunk: Chunk) -> bool | None:
         """`Window.take_back` while no worker claims; None if that can't be had now."""
         return self.job.window.take_back(chunk)
 
-    def released(self) -> None:
-        """The supervisor leaves: no further worker is started."""
-
     def rest(self, *, over: bool = False) -> None:
-        """A worker begins to wait for the consumer, who may wait for other runs on these workers; or that is `over`."""
+        """A worker waits for the consumer, who may need it for another run; or that is `over`."""
 
-    # ---- the end ----
-
-    def stop(self) -> None:
-        """Let idle workers go; from anywhere, waits for nothing and takes no lock."""
-
-    def retire(self) -> None:
-        """After `stop`, when an error ends the run: what may take locks, but must not wait (consumer only)."""
-
-    def join(self) -> None:
-        """Wait until nothing of the pool is left but what has been given up (after `stop`)."""
+    def settle(self) -> None: ...  # wait while workers start that must not start beside user code
+    def released(self) -> None: ...  # the supervisor leaves: no further worker is started
+    def stop(self) -> None: ...  # let idle workers go; waits for nothing and takes no lock
+    def retire(self) -> None: ...  # after `stop`: what may take locks, but must not wait
+    def join(self) -> None: ...  # after `stop`: wait until only what was given up is left
 
 
 def drain(chunk: Chunk | None) -> None:
@@ -152,11 +136,9 @@ def drain(chunk: Chunk | None) -> None:
 
 
 class Job:
-    """What a run's workers need to know, and how they tell what has happened."""
-
     pool: BasePool
     supervisor: Timekeeper
-    end: End | Crash | None = None  # how the run has ended; `_end` sets it, once
+    end: End | BaseException | None = None  # how the run has ended; `_end` sets it, once
 
     def __init__(
         self,
@@ -186,40 +168,27 @@ class Job:
         self.retried = Total()
         self.abandoned = 0
         self.fail_fast = False  # whether the first failure in time to which no policy gives a value ends the run
-        self.aborted = 0  # failures that did
-        self._failing = Once()
+        self.aborted = Once()  # taken by that failure
         self.busy_s = Total()
         self.longest_s = 0.0  # that a chunk has taken
         self.pulling_s = 0.0  # that a feeder has spent in pulls
         self.last_end = 0.0
         self.trace: Recorder | None = None
 
-    def begin(self, context: contextvars.Context, deadline: float | None) -> float:
-        """The first ``next``: the consumer's context is what calls will see (guarantee 2)."""
-        self.context = context
-        context.run(enclosing.set, (*context.get(enclosing, ()), self))
-        started = self.clock()
-        if deadline is not None and (self.deadline_at is None or started + deadline < self.deadline_at):
-            self.deadline_at = started + deadline  # else that of a later stage comes first
-        return started
-
     @property
     def stopped(self) -> bool:
-        """Nothing is started any more."""
         return self.end is not None
 
     @property
     def crashed(self) -> bool:
-        """The next `next` raises an error that has no turn."""
-        return type(self.end) is Crash
+        return isinstance(self.end, BaseException)
 
     def may_start(self) -> bool:
         return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
 
     def label(self, *parts: object) -> str:
         """The name of a thread, a process or a task of the run."""
-        stage = () if self.stage is None else (self.stage,)
-        return "-".join(map(str, ("inturn", *stage, *parts)))
+        return "-".join(str(each) for each in ("inturn", self.stage, *parts) if each is not None)
 
     def failure(self, index: int, err: Err) -> Failure:
         """What a policy is given; in any thread."""
@@ -234,28 +203,25 @@ class Job:
         """Say on the error which item of which stage it belongs to."""
         note(err.error, index, err.item, self.stage, self.origin_of(index))
 
-    # ---- from whoever has a free slot ------------------------------------------------------------
-
     def ready(self) -> int:
-        """About how many chunks could be claimed now; if none because of the limit, the pool will look again."""
-        chunks = self.window.available()
-        if chunks and self.throttle is not None and not self.window.passes(0):
-            return int(self.throttle.allows(self))
+        """About how many chunks could be claimed; 0 by the limit: the pool will look again."""
+        chunks, throttle = self.window.available(), self.throttle
+        if chunks and throttle is not None and self.window.passing_at(0) is None:
+            if (left := throttle.ask(self.clock, start=False)) is not None:
+                self.pool.look_in(left)
+            return int(left is None)
         return chunks
 
     def claim(self, most: int = NEVER) -> Chunk | None:
-        """`Window.claim`, if something may start now, past the failures that need no worker.
-
-        Called by one worker at a time. If the limit lets nothing start yet, the pool will look again.
-        """
+        """`Window.claim`, past the failures that need no worker, if deadline and limit allow it."""
         window, throttle = self.window, self.throttle
         if not self.may_start() or (window.passing is not None and self._pass_on() and not self.pool.ahead):
             return None  # what was passed on is delivered before the next call runs
         if throttle is not None:
             if not window.available():
-                throttle.leave(self)
+                throttle.leave(self.clock)
                 return None
-            if (left := throttle.take(self)) is not None:
+            if (left := throttle.ask(self.clock, start=True)) is not None:
                 self.pool.look_in(left)
                 return None
         chunk = window.claim(most)
@@ -263,14 +229,11 @@ class Job:
             self._pass_on()  # those behind the chunk
         return chunk
 
-    # ---- from the workers ------------------------------------------------------------------------
-
     def _pass_on(self) -> bool:
         passed = self.window.pass_on()
-        if passed is None:
-            return False
-        self.rouse(passed.index, passed.size)
-        return True
+        if passed is not None:
+            self.rouse(passed.index, passed.size)
+        return passed is not None
 
     def rouse(self, index: int, count: int = 1) -> None:
         """Wake the consumer if it waits for one of these items."""
@@ -285,10 +248,7 @@ class Job:
                 pass
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
-        """The next item of the chunk has failed: decide what can be decided now, and record the rest.
-
-        Guarantee 9.
-        """
+        """The next item has failed: decide what can be decided, record the rest (guarantee 9)."""
         index = chunk.index + len(chunk.out)
         if kind is None:
             kind = as_failure_kind(error)
@@ -307,10 +267,7 @@ class Job:
             self.retry(outcome, decided.after)
 
     def decided(self, index: int, err: Err, *, may_retry: bool = True) -> Retry | Decision:
-        """What is decided of a failure as soon as it is noticed.
-
-        An error of a function of the user's ends the run, in the item's turn and in place of the item's error.
-        """
+        """What is decided at once; an error of the user's function replaces the item's."""
         if err.kind is not Kind.FAILED:
             return ENDS
         failure = self.failure(index, err)
@@ -323,15 +280,10 @@ class Job:
                 if decided.on_retry is not None:
                     decided.on_retry(failure)
         except BaseException as error:
-            raised = detach(error)
-            if raised is not err.error and raised.__cause__ is None:
-                raised.__cause__ = err.error
-            err.error, err.kind = raised, Kind.PASSING
+            err.error, err.kind = raised_for(error, err), Kind.PASSING
             decided = ENDS
-        try:
-            return decided
-        finally:
-            del failure, err  # the frames of the error's traceback keep this one
+        del failure, err  # the frames of the error's traceback keep this one
+        return decided
 
     def retry(self, chunk: Chunk, after: float) -> None:
         self.retried.add(1)
@@ -342,19 +294,15 @@ class Job:
             self.pool.notify(1)
 
     def _goes_on_until(self, index: int, err: Err, chunk: Chunk | None = None) -> bool:
-        """This failure ends the run: in its turn, or, if `fail_fast`, at once, and then this is False.
-
-        Guarantee 33.
-        """
+        """The failure ends the run: in turn; with `fail_fast` now, then False (guarantee 33)."""
         if self.fail_fast:
-            if not self.stopped and self._failing.take():
-                self.aborted = 1
+            if not self.stopped and self.aborted.take():
                 if err.kind is not Kind.FATAL:
                     self.note(index, err)
-                self._end(Crash(err.error))
+                self._end(err.error)
                 self.stop()
             return False
-        self.window.end_at(index)
+        self.window.last_index = min(self.window.last_index, index)
         fence()
         drain(chunk)
         for slot in self.pool.slots():
@@ -363,14 +311,54 @@ class Job:
         return True
 
     def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
-        """Run a claimed chunk in this thread; False if its worker has to leave.
-
-        Each call has a copy of `context`, or of the consumer's.
-        """
+        """Run a chunk in this thread, in copies of `context`; False if the worker must leave."""
         if self.timeout is not None:
-            return run_watched(chunk, self, slot, context)
-        run_chunk(chunk, self, context)
+            return self._run_watched(chunk, slot, context)
+        self.run_unlimited(chunk, context)
         return True
+
+    def run_unlimited(self, chunk: Chunk, context: contextvars.Context | None = None) -> None:
+        """Run the items of a chunk, each in a context of its own (guarantee 21)."""
+        fn, clock, append = self.fn, self.clock, chunk.out.append
+        copy = (self.context if context is None else context).copy
+        mark = clock()
+        item = None
+        try:
+            for item in chunk.todo:
+                try:
+                    append(copy().run(fn, item))
+                except BaseException as error:  # it travels to the consumer
+                    now = clock()
+                    self.failed(chunk, item, error, now - mark)
+                    mark = now
+        finally:
+            # The frames of an error's traceback keep their callers' frames alive, also this one.
+            del fn, append, item, chunk, self
+
+    def _run_watched(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None) -> bool:
+        """The same under a time limit; False if a call was given up, and the worker must leave."""
+        fn, clock = self.fn, self.clock
+        copy = (self.context if context is None else context).copy
+        item = call = error = result = None
+        try:
+            for item in chunk.todo:
+                slot.call = call = Call(item, clock())
+                self.supervisor.watch()  # after `call` is set: the supervisor may be about to rest
+                error = result = None
+                try:
+                    result = copy().run(fn, item)
+                except BaseException as caught:  # it travels to the consumer
+                    error = caught
+                if not call.settle():
+                    return False
+                slot.call = None
+                if error is None:
+                    chunk.out.append(result)
+                else:
+                    self.failed(chunk, item, error, clock() - call.started)
+            return True
+        finally:
+            del fn, item, call, error, result, chunk, self, slot  # as above
 
     def begun(self, slot: Slot, chunk: Chunk) -> None:
         """A slot is about to run a chunk that was claimed."""
@@ -379,7 +367,7 @@ class Job:
             self.trace.begun(chunk, self.pool.worker_of(slot), self.clock)
         slot.chunk = chunk
         fence()
-        if self.stopped or chunk.index > self.window.last_index:  # asked after `chunk` is set: see stop, _end_at
+        if self.stopped or chunk.index > self.window.last_index:  # `slot.chunk` is set: see `stop`
             drain(chunk)
         elif slot.sliced:
             self.supervisor.watch()
@@ -402,30 +390,18 @@ class Job:
         self.rouse(chunk.index, chunk.size)
 
     def crash(self, error: BaseException) -> None:
-        """End the run with an error that has no turn: an interrupted pull, a fault of ours, the interpreter's exit."""
-        self._end(Crash(error))
+        """End the run with an error that has no turn."""
+        self._end(error)
         self.notify()
 
-    def _end(self, end: End | Crash) -> None:
+    def _end(self, end: End | BaseException) -> None:
         """Who ends the run first says how; one atomic step, from anywhere."""
         self.__dict__.setdefault("end", end)
 
-    # ---- the consumer ----------------------------------------------------------------------------
-
-    def take_crash(self) -> BaseException | None:
-        """The error that is to be raised now; once, and nothing refers to it afterwards."""
-        end = self.end
-        if type(end) is not Crash:
-            return None
-        self.end = CLOSED
-        return end.error
-
     def sleep(self, seconds: float | None) -> None:
-        """Wait, in C, until something wakes the consumer; it may be woken for nothing."""
+        """Wait, in C, until something wakes the consumer; it may be for nothing (consumer only)."""
         assert isinstance(self.wake, ThreadEvent)
         self.wake.wait(seconds)
-
-    # ---- from anywhere ---------------------------------------------------------------------------
 
     def notify(self) -> None:
         """Wake the consumer, whatever it waits for."""
@@ -440,7 +416,7 @@ class Job:
         # Last, when nothing starts any more: it holds `enclosing`, and that this job, which is a cycle.
         self.context = contextvars.Context()
         if self.throttle is not None:
-            self.throttle.leave(self)
+            self.throttle.close(self.clock)
         self.pool.stop()
         if self.feeder is not None:
             self.feeder.stop()

@@ -1,49 +1,26 @@
 """Which item of the first stage an item of a later stage comes from.
 
-As long as no earlier stage leaves items out or is a flat map, the origin of an item is its index, and nothing is kept:
-such stages are *straight*. Else a run asks its source, after each pull, for the origin of what it has just delivered.
-Only origins that differ from the index are kept, and only until the item was delivered.
-
-======== ==================================== ===================================================
-a run is condition                            left by
-======== ==================================== ===================================================
-straight ``Window.straight``                  the first item that it leaves out; the first pull
-                                              from a source that is not straight, or that has
-                                              delivered something to somebody else
-bent     not ``Window.straight``              (flat maps are bent from the beginning)
-======== ==================================== ===================================================
-
-Whoever pulls calls `pulled`; any thread calls `of`.
+As long as no stage leaves items out or is a flat map, the origin of an item is its index: such
+stages are *straight* (`Window.straight`). A stage is so until it leaves an item out, or pulls from
+a source that is not straight, or that has delivered something to somebody else. From then on it
+asks its source, after each pull, for the origin of what that has just delivered. Only origins that
+differ from the index are kept, until the item was delivered. Any thread may call `of`.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from inturn._engine.window import Window
 
 __all__ = ["Origins"]
 
 
-class Earlier(Protocol):
-    """The source: a run, or what pulls a run in a thread."""
-
-    @property
-    def straight(self) -> bool: ...
-
-    def origin(self) -> int:
-        """The origin of what it has delivered last."""
-        ...
-
-
 class Origins:
-    """The origins of the items of a run whose source is another run.
+    """The origins of the items of a run whose source is another run (guarantee 38)."""
 
-    Guarantee 38.
-    """
-
-    def __init__(self, source: Earlier, window: Window) -> None:
-        self._source = source
+    def __init__(self, source: Any, window: Window) -> None:
+        self._source = source  # a `Run`, or what pulls one in a thread
         self._window = window
         self._straight = True  # whether all items so far have their index as origin
         self._differing: dict[int, int] = {}

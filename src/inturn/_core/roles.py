@@ -10,54 +10,36 @@ __all__ = ["Feeds", "Timekeeper", "Watches"]
 
 
 class Feeds(Protocol):
-    """A thread that pulls the source."""
+    """A thread that pulls the source; it is started by the supervisor.
 
-    def start(self) -> None:
-        """Start it (supervisor only)."""
+    Where a run has no threads, `step` pulls in its stead, if there is room; False if it does not.
+    """
 
-    def step(self) -> bool:
-        """In its stead, where a run has no threads: pull, if there is room; False if nothing can be pulled now."""
-        ...
-
-    def stop(self) -> None:
-        """The run is over; from anywhere."""
+    def start(self) -> None: ...
+    def step(self) -> bool: ...
+    def stop(self) -> None: ...
 
 
 class Watches(Protocol):
-    """Who is told what is pulled and delivered; in the thread that does it, which must not be held up."""
+    """Is told that items were pulled and what was delivered; it neither keeps that nor waits."""
 
-    def pulled(self) -> None:
-        """The window has items more: `Window.pulled` counts them."""
-
-    def delivered(self, index: int, outcome: Any, /) -> None:
-        """What has become of the head, or an element of its; the outcome must not be kept."""
+    def pulled(self) -> None: ...
+    def delivered(self, index: int, outcome: Any, /) -> None: ...
 
 
 class Timekeeper:
-    """Who looks at the clock for a run: a `Supervisor`, or the timers of an event loop, which need do less."""
+    """Who looks at the clock for a run: a `Supervisor`, or timers of an event loop, which do less.
 
-    def start(self) -> None:
-        """The run has begun."""
+    `wake` says, from anywhere, that there may be something to do; `watch`, that a slot has begun a
+    time slice or a time limit; `drop`, also in a finaliser, that the run's handle is gone. In
+    `settle` the consumer waits while workers start that must not start beside code of the user.
+    """
 
-    def drop(self) -> None:
-        """The run's handle is gone; from anywhere, also from a finaliser."""
-
-    def settle(self) -> None:
-        """Hold still while workers are started that must not be started beside code of the user."""
-
-    def wake(self) -> None:
-        """There may be something to do; from anywhere."""
-
-    def watch(self) -> None:
-        """A slot has begun a time slice or a time limit."""
-
-    def later(self, seconds: float, chunk: Chunk, /) -> None:
-        """The chunk is ready to run again after a pause."""
-        raise NotImplementedError
-
-    def look_in(self, seconds: float, /) -> None:
-        """Call `BasePool.notify` in so many seconds, if not before."""
-        raise NotImplementedError
-
-    def join(self) -> None:
-        """Wait until nothing of it is left."""
+    def start(self) -> None: ...
+    def settle(self) -> None: ...
+    def wake(self) -> None: ...
+    def watch(self) -> None: ...
+    def drop(self) -> None: ...
+    def join(self) -> None: ...
+    def later(self, seconds: float, chunk: Chunk, /) -> None: ...  # let the chunk run again then
+    def look_in(self, seconds: float, /) -> None: ...  # call `BasePool.notify` then, if not before

@@ -1,12 +1,13 @@
 """Which exceptions come from a signal handler.
 
-A handler that raises does so in the midst of whatever the main thread is doing: an `Exception` that comes out of a pull
-may be the source's own, which surfaces in its turn, or a handler's, which ends the run at once. Its class does not tell
-(Celery's soft time limit is an ``Exception``), nor does its code: a handler may be a function, a method, a
-``functools.partial`` or any object with ``__call__``, and may be replaced in the meantime.
+A handler that raises does so in the midst of whatever the main thread is doing: an `Exception` out
+of a pull may be the source's own, which surfaces in its turn, or a handler's, which ends the run at
+once. Its class does not tell (Celery's soft time limit is an ``Exception``), nor does its code: a
+handler may be any object with ``__call__``, and may be replaced in the meantime.
 
-What tells is how CPython calls it: with the number of the signal and *the frame that it interrupts*. A call in a
-traceback that was given the very frame below it is a handler's; no other call is.
+What tells is how CPython calls it: with the number of the signal and *the frame that it
+interrupts*. A call in a traceback that was given the very frame below it is a handler's; no other
+call is.
 """
 
 from __future__ import annotations

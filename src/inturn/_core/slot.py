@@ -1,4 +1,4 @@
-"""Where one call at a time runs, and the call that is under a time limit there; `Star`, for several sources."""
+"""Where one call at a time runs, the call under a time limit there; `Star`, for several sources."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from inturn._engine.chunk import Chunk
 __all__ = ["Call", "Slot", "Star"]
 
 
-class Call:
-    """One call under a time limit: the first to settle it, the worker or the supervisor, decides its outcome."""
+class Call(Once):
+    """A call under a time limit: who settles it first, worker or supervisor, decides its end."""
 
-    __slots__ = ("item", "reopen", "settle", "started")
+    __slots__ = ("item", "started")
+
+    settle = Once.take
+    reopen = Once.give_back  # by the one who has settled it and goes on with it
 
     def __init__(self, item: Any, started: float) -> None:
+        super().__init__()
         self.item = item
         self.started = started
-        token = Once()
-        self.settle = token.take
-        self.reopen = token.give_back  # by the one who has settled it and goes on with it
 
 
 class Slot:
@@ -32,12 +33,10 @@ class Slot:
     def __init__(self) -> None:
         self.chunk: Chunk | None = None
         self.since = 0.0  # when the chunk was begun
-        self.sliced = False  # whether the supervisor takes back what the chunk has not started in its time slice
+        self.sliced = False  # whether what the chunk does not start in its time slice is taken back
         self.call: Call | None = None  # the call under way, if it has a time limit
 
-    def give_up(self) -> None:
-        """The call is given up: its outcome will be thrown away (supervisor only, where calls have limits)."""
-        raise AssertionError(f"{type(self).__name__} has no calls to give up")
+    def give_up(self) -> None: ...  # its call is late: nobody gets the outcome (supervisor only)
 
 
 class Star:
@@ -50,9 +49,6 @@ class Star:
 
     def __call__(self, args: tuple[Any, ...]) -> Any:
         return self.fn(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Star, (self.fn,)
 
     def __repr__(self) -> str:
         return repr(self.fn)

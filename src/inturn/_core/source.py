@@ -1,13 +1,13 @@
 """Pulling: the one place where a synchronous source is advanced.
 
-Whoever pulls (the consumer's thread inside ``next``; with ``live`` the feeder) pulls by the handful: one item for
-certain, further ones only while all of them have taken less than a millisecond. Each item can be claimed as soon as
-it is pulled, so a source that blocks in the midst of a handful holds up nothing.
+The consumer (with ``live`` the feeder) pulls by the handful: one item for certain, further ones
+only while all of them have taken less than a millisecond. Each item can be claimed as soon as it is
+pulled, so a source that blocks in the midst of a handful holds up nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -31,27 +31,21 @@ _PROMPT: Final = tuple(type(iter(each)) for each in _SEQUENCES)
 
 class Source:
     def __init__(self, iterator: Iterator[Any], window: Window, job: Job) -> None:
-        self._take: Callable[[], Any] = iterator.__next__
         self._iterator: Iterator[Any] | None = iterator
         self._prompt = type(iterator) in _PROMPT
         self._window = window
         self._job = job
-        self.error: Exception | None = None
+        self.errors: list[Exception] = []  # one, until its turn: its frames refer to this object
         self._add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
 
     def pull(self, until: float) -> None:
-        """Pull at least one item, and further ones until this moment; there must be room.
-
-        Guarantee 6.
-
-        Raises:
-            BaseException: What is no ``Exception`` goes right through.
-        """
+        """Pull an item, and further ones until this moment; there must be room (guarantee 6)."""
         window, pool, watcher = self._window, self._job.pool, self._job.watcher
         room = window.room() if pool.ahead else 1  # who runs a call in its turn pulls its item in its turn
+        iterator = self._iterator
+        assert iterator is not None
         if self._prompt and room > 1:
-            assert self._iterator is not None
-            batch = list(islice(self._iterator, min(room, _MOST)))
+            batch = list(islice(iterator, min(room, _MOST)))
             if not batch:
                 self._finish(None)
                 return
@@ -63,20 +57,18 @@ class Source:
             pool.notify(fresh)
             pool.settle()
             return
-        take, add, clock, origins = self._take, self._add, self._job.clock, self._job.origins
+        add, clock, origins = self._add, self._job.clock, self._job.origins
         while True:
             try:
-                item = take()
-            except StopIteration as error:
+                item = next(iterator)
+            except Exception as error:  # of the source: it surfaces in its turn
                 if raised_by_handler(error):
                     raise
-                self._finish(None)
-                return
-            except Exception as error:  # it surfaces in its turn
-                if raised_by_handler(error):
-                    raise
-                without_our_frames(error)
-                self._fail(error)
+                if isinstance(error, StopIteration):
+                    self._finish(None)
+                else:
+                    without_our_frames(error)
+                    self._fail(error)
                 return
             if origins is not None:
                 origins.pulled()
@@ -93,30 +85,15 @@ class Source:
     def _fail(self, error: Exception) -> None:
         """Keep the error until its turn; not in the window if the consumer has pulled.
 
-        The frames of its traceback refer to their callers, and so to the run's handle. What threads of the run refer
-        to must not lead there: nobody could lose the run any more (guarantee 13).
+        The frames of its traceback refer to the run's handle. If threads of the run referred to the
+        error, nobody could lose the run any more (guarantee 13).
         """
         if self._job.feeder is None:
-            self.error = error
-            self._finish(Err(_WITH_THE_SOURCE, kind=Kind.SOURCE))
-        else:
-            self._finish(Err(error, kind=Kind.SOURCE))
-
-    def take_error(self) -> Exception:
-        """The error, in its turn; it is not kept, since a frame of its traceback refers to this object."""
-        error, self.error = self.error, None
-        assert error is not None
-        try:
-            return error
-        finally:
-            del error
+            self.errors.append(error)
+            error = _WITH_THE_SOURCE
+        self._finish(Err(error, kind=Kind.SOURCE))
 
     def _finish(self, final: Err | None) -> None:
         self._iterator = None
-        self._take = _ended
         self._job.pool.notify(self._window.finish(final))
         self._job.pool.settle()
-
-
-def _ended() -> Any:
-    raise StopIteration

@@ -1,10 +1,12 @@
-"""The answers of `Run.advance`, what they mean is told in `consumer`, and the results that a handle holds."""
+"""The answers of `Run.advance` (see `consumer`), and the results that a handle holds."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any
+
+from inturn._model.outcome import Err, detach
 
 __all__ = [
     "AGAIN",
@@ -13,10 +15,10 @@ __all__ = [
     "DONE",
     "LEFT_OUT",
     "Raised",
-    "Step",
     "Wait",
     "Watched",
     "found_nothing",
+    "raised_for",
     "sooner",
 ]
 
@@ -29,17 +31,11 @@ class Step(enum.Enum):
     LEFT_OUT = "the head is left out"
 
 
-DONE: Final = Step.DONE
-CLOSED: Final = Step.CLOSED
-BREATHE: Final = Step.BREATHE
-AGAIN: Final = Step.AGAIN
-LEFT_OUT: Final = Step.LEFT_OUT
+DONE, CLOSED, BREATHE, AGAIN, LEFT_OUT = Step
 
 
 class Wait:
     """Nothing can be delivered before something happens, or so many seconds have passed (None: however long)."""
-
-    __slots__ = ("seconds",)
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
@@ -48,8 +44,6 @@ class Wait:
 class Raised:
     """This error ends the run. It is returned and raised by the outermost frame, so that no frame keeps it alive."""
 
-    __slots__ = ("error",)
-
     def __init__(self, error: BaseException) -> None:
         self.error = error
         if isinstance(error, (StopIteration, StopAsyncIteration)):  # it must not end the loop in silence
@@ -57,7 +51,12 @@ class Raised:
             self.error.__cause__ = error
 
 
-_pop: Final = list.pop
+def raised_for(error: BaseException, err: Err) -> BaseException:
+    """What is raised for an item when a policy, or a function for `retry`, has raised `error`."""
+    raised = detach(error)
+    if raised is not err.error and raised.__cause__ is None:
+        raised.__cause__ = err.error
+    return raised
 
 
 class Watched(list[Any]):
@@ -70,7 +69,7 @@ class Watched(list[Any]):
         self._after = after
 
     def pop(self) -> Any:  # type: ignore[override]
-        result = _pop(self)
+        result = list.pop(self)
         self._after()
         return result
 

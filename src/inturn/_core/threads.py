@@ -1,19 +1,20 @@
-"""The threads of a run: where one may wait for them, and what the exit of the interpreter waits for.
+"""The threads of a run: where one may wait for them, and what the interpreter's exit waits for.
 
-CPython runs signal handlers in the main thread, between any two of its steps, and the garbage collector may close a run
-in any thread. Whatever takes several steps therefore runs in a thread of the run (see `supervisor`): nothing interrupts
-it there. What is left is one question, `may_wait`.
+Signal handlers run in the main thread, between any two of its steps, and the garbage collector may
+close a run in any thread. So whatever takes several steps runs in a thread of the run
+(`supervisor`).
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from inturn._base.events import Latch
 
@@ -22,34 +23,13 @@ from .slot import Slot
 
 __all__ = ["DAEMON", "NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]
 
+# A subinterpreter allows no daemon threads: its end waits for all threads.
+DAEMON: Final[bool] = getattr(_thread, "daemon_threads_allowed", lambda: True)()
+NO_THREAD: Final = (RuntimeError, MemoryError)  # what starting a thread that cannot be had raises
 
-def _daemons_allowed() -> bool:
-    try:
-        threading.Thread(daemon=True)
-    except RuntimeError:
-        return False
-    return True
-
-
-DAEMON: Final = _daemons_allowed()
-"""Whether threads are daemon threads. A subinterpreter allows none, and ends when all its threads have ended."""
-
-NO_THREAD: Final = (RuntimeError, MemoryError)
-"""What starting a thread that cannot be had raises."""
-
+# The interpreter's exit waits for the last progress of runs that were dropped, and ends stores.
 farewells: Final[set[Latch]] = set()
-"""Each is opened when a run that was dropped has shown its last progress; the exit of the interpreter waits for it."""
-
-
-class Kept(Protocol):
-    """A store of workers that outlive a run: see `_pools.store`."""
-
-    def close(self, *, wait: bool) -> None: ...
-    def join(self) -> None: ...
-
-
-kept_stores: Final[set[Kept]] = set()
-"""Those whose workers have not ended yet; the exit of the interpreter ends them."""
+kept_stores: Final[set[Any]] = set()  # of workers that outlive a run: see `_pools.store`
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=farewells.clear)  # those are the parent's
@@ -57,32 +37,21 @@ if hasattr(os, "register_at_fork"):
 
 _steps: Final[set[CodeType]] = set()
 
-
-class Bars(Protocol):
-    """An object with methods that are marked by `must_not_wait`."""
-
-    def bars(self, job: Job) -> bool:
-        """Whether whoever is within such a method must not wait for the threads of the job."""
-        ...
-
-
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def must_not_wait(method: F) -> F:
-    """Mark a method of a `Bars`: code that is called within it asks `may_wait` before it waits."""
+    """Mark a method: within it, ``self.bars(job)`` forbids to wait for the threads of the job."""
     _steps.add(method.__code__)
     return method
 
 
 def may_wait(job: Job) -> bool:
-    """Whether this thread may wait for the threads of the job, which is called from outside of its calls.
+    """Whether this thread, outside of the job's calls, may wait for its threads (guarantee 16).
 
-    Guarantee 16.
-
-    A signal handler and the garbage collector may close a run anywhere: in a thread of a run between two of its calls,
-    or in the midst of a ``submit`` that holds locks of its executor. What is waited for could then be waiting for this
-    very thread. The stack tells where we are. And when the interpreter is being finalized, daemon threads stand still.
+    A signal handler, or the garbage collector, may close a run anywhere: in a run's thread between
+    two calls, or in a ``submit`` that holds locks of its executor. What is waited for could wait
+    for this very thread. The stack tells. While the interpreter is finalized, daemons stand still.
     """
     if sys.is_finalizing():
         return False
@@ -97,8 +66,8 @@ def may_wait(job: Job) -> bool:
 class CallThread(threading.Thread):
     """A thread in which calls of a run are made, at a slot.
 
-    It is a daemon thread, so that a call that was given up never blocks the exit of the interpreter; `at_exit` waits
-    until the others have `left`.
+    It is a daemon, so that a call that was given up never blocks the interpreter's exit; `at_exit`
+    waits until the others have `left`.
     """
 
     def __init__(self, job: Job, slot: Slot, name: str, work: Callable[[], object]) -> None:
@@ -121,17 +90,16 @@ class CallThread(threading.Thread):
 
 
 def at_exit() -> None:
-    """Let running calls end, as the standard library does; a second Ctrl-C meanwhile ends the program at once.
+    """Let running calls end, as the standard library does (guarantee 15).
 
-    Guarantee 15.
+    A second Ctrl-C meanwhile ends the program at once.
     """
     me = threading.current_thread()  # in a process forked by a thread of a run, which is the parent's
-    threads = [
-        each for each in threading.enumerate() if isinstance(each, CallThread) and not each.given_up and each is not me
-    ]
-    for job in [thread.job for thread in threads]:
+    threads = [each for each in threading.enumerate() if isinstance(each, CallThread)]
+    threads = [each for each in threads if not each.given_up and each is not me]
+    for job in {thread.job for thread in threads}:
         if job is not None:
-            job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon thread that goes on consuming
+            job.crash(RuntimeError("the interpreter is shutting down"))  # for a daemon consumer
             job.stop()
     stores = list(kept_stores)
     for store in stores:

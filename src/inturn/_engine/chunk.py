@@ -1,21 +1,15 @@
-"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. `window` states their rules."""
+"""The nodes of the window's list: a `Chunk` is claimed, a `Backlog` is not. See `window`."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any
 
-__all__ = ["NOWHERE", "Backlog", "Chunk", "Node"]
-
-
-class Node:
-    __slots__ = ("next",)
-
-    next: Node
+__all__ = ["Backlog", "Chunk"]
 
 
-class Chunk(Node):
+class Chunk:
     """Consecutive items that one worker runs one after the other.
 
     The worker takes items from `todo` and appends one outcome each to `out`: a bare result, an `Err`, or
@@ -23,7 +17,9 @@ class Chunk(Node):
     delivered is overwritten, so that nothing of it is kept.
     """
 
-    __slots__ = ("attempt", "ended", "expired", "index", "out", "plain", "size", "todo")
+    __slots__ = ("attempt", "ended", "expired", "index", "next", "out", "plain", "size", "todo")
+
+    next: Chunk | Backlog  # absent where it runs again, in the place of an outcome
 
     def __init__(self, index: int, size: int, attempt: int = 1) -> None:
         self.index = index
@@ -42,15 +38,14 @@ class Chunk(Node):
         return chunk
 
 
-NOWHERE: Final = Node()
+class Backlog:
+    """Items that nobody has started, in order; `tail` is the node before it, if it is linked."""
 
+    __slots__ = ("index", "items", "next", "tail")
 
-class Backlog(Node):
-    """Items that nobody has started, in order; `tail` is the node before it."""
+    next: Chunk | Backlog
 
-    __slots__ = ("index", "items", "tail")
-
-    def __init__(self, index: int, items: Iterable[Any], tail: Node) -> None:
+    def __init__(self, index: int, items: Iterable[Any], tail: Chunk | Backlog | None) -> None:
         self.index = index
         self.items = deque(items)
         self.tail = tail

@@ -1,36 +1,27 @@
 """The engine of `ordered_map`: what is held, in which order, and what to do now.
 
-Sans-IO: nothing here starts a call, waits, or reads a clock, so every interleaving can be driven by a
-test without a thread, and the same object serves threads, processes, executors that are passed in, and asyncio.
+Sans-IO: nothing here starts a call, waits, or reads a clock, so a test can drive every interleaving
+without a thread, and threads, processes, executors and asyncio use the same object.
 
 The window is a linked list of nodes, oldest first, that ends in the *main backlog*::
 
     cursor -> Chunk -> Chunk -> Backlog -> Chunk -> ... -> main Backlog
               running  ended    taken back              pulled, not claimed
 
-- a `Backlog` holds items that nobody has started, in order;
-- a worker *claims* a `Chunk`, a few consecutive items from the front of the oldest backlog. A chunk is made when
-  a worker is there to run it, so an item never waits for batch-mates that are still to be pulled, and the
-  size of a batch is decided as late as can be;
-- what a chunk has not started can be *taken back*: it becomes a backlog right behind its chunk;
-- an item that runs again is a chunk of one that stands in the place of its outcome.
+- A `Backlog` holds items that nobody has started, in order.
+- A worker *claims* a `Chunk`, a few items from the front of the oldest backlog. So an item never
+  waits for batch-mates that are still to be pulled.
+- While a chunk runs, ``out`` grows and ``todo`` shrinks. What it has not started can be *taken
+  back*: it becomes a backlog right behind its chunk. At the end, ``len(out) == size``.
+- An item that runs again is a chunk of one that stands in the place of its outcome.
 
-===========  ================  ==========================================================
-chunk state  condition         what happens next
-===========  ================  ==========================================================
-running      ``not ended``     ``out`` grows; ``todo`` shrinks, as items are run or taken back
-ended        ``ended``         ``len(out) == size``, once what was taken back is linked
-===========  ================  ==========================================================
+The consumer (one thread at a time) calls `now`, `peek`, `drop`, `run_again`, `take_results`,
+`resize`, `clear` and, unless a feeder thread does, `add`, `extend` and `finish`. Workers call
+`claim`, `pass_on`, `take_back` and `give_back`, one worker at a time. Anyone calls `again`,
+`available` and `waiting`.
 
-Who may call what:
-
-- *consumer* (one thread at a time): `add`, `extend`, `finish`, `now`, `peek`, `drop`, `run_again`,
-  `take_results`, `resize`, `clear`. With ``live`` the feeder thread, and it alone, calls `add`, `extend` and `finish`.
-- *workers*, one at a time (the pool excludes them from each other): `claim`, `pass_on`, `take_back`, `give_back`.
-- *anyone*: `end_at`, `again` (thread-safe, takes no lock), `available`, `waiting`.
-
-Invariants: ``taken <= claimed-or-standing <= pulled``; ``pulled - taken <= limit`` at every moment; each item is in
-exactly one backlog, one ``todo``, one call, or has one outcome.
+Invariants: ``pulled - taken <= limit`` at every moment; each item is in exactly one backlog, one
+``todo``, one call, or has one outcome.
 """
 
 from __future__ import annotations
@@ -39,23 +30,19 @@ import bisect
 import enum
 import sys
 from collections import deque
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
 from itertools import repeat
 from typing import Any, Final
 
 from inturn._base.atomic import fence, remainder_of, taking
 from inturn._model.outcome import Err, Failure
 
-from .chunk import NOWHERE, Backlog, Chunk, Node
+from .chunk import Backlog, Chunk
 
 __all__ = ["NEVER", "SLICE_S", "Now", "Window"]
 
-SLICE_S: Final = 0.005
-"""The time slice: seconds after which what a chunk has not started is taken back."""
-
-NEVER: Final = sys.maxsize
-"""The value of `Window.last_index` while no failure ends the run."""
-
+SLICE_S: Final = 0.005  # the time slice: then what a chunk has not started is taken back
+NEVER: Final = sys.maxsize  # the value of `Window.last_index` while no failure ends the run
 _AIM_S: Final = 0.002  # a batch is to take so long: less than the time slice, so that it is rarely taken back
 _TINY: Final = 1 / 20  # items that take less than this part of the aim may widen a default window
 _BATCHES: Final = 16  # that a default window has for each worker, before it stops growing
@@ -76,8 +63,6 @@ def weight(thing: Any) -> int:
 
 
 class Now(enum.Enum):
-    """The answer to *what now?*"""
-
     DELIVER = "the head is complete"
     PULL = "there is room, and the head is not complete"
     WAIT = "the window is full, or the source at its end, and the head is not complete"
@@ -87,7 +72,7 @@ class Now(enum.Enum):
 class Window:
     """The items that are pulled and not yet delivered."""
 
-    _clears_outcomes = True  # whether `clear` may take outcomes away while workers are still at them
+    _releases_outcomes = True  # whether `drop` and `clear` may take them from chunks that run
 
     def __init__(
         self, concurrency: int, limit: int | None, chunksize: int | None, *, batch: bool = True, ahead: int = 2
@@ -100,7 +85,7 @@ class Window:
         self._share = max(1, min(2, self._base // concurrency))  # items that a worker may take even if few are there
         self.chunksize = chunksize
         self._batch = batch
-        self._cursor: Node = start
+        self._cursor: Chunk | Backlog = start
         self._position = 0
         self._main = start.next = Backlog(0, (), start)
         self._remainders: list[Backlog] = []
@@ -121,8 +106,6 @@ class Window:
         self._paces: tuple[float, ...] = ()  # of the last three chunks
         self._item_bytes = 0  # of the item that was looked at last
         self._result_bytes = 0
-
-    # ---- the side of the source ------------------------------------------------------------------
 
     def room(self) -> int:
         """How many items may be pulled now (guarantee 3)."""
@@ -157,9 +140,9 @@ class Window:
         """The source is at its end, or has failed; returns 1 if that completes a chunk."""
         self.final = final
         self.exhausted = True
-        return int(self.chunksize is not None and (self.passing is not None or self.pulled % self.chunksize > 0))
-
-    # ---- the side of the workers -----------------------------------------------------------------
+        if self.chunksize is None:
+            return 0
+        return self.passing is not None or self.pulled % self.chunksize > 0
 
     def available(self) -> int:
         """About how many chunks could be claimed now; 0 just when `claim` would find none."""
@@ -170,35 +153,29 @@ class Window:
             return len(rests)
         ready = len(self._main.items) if self._main.index <= self.last_index else 0
         if self.chunksize is not None:
-            ready = -(-ready // self.chunksize) if self.exhausted else ready // self.chunksize or self.passes(0)
-        elif ready:
-            ready = max(1, ready // self._size())
-        return ready
+            if self.exhausted:
+                return -(-ready // self.chunksize)
+            return ready // self.chunksize or self.passing_at(0) is not None
+        return max(1, ready // self._size()) if ready else 0
 
-    def passes(self, position: int) -> bool:
-        """Whether the item at this position of the main backlog is a failure that passes."""
+    def passing_at(self, position: int) -> Failure | None:
+        """The failure that passes at this position of the main backlog, if there is one."""
         try:
-            return self.passing is not None and self.passing(self._main.items[position]) is not None
+            return None if self.passing is None else self.passing(self._main.items[position])
         except IndexError:
-            return False
+            return None
 
     def pass_on(self) -> Chunk | None:
-        """Complete the failures that stand first in the main backlog: no worker has to run them.
+        """Complete the failures that stand first in the main backlog (guarantee 36).
 
-        Guarantee 36.
-
-        To be called as `claim` is. Returns the chunk of them, or None. What was taken back contains no failure, as it
-        was in a chunk.
+        No worker has to run them. Returns the chunk of them, or None. What was taken back has none.
         """
         backlog = self._main
-        if self.passing is None or self._remainders or backlog.index > self.last_index:
+        if self._remainders or backlog.index > self.last_index:
             return None
         failures: list[Failure] = []
-        try:
-            while (failure := self.passing(backlog.items[len(failures)])) is not None:
-                failures.append(failure)
-        except IndexError:  # no more items
-            pass
+        while (failure := self.passing_at(len(failures))) is not None:
+            failures.append(failure)
         if not failures:
             return None
         chunk = Chunk(backlog.index, len(failures))
@@ -207,15 +184,15 @@ class Window:
         self._link(chunk, backlog)
         return chunk
 
-    def _outcomes_of(self, index: int, failures: list[Failure]) -> list[Any]:
-        return list(failures)
+    def _outcomes_of(self, index: int, failures: list[Any]) -> list[Any]:
+        return failures
 
     def _link(self, chunk: Chunk, backlog: Backlog) -> list[Any]:
         """Put the chunk before the backlog, and take its items from there."""
         # Linked before the items leave the backlog: whoever finds the backlog empty finds the chunk before it.
         chunk.next = backlog
         tail = backlog.tail
-        if tail is not NOWHERE:  # else cleared meanwhile: the run is over
+        if tail is not None:  # else cleared meanwhile: the run is over
             tail.next = chunk
             backlog.tail = chunk
         backlog.index += chunk.size
@@ -235,10 +212,7 @@ class Window:
         return max(1, round(min(self.aim_s / self.pace_s, light, _MOST)))
 
     def claim(self, most: int = NEVER) -> Chunk | None:
-        """Take a chunk to run, the oldest there is, with no index above `most`; None if there is nothing to start.
-
-        Guarantee 5.
-        """
+        """Take the oldest chunk to run, of no index above `most`, if there is one (guarantee 5)."""
         for _ in range(len(self._again)):
             chunk = self._again.popleft()
             if chunk.index > most:
@@ -254,7 +228,7 @@ class Window:
             return None
         size = min(size, there)
         if self.passing is not None and backlog is self._main:
-            size = next((before for before in range(size) if self.passes(before)), size)
+            size = next((each for each in range(size) if self.passing_at(each) is not None), size)
         if not size or backlog.index > min(self.last_index, most):
             return None
         chunk = Chunk(backlog.index, size)
@@ -264,7 +238,7 @@ class Window:
             self._item_bytes = weight(items[0])
         if backlog is not self._main and not backlog.items:
             self._remainders.pop(0)
-            backlog.tail = NOWHERE  # no cycle: what is delivered is freed by counting references
+            backlog.tail = None  # no cycle: what is delivered is freed by counting references
         return chunk
 
     def take_back(self, chunk: Chunk) -> bool:
@@ -278,7 +252,7 @@ class Window:
             return True
         backlog = Backlog(chunk.index + chunk.size - len(rest), rest, chunk)
         behind = backlog.next = chunk.next
-        if isinstance(behind, Backlog) and behind.tail is not NOWHERE:
+        if isinstance(behind, Backlog) and behind.tail is not None:
             behind.tail = backlog
         chunk.next = backlog
         bisect.insort(self._remainders, backlog, key=lambda each: each.index)
@@ -294,22 +268,15 @@ class Window:
         """An item that stands in the window is ready to run again."""
         self._again.append(chunk)
 
-    def end_at(self, index: int) -> None:
-        """The run will end with this item: start nothing behind it."""
-        self.last_index = min(self.last_index, index)
-
     def measured(self, seconds: float, items: int) -> None:
         """Learn from the seconds that so many items of a chunk took.
 
-        The pace is the median of the last three, so that one odd item does not change it; it falls by half at most.
+        The pace is the median of the last three, so an odd item does not count; it halves at most.
         """
-        if not items:
-            return
-        self._paces = paces = (*self._paces[-2:], seconds / items)
-        pace = sorted(paces)[(len(paces) - 1) // 2]
-        self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
-
-    # ---- the side of the consumer ----------------------------------------------------------------
+        if items:
+            self._paces = paces = (*self._paces[-2:], seconds / items)
+            pace = sorted(paces)[(len(paces) - 1) // 2]
+            self.pace_s = pace if self.pace_s is None else max(pace, self.pace_s / 2)
 
     def now(self) -> Now:
         exhausted = self.exhausted  # first: a feeder may add the last item just now
@@ -335,15 +302,13 @@ class Window:
                     return (outcome,)
                 if self._position < node.size:
                     return None
-            following = node.next
-            if isinstance(following, Backlog):
-                if following.items or following is self._main:
-                    if following is node.next:
-                        return None
-                    continue
-                if following is not node.next:
-                    continue
-            self._cursor = following
+            behind = node.next
+            claimable = behind is self._main or (isinstance(behind, Backlog) and behind.items)
+            if behind is not node.next:
+                continue  # a chunk was linked meanwhile
+            if claimable:
+                return None
+            self._cursor = behind
             self._position = 0
 
     def peek(self) -> Any:
@@ -353,25 +318,21 @@ class Window:
 
     def drop(self) -> None:
         """The head has been delivered or left out (guarantee 12)."""
-        if self.taken == self.pulled:
-            self.final = None
-            return
-        chunk = self._cursor
-        assert isinstance(chunk, Chunk)
-        self._put(chunk, None)
+        if self._releases_outcomes:
+            self._put(None)
         self._position += 1
         self.taken += 1
 
     def run_again(self, item: Any, attempt: int) -> Chunk:
         """Run the head again: returns a chunk of one in the place of its outcome; give it to `again`."""
-        chunk = self._cursor
-        assert isinstance(chunk, Chunk)
         fresh = Chunk.again(self.taken, item, attempt)
-        self._put(chunk, fresh)
+        self._put(fresh)
         return fresh
 
-    def _put(self, chunk: Chunk, outcome: Chunk | None) -> None:
-        """Replace the head's outcome. Frames that its error keeps alive may hold the chunk, but no outcomes."""
+    def _put(self, outcome: Chunk | None) -> None:
+        """Replace the head's outcome: frames that an error keeps may hold chunks, no outcomes."""
+        chunk = self._cursor
+        assert isinstance(chunk, Chunk)
         old = chunk.out[self._position]
         chunk.out[self._position] = outcome
         while type(old) is Chunk:
@@ -381,15 +342,15 @@ class Window:
     def take_results(self) -> list[Any] | None:
         """All results of the head's chunk, the newest first, if it is complete and free of errors.
 
-        They count as taken, and as long as they are in `held` they leave no room: the caller pops from it.
+        They count as taken, but leave no room as long as they are in `held`.
         """
         chunk = self._cursor
         if not (isinstance(chunk, Chunk) and chunk.ended and chunk.plain and self._position == 0):
             return None
-        results, chunk.out = chunk.out, []
+        results = chunk.out
         if not results or len(results) < chunk.size:
-            chunk.out = results
             return None
+        chunk.out = []
         chunk.size = 0
         self.held = results
         fence()
@@ -398,10 +359,7 @@ class Window:
         return results
 
     def resize(self, result: Any) -> None:
-        """Widen a default window while items prove tiny, as this result, and narrow it when they do not.
-
-        Guarantee 4.
-        """
+        """Widen a default window while items and results are tiny; else narrow it (guarantee 4)."""
         if self._batch:
             self._result_bytes = weight(result)
         pace = 1.0 if self.pace_s is None else self.pace_s
@@ -414,29 +372,31 @@ class Window:
 
     def clear(self) -> None:
         """The run is over: let go of everything that is held; the counts stay."""
-        node = self._cursor
-        while node is not self._main:  # frames that an error keeps alive may hold chunks, but no outcomes
-            if isinstance(node, Chunk) and self._clears_outcomes:
-                node.out = []
-            node = node.next
+        for chunk, _ in self._chunks():
+            if self._releases_outcomes:  # see `_put`
+                chunk.out = []
         self._cursor = self._main
         self._position = 0
         for backlog in [*self._remainders, self._main]:
             backlog.items.clear()
-            backlog.tail = NOWHERE
+            backlog.tail = None
         self._again.clear()
         self.final = None
 
-    # ---- counts, for anyone --------------------------------------------------------------------
-
     def waiting(self) -> int:
         """How many items in the window are complete."""
-        count, node, position = 0, self._cursor, self._position
+        count = 0
+        for chunk, position in self._chunks():
+            out = chunk.out
+            count += max(0, len(out) - position)
+            if not chunk.plain:
+                count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+        return count
+
+    def _chunks(self) -> Iterator[tuple[Chunk, int]]:
+        """Each chunk in the window, and how many of its outcomes have been delivered."""
+        node, position = self._cursor, self._position
         while node is not self._main:
             if isinstance(node, Chunk):
-                out = node.out
-                count += max(0, len(out) - position)
-                if not node.plain:
-                    count -= sum(type(each) is Chunk and not each.out for each in out[position:])
+                yield node, position
             node, position = node.next, 0
-        return count

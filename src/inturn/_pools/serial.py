@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inturn._core.calls import run_chunk
 from inturn._core.job import BasePool, Job
 from inturn._core.slot import Slot
 
@@ -48,7 +47,7 @@ class Serial(BasePool):
             return self._left
         job.sleeping.clear()  # nobody has to wake us for what we run ourselves
         job.begun(self.slot, chunk)
-        run_chunk(chunk, job)
+        job.run_unlimited(chunk)
         job.ended(self.slot, chunk)
         return 0.0
 

@@ -31,7 +31,6 @@ from typing import Any, Final, Protocol
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
-from inturn._core.calls import run_chunk, run_watched
 from inturn._core.job import Job, inside
 from inturn._core.slot import Call, Slot
 from inturn._core.threads import must_not_wait
@@ -154,11 +153,8 @@ class Submission(Slot):
                 return
             self.sliced = job.timeout is None and self.pool.slice_s is not None and chunk.size > 1
             job.begun(self, chunk)
-            if job.timeout is None:
-                run_chunk(chunk, job)
-            elif not run_watched(chunk, job, self):
-                return
-            job.ended(self, chunk)
+            if job.run(chunk, self):
+                job.ended(self, chunk)
         except BaseException as error:  # a fault of ours
             job.crash(error)
         finally:

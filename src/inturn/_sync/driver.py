@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.end import DROPPED
-from inturn._core.job import inside
+from inturn._core.job import DROPPED, inside
 from inturn._core.steps import found_nothing
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle

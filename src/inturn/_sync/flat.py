@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from inturn._core.flat_consumer import FlatRun, WatchedLane
+from inturn._core.flat_consumer import FlatRun
 from inturn._core.steps import found_nothing
-from inturn._engine.lanes import NO_LANE, Lane
+from inturn._engine.lanes import NO_LANE
 
 from .driver import OrderedMap, Process
 
@@ -29,7 +29,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
 
     def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
         super().__init__(run, source, live=live, indexed=indexed, name=name)
-        self._lane: Lane | WatchedLane = NO_LANE  # the head's, while elements can be taken from it without further ado
+        self._lane = NO_LANE  # the head's, while elements can be taken from it without further ado
 
     def __next__(self) -> R_co:
         lane = self._lane
