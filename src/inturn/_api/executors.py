@@ -288,7 +288,7 @@ def open_flat_pool(executor: Any, timeout: object) -> Opener:
 
 
 def _flat_serial(job: Any, *, slices: bool) -> BasePool:
-    from inturn._pools.flat_serial import FlatSerial
+    from inturn._pools.serial import FlatSerial
 
     return FlatSerial(job)
 
