@@ -326,8 +326,8 @@ MUTATIONS = [
     Mutation(
         "an executor that is passed in is shut down",
         "_pools",
-        "        if self._build is not None and self.executor is not None:\n            self.executor.shutdown(wait=False)",
-        "        if self.executor is not None:\n            self.executor.shutdown(wait=False)",
+        "            if self._build is not None and self.executor is not None:\n                self.executor.shutdown(",
+        "            if self.executor is not None:\n                self.executor.shutdown(",
         "pools/test_executors.py::test_g19_an_executor_passed_in_is_never_shut_down",
     ),
     Mutation(

@@ -89,9 +89,9 @@ def test_g03_the_window_is_exact(cluster):
 
 def test_g26_small_items_are_sent_in_batches(cluster, monkeypatch):
     sent = []
-    kind = type(ordered_map(double, [], executor=cluster)._run.job.pool.executor)
-    submit = kind.submit
-    monkeypatch.setattr(kind, "submit", lambda *args: sent.append(1) or submit(*args))
+    kind = type(ordered_map(double, [], executor=cluster)._run.job.pool)
+    future_of = kind.future_of
+    monkeypatch.setattr(kind, "future_of", lambda *args: sent.append(1) or future_of(*args))
     assert list(ordered_map(double, range(20_000), executor=cluster)) == [2 * i for i in range(20_000)]
     assert len(sent) < 2_000
 

@@ -61,7 +61,7 @@ def test_g13_close_waits_for_a_call_whose_future_could_be_cancelled():
         run = ordered_map(call, range(4), executor=executor, concurrency=1)
         consumer = Background(lambda: list(run))
         running.wait()
-        wait_until(lambda: [submission.watched() for submission in run._run.job.pool._submissions] == [True])
+        wait_until(lambda: ["future" in submission.awaits for submission in run._run.job.pool._submissions] == [True])
         closer = Background(run.close)
         wait_until(lambda: executor.futures[0].cancelled())
         assert not ended

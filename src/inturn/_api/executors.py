@@ -167,17 +167,17 @@ def _cluster(executor: Any) -> Opener | None:
     loaded = sys.modules.get
     distributed, ray = loaded("distributed"), loaded("ray")
     if distributed is not None and isinstance(executor, _dask_types(distributed)):
-        from inturn._pools.dask import DaskClient, DaskExecutor, threads_of
+        from inturn._pools.dask import DaskExecutorPool, DaskPool, threads_of
 
         if isinstance(executor, distributed.Client):
-            return _cluster_opener(lambda: DaskClient(executor), lambda: threads_of(executor))
-        return _cluster_opener(lambda: DaskExecutor(executor), _threads)
+            return _cluster_opener(DaskPool, executor, lambda: threads_of(executor))
+        return _cluster_opener(DaskExecutorPool, executor, _threads)
     if ray is not None and executor is ray:
-        from inturn._pools.ray import Ray, cpus_of
+        from inturn._pools.ray import RayPool
 
         if not ray.is_initialized():
             raise RuntimeError("executor=ray: Ray is not initialised; call ray.init() first")
-        return _cluster_opener(lambda: Ray(ray), lambda: cpus_of(ray))
+        return _cluster_opener(RayPool, ray, lambda: int(ray.cluster_resources().get("CPU", 0)))
     return None
 
 
@@ -188,11 +188,9 @@ def _dask_types(distributed: Any) -> tuple[type, ...]:
     return tuple(each for each in types if each is not None)
 
 
-def _cluster_opener(adapter: Callable[[], Any], workers: Callable[[], int]) -> Opener:
+def _cluster_opener(pool: Callable[..., BasePool], client: Any, workers: Callable[[], int]) -> Opener:
     def open_(job: Job, *, slices: bool) -> BasePool:
-        from inturn._pools.cluster import ClusterPool
-
-        return ClusterPool(job, adapter(), slices=slices)
+        return pool(job, client, slices=slices)
 
     return Opener(open_, lambda: workers() or _threads(), batches=True, ahead=4)
 
@@ -288,7 +286,7 @@ def open_flat_pool(executor: Any, timeout: object) -> Opener:
 
 
 def _flat_serial(job: Any, *, slices: bool) -> BasePool:
-    from inturn._pools.flat_serial import FlatSerial
+    from inturn._pools.serial import FlatSerial
 
     return FlatSerial(job)
 

@@ -314,10 +314,10 @@ class Job:
         """Run a chunk in this thread, in copies of `context`; False if the worker must leave."""
         if self.timeout is not None:
             return self._run_watched(chunk, slot, context)
-        self.run_unlimited(chunk, context)
+        self._run_unlimited(chunk, context)
         return True
 
-    def run_unlimited(self, chunk: Chunk, context: contextvars.Context | None = None) -> None:
+    def _run_unlimited(self, chunk: Chunk, context: contextvars.Context | None = None) -> None:
         """Run the items of a chunk, each in a context of its own (guarantee 21)."""
         fn, clock, append = self.fn, self.clock, chunk.out.append
         copy = (self.context if context is None else context).copy

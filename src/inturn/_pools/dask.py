@@ -1,9 +1,8 @@
 """Dask: what `submit`, cancelling and the loss of a worker mean there.
 
-A `distributed.Future` is asked for its result in the event loop of the client, where results of many futures are
-gathered together. When that is done, or no longer wanted, it is released: then neither the client nor the scheduler
-keep anything of the task, and a task that waits never starts. A call that runs in a worker's thread cannot be
-interrupted; nobody hears of its result.
+A `distributed.Future` is asked for its result in the client's event loop, which fetches the results of many together.
+When that is done, or no longer wanted, it is released: then neither the client nor the scheduler keep anything of the
+task, and a task that waits never starts. A call that runs in a worker's thread cannot be interrupted.
 
 Dask by itself runs again what a dead worker had, three times at most (``distributed.scheduler.allowed-failures``);
 then `KilledWorker` tells that it is lost.
@@ -12,101 +11,80 @@ then `KilledWorker` tells that it is lost.
 from __future__ import annotations
 
 import asyncio
-import pickle
 import sys
 import uuid
-from itertools import count
+from asyncio import _get_running_loop  # None where get_running_loop raises
 from typing import Any
 
-from inturn._transport.by_name import PROTOCOL
+from inturn._base.events import ThreadEvent
 from inturn._transport.remote import run_packed
 
-from .cluster import Cluster
+from .cluster import ClusterPool
 from .submission import Submission
 
-__all__ = ["DaskClient", "DaskExecutor", "threads_of"]
+__all__ = ["DaskExecutorPool", "DaskPool", "threads_of"]
 
 
 def threads_of(client: Any) -> int:
     """The threads of all workers, as far as the client knows without asking anybody."""
     info = client.scheduler_info()
-    total = info.get("total_threads")
-    return int(total) if total else sum(worker["nthreads"] for worker in info.get("workers", {}).values())
+    workers = info.get("workers", {}).values()
+    return int(info.get("total_threads") or sum(worker["nthreads"] for worker in workers))
 
 
-class DaskExecutor(Cluster):
-    """What ``client.get_executor()`` returns: its `submit` passes a key on, and wraps the futures."""
+class DaskExecutorPool(ClusterPool):
+    """For what ``client.get_executor()`` returns: its `submit` passes a key on, and wraps the futures."""
 
     takes_along = True
 
-    def __init__(self, executor: Any) -> None:
-        self._executor = executor
-        self._numbers = count()
-        self._name = ""
-
-    def open(self, name: str, *, blocks: bool) -> None:
-        # The part before the last hyphen is what the dashboards group by.
-        self._name = f"{name}-{uuid.uuid4().hex}"
-
-    def submit(self, submission: Submission) -> Any:
-        load = pickle.dumps(submission.pack(), PROTOCOL)
-        return self._submit(load, f"{self._name}{next(self._numbers)}")
-
-    def _submit(self, load: bytes, key: str) -> Any:
-        return self._executor.submit(run_packed, load, key=key, pure=False)
-
-    def late(self, future: Any) -> None:
-        pass  # nobody tells whether it runs already
+    def send(self, load: bytes) -> Any:
+        key = f"{self.name}-{uuid.uuid4().hex}"  # the dashboards group by the part before the last hyphen
+        return self.executor.submit(run_packed, load, key=key, pure=False)
 
     def lost(self, error: BaseException) -> bool:
         return isinstance(error, sys.modules["distributed"].KilledWorker)
 
 
-class DaskClient(DaskExecutor):
-    """A `distributed.Client`."""
+class DaskPool(DaskExecutorPool):
+    """For a `distributed.Client`."""
 
-    def __init__(self, client: Any) -> None:
-        super().__init__(client)
-        self._remote: dict[Any, Any] = {}  # a future of ours, and Dask's
-
-    def open(self, name: str, *, blocks: bool) -> None:
-        super().open(name, blocks=blocks)
-        try:
-            here: Any = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        if blocks and here is self._executor.loop.asyncio_loop:
+    def open(self) -> None:
+        here = _get_running_loop()
+        blocks = here is not None and isinstance(self.job.wake, ThreadEvent)
+        if blocks and here is self.executor.loop.asyncio_loop:
             raise RuntimeError("the event loop of this Dask client runs in this thread: use ordered_amap here")
+        super().open()
 
-    def _submit(self, load: bytes, key: str) -> Any:
-        remote = super()._submit(load, key)
-        future = asyncio.run_coroutine_threadsafe(self._result(remote), self._executor.loop.asyncio_loop)
-        self._remote[future] = remote
-        future.add_done_callback(self._remote.pop)
+    def send(self, load: bytes) -> Any:
+        remote = super().send(load)
+        future: Any = asyncio.run_coroutine_threadsafe(_result(remote), self.executor.loop.asyncio_loop)
+        future.remote = remote
         return future
 
-    async def _result(self, remote: Any) -> Any:
-        """Wait until the task has ended, which may be given up, and fetch its result, which may not.
+    def late(self, submission: Submission) -> None:
+        """Take it out of the queue; a call that runs keeps its worker."""
+        client, future = self.executor, submission.future  # None when it has landed, in any thread
+        if future is not None and not future.done():
+            asyncio.run_coroutine_threadsafe(_cancel_queued(client, future), client.loop.asyncio_loop)
 
-        Results are fetched together, for all who want one: to cancel that would fail the calls of other runs, and
-        of all later ones (the client waits for what was cancelled for ever).
-        """
-        try:
-            await remote.exception()
-        except BaseException:
-            remote.release()
-            raise
-        return await asyncio.shield(_fetch(remote))
 
-    def late(self, future: Any) -> None:
-        """Take it out of the queue; a call that runs keeps its worker, and its permit."""
-        remote = self._remote.get(future)
-        if remote is not None:
-            asyncio.run_coroutine_threadsafe(self._cancel_queued(remote, future), self._executor.loop.asyncio_loop)
+async def _cancel_queued(client: Any, future: Any) -> None:
+    if not any((await client.call_stack(keys=[future.remote.key])).values()):
+        future.cancel()
 
-    async def _cancel_queued(self, remote: Any, future: Any) -> None:
-        if not any((await self._executor.call_stack(keys=[remote.key])).values()):
-            future.cancel()
+
+async def _result(remote: Any) -> Any:
+    """Wait until the task has ended, which may be given up, and fetch its result, which may not.
+
+    Results are fetched together, for all who want one: to cancel that would fail the calls of other runs, and
+    of all later ones (the client waits for what was cancelled for ever).
+    """
+    try:
+        await remote.exception()
+    except BaseException:
+        remote.release()
+        raise
+    return await asyncio.shield(_fetch(remote))
 
 
 async def _fetch(remote: Any) -> Any:

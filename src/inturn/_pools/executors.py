@@ -1,24 +1,23 @@
 """Executors that the user has passed in: only their `submit` and the public methods of the futures are used.
 
-At most `concurrency` submissions are under way (see `submission`). Each one that finishes starts the
-next one, in the thread in which it ends; so work goes on while the consumer is away.
+At most `concurrency` submissions are under way (see `submission`). Each one that finishes starts
+the next one, in the thread in which it ends; so work goes on while the consumer is away.
 
 A run inside a call of another run on the same executor may wait for a queue that its own call is
 blocking. Such a run *rescues* its head (guarantee 22): its supervisor cancels the head's future and
 runs the chunk in a thread of its own.
 
-The consumer submits in its own thread, unlike all else that takes locks (see `supervisor`): the first
-``submit`` of a ``ProcessPoolExecutor`` may fork all its workers, and code of the user that runs beside
-a fork may hold a lock, which the child would then wait for without end.
+The consumer submits in its own thread, unlike all else that takes locks (see `supervisor`): the
+first ``submit`` of a ``ProcessPoolExecutor`` may fork all its workers, and code of the user that
+runs beside a fork may hold a lock, which the child would then wait for without end.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future
 from functools import partial
-from itertools import repeat
 from typing import Any, Final
 
 from inturn._base.clock import clock
@@ -29,11 +28,10 @@ from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 from inturn._model.outcome import Kind
-from inturn._transport.pickling import Main, has_cloudpickle
+from inturn._transport.pickling import Main, has_cloudpickle, unpack_error
 from inturn._transport.remote import Outcome, unpack_outcome
 
-from .futures import check_future, copy_of, drives, tells_of_the_end
-from .submission import CALL, FUTURE, State, Submission
+from .submission import State, Submission
 
 __all__ = ["ExecutorPool"]
 
@@ -50,9 +48,8 @@ class ExecutorPool(BasePool):
         self.slice_s: float | None = SLICE_S if slices else None
         self._build = build
         self._submissions: dict[Submission, None] = {}
-        self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._claiming = threading.Lock()  # only ever tried by the consumer: see `notify`
-        self._submitting: set[int] = set()
+        self._claimer = 0  # the thread that has it
         self._patience_s = _PATIENCE_S
         self._head_since: float | None = None  # when the supervisor has first seen the head in the queue
         self._retired = False
@@ -62,8 +59,7 @@ class ExecutorPool(BasePool):
         self.broken = False  # a future has said so, and nothing has been submitted since
 
     def bars(self, job: Job) -> bool:
-        """Within a `submit` the executor holds its locks; see `may_wait`."""
-        return not inside(self.job)
+        return not inside(self.job)  # within a `submit` the executor holds its locks: see `may_wait`
 
     def open(self) -> None:
         if self._build is not None:
@@ -77,16 +73,13 @@ class ExecutorPool(BasePool):
         self._nested = any(getattr(each.pool, "executor", None) is self.executor for each in enclosing.get())
         super().open()
 
-    # ---- consumer, supervisor, workers ---------------------------------------------------------------
-
     def has_capacity(self) -> bool:
-        return bool(self._permits)
+        return len(self._submissions) < self.job.concurrency
 
     def slots(self) -> list[Slot]:
         return list(self._submissions)
 
-    def worker_of(self, slot: Slot) -> int:
-        assert isinstance(slot, Submission)
+    def worker_of(self, slot: Any) -> int:
         return super().worker_of(slot) if slot.away is None else 0
 
     def take_back(self, chunk: Chunk) -> bool | None:
@@ -95,7 +88,7 @@ class ExecutorPool(BasePool):
 
     def _alone(self, act: Callable[..., Any], *args: Any) -> Any:
         """Act while no other thread claims; None if the run ends before that is possible."""
-        if threading.get_ident() in self._submitting:
+        if threading.get_ident() == self._claimer:
             return act(*args)
         while not self._claiming.acquire(timeout=SLICE_S):
             if self.job.stopped:
@@ -107,54 +100,48 @@ class ExecutorPool(BasePool):
             self.notify()  # for threads that tried to claim meanwhile
 
     def notify(self, chunks: int = 1) -> None:
-        """Submit while there is something to run and a permit to run it.
+        """Submit while there is something to run, up to `concurrency` at once.
 
         One thread claims at a time. Other threads do not wait for it: it looks again after it has released
         `_claiming`, so a signal handler that interrupts it blocks nobody.
         """
         me = threading.get_ident()
-        if me in self._submitting:
+        if me == self._claimer:
             return  # a call that ended within `submit`, or a handler that interrupts it: its loop goes on
-        while self._permits and self.job.may_start() and self.job.ready():
+        while self.has_capacity() and self.job.may_start() and self.job.ready():
             if not self._claiming.acquire(blocking=False):
                 return
             try:
-                self._submitting.add(me)
-                submission = self._claim()
-                if submission is not None:
-                    self._submit(submission)
+                self._claimer = me
+                if self.has_capacity() and (chunk := self.job.claim()) is not None:
+                    self._submit(self._new(chunk))
             finally:
-                self._submitting.discard(me)
+                self._claimer = 0
                 self._claiming.release()
         if self._nested and self.job.sleeping:
-            self.job.supervisor.wake()  # the head may be in the queue now, or find no permit: it looks after it
+            self.job.supervisor.wake()  # the head may be in the queue now, or find no room: it looks after it
 
-    def _claim(self) -> Submission | None:
-        try:
-            self._permits.pop()
-        except IndexError:
-            return None
-        chunk = self.job.claim()
-        if chunk is None:
-            self._permits.append(None)
-            return None
+    def _new(self, chunk: Chunk) -> Submission:
         submission = Submission(self, chunk)
         self._submissions[submission] = None
         return submission
 
+    def future_of(self, submission: Submission) -> Any:
+        return self.executor.submit(submission)  # it is there as long as `_submissions` has one
+
     @must_not_wait
     def _submit(self, submission: Submission) -> None:
         try:
-            # The executor is there as long as `_submissions` has one.
-            future = submission.future = self.executor.submit(submission)
-            check_future(future)
+            future = submission.future = self.future_of(submission)
+            _check(future)
         except Exception as error:  # shut down, broken, or out of threads
             if raised_by_handler(error):
                 raise
             # Without its traceback, whose frames refer to the run's handle: see `Source`. Or is the call queued?
             self._over(submission, error.with_traceback(None), Kind.FATAL)
-            return
-        submission.watch(future, partial(self._done, submission))
+        else:
+            submission.awaits["future"] = True
+            future.add_done_callback(partial(self._done, submission))
 
     def _done(self, submission: Submission, future: Any) -> None:
         """The submission's future is done (in any thread)."""
@@ -166,11 +153,11 @@ class ExecutorPool(BasePool):
             if future.cancelled():
                 error, kind = RuntimeError("the executor cancelled the call"), Kind.FATAL
             elif (error := future.exception()) is not None:
-                if tells_of_the_end(error):
+                if isinstance(error, BrokenExecutor):  # the executor has failed, not the call
                     self.broken, kind = True, Kind.FATAL
                 elif submission.unfit is not None:
                     error, kind = submission.unfit, Kind.FATAL
-            elif submission.state is State.REMOTE and not submission.given_up:
+            elif submission.state is State.REMOTE:
                 self._unpack(submission, future.result())
         except BaseException as fault:  # of ours
             self.job.crash(fault)
@@ -181,7 +168,7 @@ class ExecutorPool(BasePool):
         if submission.begin(State.WITHDRAWN) and error is None:
             error = RuntimeError("the executor has not made the call")
         apart = submission.state in (State.REMOTE, State.WITHDRAWN)  # the call has ended with the future
-        if not ((apart and submission.ends(CALL)) or submission.ends(FUTURE)):
+        if not ((apart and submission.ends("call")) or submission.ends("future")):
             return  # the call still runs here
         try:
             if error is not None and not self.job.stopped:
@@ -191,53 +178,48 @@ class ExecutorPool(BasePool):
         self.finish(submission)
 
     def late(self, submission: Submission) -> None:
-        """Its call has taken longer than its limit; here nothing ends it (supervisor only)."""
+        """Its call has taken longer than its limit: end it, or take it out of the queue, if there is a way."""
 
     def finish(self, submission: Submission) -> None:
-        """The submission is over: its permit is free."""
+        """The submission is over: there is room for another."""
         self._submissions.pop(submission, None)
         submission.future = None
         submission.left.open()
-        self._permits.append(None)
         if self.broken:
             self.job.supervisor.wake()  # its own locks may be held while it says so (CPython 3.12): see `grow`
         elif self.job.stopped:
             self.retire()
-            self._let_go()
         else:
             self.notify()
-
-    # ---- chunks that were sent to another process ------------------------------------------------
 
     def _fail(self, submission: Submission, error: BaseException, kind: Kind) -> None:
         """Every item that has no outcome yet fails."""
         job, chunk = self.job, submission.load
-        if submission.given_up or chunk.ended or (submission.call is not None and not submission.call.settle()):
+        if not submission.settle():
             return
         for item in list(chunk.todo) if submission.away is None else submission.away:
-            job.failed(chunk, item, copy_of(error) if kind is Kind.FAILED else error, 0.0, kind)
-        self._end(submission)
+            job.failed(chunk, item, _copy_of(error) if kind is Kind.FAILED else error, 0.0, kind)
+        if submission.chunk is None:  # it was not begun
+            submission.since = clock()
+        job.ended(submission, chunk)
 
     def _unpack(self, submission: Submission, outcomes: list[tuple[Outcome, Any, float]]) -> None:
         job, chunk = self.job, submission.load
-        if submission.call is not None and not submission.call.settle():
+        if outcomes and outcomes[0][0] in {Outcome.UNREAD_FN, Outcome.FN_LACKS}:  # no item was run
+            kind, packed, _ = outcomes.pop()
+            if kind is Outcome.UNREAD_FN or not self._goes_by_value(submission):
+                self._fail(submission, unpack_error(packed), Kind.FATAL)
+                return
+        if not submission.settle():
             return
         items = submission.away or []
         seconds = 0.0
-        if outcomes and outcomes[0][0] in {Outcome.UNREAD_FN, Outcome.FN_LACKS}:
-            kind, packed, _ = outcomes[0]
-            outcomes = []
-            if kind is Outcome.UNREAD_FN or not self._goes_by_value(submission):
-                _, error = unpack_outcome(kind, packed)
-                for item in items:
-                    job.failed(chunk, item, error, 0.0, Kind.FATAL)
-                items = []
         for item, (kind, packed, elapsed) in zip(items, outcomes, strict=False):
             seconds += elapsed
             if job.trace is not None:
                 job.trace.reported(chunk, len(chunk.out) + 1, seconds)
             if kind is Outcome.LACKS and self._goes_by_value(submission):
-                self._again(chunk, item)
+                job.window.again(self._put(chunk, item))
                 continue
             came, outcome = unpack_outcome(kind, packed)
             if came:
@@ -245,11 +227,9 @@ class ExecutorPool(BasePool):
             else:
                 job.failed(chunk, item, outcome, elapsed)
         submission.since = clock() - seconds  # neither the way there and back nor the queue counts
-        remainder = items[len(outcomes) :]
-        if remainder:
-            chunk.todo = iter(remainder)
-            self.take_back(chunk)
-        self._end(submission)
+        if len(outcomes) < len(items):
+            self._alone(job.window.give_back, chunk, items[len(outcomes) :])
+        job.ended(submission, chunk)
 
     def _goes_by_value(self, submission: Submission) -> bool:
         """What the main module defines, and the worker of this submission lacks, may be sent again by value."""
@@ -258,43 +238,29 @@ class ExecutorPool(BasePool):
         self.main = Main.LACKING
         return True
 
-    def _again(self, chunk: Chunk, item: Any) -> None:
-        """The item has not begun: it runs again in its place."""
-        self.job.window.again(self._put(chunk, item))
-
     def _put(self, chunk: Chunk, item: Any) -> Chunk:
-        """A chunk of this one item, in the place of its outcome."""
+        """A chunk of this one item, which has not begun, in the place of its outcome."""
         fresh = Chunk.again(chunk.index + len(chunk.out), item, chunk.attempt)
         chunk.plain = False
         chunk.out.append(fresh)
         return fresh
 
-    def _end(self, submission: Submission) -> None:
-        if submission.chunk is None:
-            submission.since = clock()
-        self.job.ended(submission, submission.load)
-
-    # ---- the consumer ----------------------------------------------------------------------------
-
     def work(self, *, block: bool) -> float | None:
         """Have the head's future work, if it does so when it is asked for its result, instead of by itself."""
         if self._nested:
             self.job.supervisor.wake()  # it looks after the head
-        if not self._driven():
-            return None
         submission = self._head()
-        if submission is None or submission.chunk is not None or not drives(submission.future):
+        if submission is None or submission.chunk is not None:
             return None
+        future = submission.future
+        if not isinstance(future, Future) or type(future).result is Future.result:
+            return None  # a thread or a process does its work
         try:  # not for long: if it does not work after all, nothing else would be noticed meanwhile
-            submission.future.result(timeout=_DRIVE_S if block else 0.0)
+            future.result(timeout=_DRIVE_S if block else 0.0)
         except Exception as error:  # the call's own errors are in its outcome
             if raised_by_handler(error):
                 raise
         return 0.0 if block or submission.load.ended else _PATIENCE_S
-
-    def _driven(self) -> bool:
-        """Whether a future does its work when the consumer asks for its result."""
-        return any(drives(submission.future) for submission in list(self._submissions))
 
     def _head(self) -> Submission | None:
         head = self.job.window.taken
@@ -304,8 +270,6 @@ class ExecutorPool(BasePool):
                 return submission
         return None
 
-    # ---- the supervisor --------------------------------------------------------------------------
-
     def grow(self) -> float | None:
         """Submit what a broken executor will refuse, which ends the run; rescue the head of a nested run."""
         if self.broken:
@@ -314,23 +278,18 @@ class ExecutorPool(BasePool):
         return self._look_after_head() if self._nested and self.job.sleeping and not self.job.stopped else None
 
     def _look_after_head(self) -> float | None:
-        """Run the head in a thread of its own if the executor does not come to it; seconds until then.
-
-        Guarantee 22.
-        """
+        """Guarantee 22: run a head that the executor does not come to in a thread; seconds until then."""
         submission = self._head()
-        if submission is not None and (submission.chunk is not None or submission.load.ended):
+        if submission is not None and submission.chunk is not None:
             self._head_since = None
             self._patience_s = _PATIENCE_S
             return None
-        now = clock()
         if self._head_since is None:
-            self._head_since = now
-        left = self._head_since + self._patience_s - now
+            self._head_since = clock()
+        left = self._head_since + self._patience_s - clock()
         if left > 0:
             return left
-        if submission is None:
-            submission = self._swap()
+        submission = submission or self._swap()
         if submission is None or not submission.recall():
             return None  # it pauses, or it just begins
         self._head_since = None
@@ -349,48 +308,68 @@ class ExecutorPool(BasePool):
         self.finish(submission)
 
     def _swap(self) -> Submission | None:
-        """The head has found no permit: it gets that of a call that is still in the queue, which goes back."""
-        window = self.job.window
+        """There was no room for the head: it gets that of a call that is still in the queue, which goes back."""
         queued = [each for each in list(self._submissions) if each.state is State.QUEUED]
-        if self._permits or not queued or not self.job.may_start():
+        if self.has_capacity() or not queued or not self.job.may_start():
             return None
-        chunk = self._alone(self.job.claim, window.taken)
+        chunk = self._alone(self.job.claim, self.job.window.taken)
         if chunk is None:
             return None  # it pauses, or waits for the limit
         for each in queued:
             if each.recall():
-                self._submissions.pop(each, None)
+                submission = self._new(chunk)
+                self._submissions.pop(each, None)  # afterwards: nobody else takes its room
                 each.left.open()
-                self._alone(window.take_back, each.load)
-                submission = Submission(self, chunk)
-                self._submissions[submission] = None
+                self.take_back(each.load)
                 return submission
-        self._alone(window.take_back, chunk)
+        self.take_back(chunk)
         return None
 
-    # ---- the end ---------------------------------------------------------------------------------
-
     def retire(self) -> None:
-        if self._retired or threading.get_ident() in self._submitting:
+        if threading.get_ident() == self._claimer:
             return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
-        self._retired = True
-        for submission in reversed(list(self._submissions)):  # or what waits would start in the place of what runs
-            submission.cancel()
-        if self._build is not None and self.executor is not None:
-            self.executor.shutdown(wait=False)
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """What is not ours is referred to for as long as calls run there: runs inside them look for it."""
-        if self._build is None and not self._submissions:
+        if not self._retired:
+            self._retired = True
+            for submission in reversed(list(self._submissions)):  # or what waits would start in the place of what runs
+                submission.cancel()
+            if self._build is not None and self.executor is not None:
+                self.executor.shutdown(wait=False)
+        if self._build is None and not self._submissions:  # until then, runs inside its calls look for it
             self.executor = None
 
     def join(self) -> None:
         self.retire()
         for submission in list(self._submissions):
-            if submission.begin(State.WITHDRAWN) and submission.ends(CALL):
+            if submission.begin(State.WITHDRAWN) and submission.ends("call"):
                 self.finish(submission)  # another thread is still in its `submit`
-            if submission.state is not State.REMOTE or submission.watched():
+            if submission.state is not State.REMOTE or "future" in submission.awaits:
                 submission.left.wait()
         if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(submission.given_up for submission in list(self._submissions)))
+
+
+def _check(future: Any) -> None:
+    """Refuse what a ``submit`` has returned if it cannot tell of its end: a mock answers to every name, but not so."""
+    try:
+        known = isinstance(future.done(), bool) and callable(future.add_done_callback)
+    except AttributeError:
+        known = False
+    if not known:
+        raise TypeError(f"submit() of executor= must return a future, got {type(future).__name__}: {future!r}")
+
+
+def _copy_of(error: BaseException) -> BaseException:
+    """A copy for each item, so that the notes of one are not those of all.
+
+    No code of the error's class runs: its constructor may want other arguments, or do something.
+    """
+    kind = type(error)
+    base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
+    try:
+        twin: BaseException = base.__new__(kind, *error.args)
+        base.__init__(twin, *error.args)
+        vars(twin).update({name: value for name, value in vars(error).items() if name != "__notes__"})
+    except Exception:  # a layout of its own
+        return error
+    twin.__cause__ = error.__cause__
+    return twin

@@ -6,49 +6,31 @@ is ended with its worker, which Ray replaces. Nothing is kept of a task but its 
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, Final
 
-from inturn._transport.by_name import PROTOCOL
+from inturn._core.consumer import sooner
+from inturn._model.outcome import Kind
 from inturn._transport.remote import run_packed
 
-from .cluster import Cluster
+from .cluster import ClusterPool
 from .submission import Submission
 
-__all__ = ["Ray", "cpus_of"]
+__all__ = ["RayPool"]
 
-
-def cpus_of(ray: Any) -> int:
-    return int(ray.cluster_resources().get("CPU", 0))
+_LOOK_S: Final = 1.0  # after `ray.shutdown`, futures stay as they are: the supervisor looks so often
 
 
 class Task:
     """A future of Ray, with a `cancel` that reaches the cluster."""
-
-    __slots__ = ("__weakref__", "_future", "_ray", "_ref")
 
     def __init__(self, ray: Any, ref: Any) -> None:
         self._ray = ray
         self._ref = ref
         self._future = ref.future()
 
-    def done(self) -> bool:
-        return bool(self._future.done())
-
-    def cancelled(self) -> bool:
-        return False  # its error tells
-
-    def exception(self) -> BaseException | None:
-        error: BaseException | None = self._future.exception()
-        return error
-
-    def result(self) -> Any:
-        return self._future.result()
-
-    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        self._future.add_done_callback(lambda _: fn(self))
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._future, name)
 
     def cancel(self, *, force: bool = False) -> None:
         """A task that waits never starts; one that runs is interrupted, or ended with its worker (`force`).
@@ -60,54 +42,43 @@ class Task:
         def cancel(_: object) -> None:
             if get_ident() == here:  # the future was done at once
                 self.cancel(force=force)
-            else:
-                self._cancel(force)
+            elif not self.done() and self._ray.is_initialized():
+                self._ray.cancel(self._ref, force=force)
 
         if self.done() or not self._ray.is_initialized():
             return
         if self._ray.util.client.ray.is_connected():  # "ray://": a process of the cluster does it, and we wait for that
-            self._cancel(force)
+            self._ray.cancel(self._ref, force=force)
         else:
             here = get_ident()
             self._ray.put(None).future().add_done_callback(cancel)
 
-    def _cancel(self, force: bool) -> None:
-        if not self.done() and self._ray.is_initialized():
-            self._ray.cancel(self._ref, force=force)
 
+class RayPool(ClusterPool):
+    """For the module `ray`, initialised."""
 
-class Ray(Cluster):
-    """The module `ray`, initialised."""
-
-    tells_of_its_end = False  # after `ray.shutdown`, futures stay as they are
-
-    def __init__(self, ray: Any) -> None:
-        self._ray = ray
-        self._remote: Any = None
-
-    def open(self, name: str, *, blocks: bool) -> None:
-        if not self._ray.is_initialized():
+    def open(self) -> None:
+        if not self.executor.is_initialized():
             raise RuntimeError("Ray is not initialised: call ray.init() first")
-        self._remote = self._ray.remote(num_cpus=1, max_retries=0)(run_packed).options(name=name)
+        self._remote = self.executor.remote(num_cpus=1, max_retries=0)(run_packed).options(name=self.name)
+        super().open()
 
-    def submit(self, submission: Submission) -> Any:
-        return Task(self._ray, self._remote.remote(pickle.dumps(submission.pack(), PROTOCOL)))
+    def send(self, load: bytes) -> Any:
+        return Task(self.executor, self._remote.remote(load))
 
-    def is_there(self) -> bool:
-        return bool(self._ray.is_initialized())
+    def grow(self) -> float | None:
+        again = super().grow()
+        if self._submissions and not self.executor.is_initialized():
+            for submission in list(self._submissions):
+                self._over(submission, RuntimeError("the cluster was shut down"), Kind.FATAL)
+        return sooner(again, _LOOK_S) if self._submissions else again
 
-    def late(self, future: Any) -> None:
-        future.cancel(force=True)
+    def late(self, submission: Submission) -> None:
+        future = submission.future  # None when it has landed, in any thread
+        if future is not None:
+            future.cancel(force=True)
 
     def lost(self, error: BaseException) -> bool:
-        errors = self._ray.exceptions
-        return isinstance(
-            error,
-            (
-                errors.WorkerCrashedError,
-                errors.NodeDiedError,
-                errors.LocalRayletDiedError,
-                errors.OutOfMemoryError,
-                errors.ObjectLostError,
-            ),
-        )
+        errors = self.executor.exceptions
+        died = errors.WorkerCrashedError, errors.NodeDiedError, errors.LocalRayletDiedError
+        return isinstance(error, (*died, errors.OutOfMemoryError, errors.ObjectLostError))

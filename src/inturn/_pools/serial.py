@@ -1,11 +1,18 @@
-"""``executor="serial"``: each call runs in the consumer's thread, when it is delivered."""
+"""``executor="serial"``: calls run in the consumer's thread, each when its result is delivered."""
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Iterator
+
+from inturn._core.elements import close, elements_of
+from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.job import BasePool, Job
 from inturn._core.slot import Slot
+from inturn._engine.chunk import Chunk
+from inturn._engine.lanes import Lane, Phase
 
-__all__ = ["Serial"]
+__all__ = ["FlatSerial", "Serial"]
 
 
 class Serial(BasePool):
@@ -40,16 +47,91 @@ class Serial(BasePool):
         return None  # the consumer is at it
 
     def work(self, *, block: bool) -> float | None:
-        job = self.job
-        self._left = None
-        chunk = job.claim()
-        if chunk is None:  # a pause before a retry, a live source, or the limit
+        job, chunk = self.job, self._claim()
+        if chunk is None:
             return self._left
         job.sleeping.clear()  # nobody has to wake us for what we run ourselves
-        job.begun(self.slot, chunk)
-        job.run_unlimited(chunk)
+        job.run(chunk, self.slot)
         job.ended(self.slot, chunk)
         return 0.0
 
+    def _claim(self) -> Chunk | None:
+        """None: a pause before a retry, a live source, or the limit."""
+        self._left = None
+        chunk = self.job.claim()
+        if chunk is not None:
+            self.job.begun(self.slot, chunk)
+        return chunk
+
     def retire(self) -> None:
         self.slot.chunk = None  # the consumer has left the call, also if a signal handler's exception took it out
+
+
+class FlatSerial(Serial):
+    """For a flat map: each element is produced when it is delivered.
+
+    Who works with the iterator, `work` or `stop`, has taken it out of `_steps`: so `stop`, which may come from
+    anywhere, never closes a generator that is running.
+    """
+
+    job: FlatJob
+
+    def __init__(self, job: FlatJob) -> None:
+        super().__init__(job)
+        self._steps: dict[None, Iterator[None]] = {}  # each step produces an element of the head, in `_context`
+        self._context = contextvars.Context()
+
+    def work(self, *, block: bool) -> float | None:
+        """Produce one element of the head; or start it, or let it pause."""
+        job, chunk = self.job, self.slot.chunk or self._claim()
+        if chunk is None:
+            return self._left
+        lane: Lane = chunk.out[0]
+        if lane.phase is Phase.PAUSING:
+            left = lane.due - job.clock()
+            if left > 0 or (left := job.again_in()) > 0:
+                return left
+            lane.reopen()
+        if lane.phase is Phase.OPEN:
+            steps = self._steps.pop(None, None)
+            if steps is None:
+                self._context = job.context.copy()
+                steps = self._produce(chunk, lane)
+            try:
+                if self._context.run(next, steps, NOTHING) is NOTHING:
+                    steps = None
+            finally:
+                if steps is not None:
+                    self._steps[None] = steps
+            if job.stopped:
+                self.stop()
+        if lane.phase is Phase.ENDED:
+            job.ended(self.slot, chunk)
+        return 0.0
+
+    def _produce(self, chunk: Chunk, lane: Lane) -> Iterator[None]:
+        job, clock, spent = self.job, self.job.clock, 0.0
+        for item in chunk.todo:  # one, or none if it was drained
+            begun = clock()
+            try:
+                iterator = elements_of(job.fn(item))
+                while (element := next(iterator, NOTHING)) is not NOTHING:
+                    lane.made += 1
+                    lane.append(element)
+                    del element  # it may be delivered now, and nobody else keeps it
+                    spent += clock() - begun
+                    try:
+                        yield
+                    except GeneratorExit:
+                        close(iterator)
+                        return
+                    begun = clock()
+                lane.finish()
+            except BaseException as error:  # it travels to the consumer
+                job.failed(chunk, item, error, spent + clock() - begun)
+
+    def stop(self) -> None:
+        """Close the iterator, unless it is running: then `work` does."""
+        steps = self._steps.pop(None, None)
+        if steps is not None:
+            self._context.run(close, steps)

@@ -5,29 +5,16 @@ is: it has the consumer's context, its outcomes can be read while it runs, and i
 started can be taken back. If the executor pickles it, it becomes a call of `run_remote`, which works by
 itself, and the future's result brings the outcomes.
 
-========= ====================================================== ==============================================
-state     what it says                                           left by
-========= ====================================================== ==============================================
-QUEUED    nobody has begun it                                    `begin`, once
-RUNNING   its call runs in this process
-REMOTE    its items were sent to another process, in ``away``
-RECALLED  the run has taken it back from the executor's queue:
-          it runs in a thread of its own, or not at all
-WITHDRAWN nobody will run it: the run is over, or the executor
-          has not made the call
-========= ====================================================== ==============================================
-
-It is finished, and its permit free, when its call and its future have both ended, in any order
-(`ends`): a future may be cancelled by anybody. A call in another process ends with its future. A call
-that its time limit gives up (``given_up``) still runs, and keeps its permit (guarantee 17).
+It leaves `State.QUEUED` once. It is finished, and makes room for another, when its call and its future
+have both ended, in any order (`ends`): a future may be cancelled by anybody. A call in another process
+ends with its future. A call that its time limit gives up still runs, and makes no room (guarantee 17).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Literal
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
@@ -39,55 +26,22 @@ from inturn._model.outcome import Kind
 from inturn._transport.pickling import Main, dumps_fn, has_cloudpickle
 from inturn._transport.remote import ANY, main_file, pack_item, run_remote
 
-__all__ = ["CALL", "FUTURE", "State", "Submission"]
-
-
-class Pool(Protocol):
-    """What a submission needs of its pool."""
-
-    job: Job
-    slice_s: float | None
-    main: Main
-    fn_blobs: dict[Main, bytes]
-
-    def take_back(self, chunk: Chunk) -> bool | None: ...
-    def finish(self, submission: Submission) -> None: ...
-    def late(self, submission: Submission) -> None: ...
+__all__ = ["State", "Submission"]
 
 
 class State(enum.Enum):
     QUEUED = "nobody has begun it"
-    RUNNING = "its call runs here"
-    REMOTE = "its items were sent to another process"
-    RECALLED = "the run has taken it back"
-    WITHDRAWN = "nobody will run it"
-
-
-CALL: Final = "call"
-FUTURE: Final = "future"
+    RUNNING = "its call runs in this process"
+    REMOTE = "its items were sent to another process, in `away`"
+    RECALLED = "taken back from the queue: the run runs it in a thread of its own, or not at all"
+    WITHDRAWN = "nobody will run it: the run is over, or the executor has not made the call"
 
 
 class Submission(Slot):
-    """A chunk on its way through the executor, what is submitted for it, and the slot of its call."""
-
-    __slots__ = (
-        "_finished",
-        "_open",
-        "_queued",
-        "away",
-        "future",
-        "given_up",
-        "left",
-        "load",
-        "main",
-        "pool",
-        "state",
-        "unfit",
-    )
-
-    def __init__(self, pool: Pool, load: Chunk) -> None:
+    def __init__(self, pool: Any, load: Chunk) -> None:
         super().__init__()
-        self.pool = pool
+        self.pool = pool  # an `ExecutorPool`
+        self.job: Job = pool.job
         self.load = load
         self.state = State.QUEUED
         self.future: Any = None
@@ -97,37 +51,30 @@ class Submission(Slot):
         self.given_up = False
         self.left = Latch()  # opened when the call has ended, or was given up
         self._queued = Once()
-        self._open = {CALL: True}  # what has to end before it is finished
+        self.awaits: dict[str, bool] = {"call": True}  # what has to end before it is finished
         self._finished = Once()
 
     def begin(self, state: State) -> bool:
         """Take it out of the queue, once."""
-        if not self._queued.take():
-            return False
-        self.state = state
-        return True
+        if taken := self._queued.take():
+            self.state = state
+        return taken
 
-    def watch(self, future: Any, done: Callable[[Any], object]) -> None:
-        """Have the future call back when it has ended."""
-        self._open[FUTURE] = True
-        future.add_done_callback(done)
-
-    def watched(self) -> bool:
-        """Whether the end of its future is still to come, and will be told."""
-        return FUTURE in self._open
-
-    def ends(self, part: str) -> bool:
+    def ends(self, part: Literal["call", "future"]) -> bool:
         """The call or the future has ended; True, once, if that was the last to end."""
-        self._open.pop(part, None)
+        self.awaits.pop(part, None)
         fence()
-        return not self._open and self._finished.take()
+        return not self.awaits and self._finished.take()
+
+    def settle(self) -> bool:
+        """Whether its items get their outcomes from what the future brings: they have none yet."""
+        return not (self.given_up or self.load.ended) and (self.call is None or self.call.settle())
 
     def recall(self) -> bool:
         """Take it back from the executor's queue if it is still there."""
-        if not self.begin(State.RECALLED):
-            return False
-        self.cancel()
-        return True
+        if recalled := self.begin(State.RECALLED):
+            self.cancel()
+        return recalled
 
     def cancel(self) -> None:
         """Cancel its future, unless it has landed: `finish` lets go of the future, in any thread."""
@@ -139,15 +86,15 @@ class Submission(Slot):
         """The executor runs this, in our process."""
         if self.begin(State.RUNNING):
             self.run()
-            if self.ends(CALL):
+            if self.ends("call"):
                 self.pool.finish(self)
 
     def bars(self, job: Job) -> bool:
-        return job is self.pool.job or not (self.chunk is not None or inside(self.pool.job))
+        return job is self.job or not (self.chunk is not None or inside(self.job))
 
     @must_not_wait
     def run(self) -> None:
-        job, chunk = self.pool.job, self.load
+        job, chunk = self.job, self.load
         try:
             if not job.may_start():
                 return
@@ -160,13 +107,12 @@ class Submission(Slot):
         finally:
             self.left.open()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """The executor pickles this: the load goes to another process."""
+    def __reduce__(self) -> tuple[Any, ...]:  # the executor pickles it
         return partial, (run_remote, *self.pack())
 
     def pack(self) -> tuple[Any, ...]:
         """The load, as arguments of `run_remote`: it goes to another process."""
-        pool, job, chunk = self.pool, self.pool.job, self.load
+        pool, job, chunk = self.pool, self.job, self.load
         main = self.main = pool.main
         try:
             fn = pool.fn_blobs.get(main) or pool.fn_blobs.setdefault(main, dumps_fn(job.fn, main))
@@ -181,7 +127,7 @@ class Submission(Slot):
             if job.trace is not None:
                 job.trace.away(chunk)
             if job.timeout is not None:
-                self.call = Call(items[0] if items else None, self.since + job.timeout * (len(items) - 1))
+                self.call = Call(items[0], self.since + job.timeout * (len(items) - 1))
                 job.supervisor.watch()
         packed = [pack_item(item, main) for item in items]
         file = main_file() if main is Main.SAME and has_cloudpickle() else ANY
@@ -189,7 +135,7 @@ class Submission(Slot):
 
     def give_up(self) -> None:
         """Its time is over; the slot stays taken until the call ends (supervisor only)."""
-        job, chunk, call = self.pool.job, self.load, self.call
+        job, chunk, call = self.job, self.load, self.call
         assert call is not None
         assert job.timeout is not None
         self.given_up = True

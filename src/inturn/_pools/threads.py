@@ -1,8 +1,7 @@
 """Threads of the library's own: the pool behind ``executor="thread"``, and the threads of worker processes.
 
 A slot is a thread that claims chunks and runs them with its *backend*: here in the thread itself, in `_processes` in
-a worker process. The threads are started by the run's supervisor, and by nobody else. Which run has how many of them
-is the business of the `Store`, which lends workers to runs: here its workers are the threads.
+a worker process. Only the run's supervisor starts threads. The `Store` lends workers to runs: here, the threads.
 
 ======== =============================================== ==========================================
 slot     how it is told                                  left by
@@ -27,7 +26,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from inturn._base.atomic import GIL, fence
 from inturn._base.clock import clock
@@ -49,79 +48,50 @@ __all__ = ["Backend", "ThreadPool", "ThreadSlot"]
 _TINY: Final = 1 / 2  # without the GIL: items that take less than this part of a batch may widen a default window
 
 
-class Backend(Protocol):
-    """How a slot runs chunks. All methods but `started` are called in the slot's thread."""
+class Backend:
+    """How a slot runs chunks: here in its thread. All methods but `started` are called in the slot's thread."""
 
-    @property
-    def watched(self) -> bool:
-        """Whether the supervisor looks after time slices and limits."""
-        ...
+    watched = True  # whether the supervisor looks after time slices and limits
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
 
     def open(self) -> None:
         """Before the first chunk; an error ends the run."""
+        thread: Any = threading.current_thread()
+        self._context = thread.prepare(self._job)
 
     def ready(self) -> bool:
         """Before each chunk is claimed; False if the slot has to leave."""
-        ...
+        return True
 
     def started(self) -> None:
         """Wait for what must not overlap with whoever waits for the supervisor (supervisor only)."""
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         """Append the chunk's outcomes; False if the slot has to leave."""
-        ...
+        return self._job.run(chunk, slot, self._context)
 
     def close(self) -> Any:
         """After the last chunk; returns the worker that goes back to the store, or None."""
+        thread: Any = threading.current_thread()
+        self._context = None  # it holds the job, which holds the thread
+        return None if thread.prepared is None else thread
 
     def discard(self, worker: Any) -> None:
-        """The store does not keep the worker: end it."""
-
-
-class _InThread:
-    """A backend that is the thread itself."""
-
-    __slots__ = ("_context", "_job", "_thread")
-
-    watched = True
-
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._thread: WorkerThread | None = None
-        self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
-
-    def open(self) -> None:
-        self._thread = thread = threading.current_thread()  # type: ignore[assignment]
-        assert isinstance(thread, WorkerThread)
-        self._context = thread.prepare(self._job)
-
-    def ready(self) -> bool:
-        return True
-
-    def started(self) -> None:
-        pass
-
-    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
-        return self._job.run(chunk, slot, self._context)
-
-    def close(self) -> WorkerThread | None:
-        thread, self._thread, self._context = self._thread, None, None  # it holds the job, which holds the thread
-        return thread if thread is not None and thread.prepared else None
-
-    def discard(self, worker: WorkerThread) -> None:
-        pass  # it ends by itself
+        """The store does not keep the worker: end it. A thread ends by itself."""
 
 
 class ThreadSlot(Slot):
     """Claims chunks and runs them, in a thread, until its run is over or another run gets its worker."""
 
-    __slots__ = ("backend", "coming", "event", "leased_at", "leaving", "left", "pool", "thread")
+    __slots__ = ("backend", "event", "leased_at", "leaving", "left", "pool", "thread")
 
     def __init__(self, pool: ThreadPool, backend: Backend) -> None:
         super().__init__()
         self.pool = pool
         self.backend = backend
-        self.coming = True  # started or woken, and has not claimed since
         self.event = ThreadEvent()  # what it sleeps by when it is idle
         self.left = Latch()
         self.leaving = False  # for another run
@@ -130,49 +100,48 @@ class ThreadSlot(Slot):
 
     def work(self) -> bool:
         """Run chunks until the slot leaves; whether the store of its thread keeps the thread."""
-        pool, job = self.pool, self.pool.job
+        pool, job, backend = self.pool, self.pool.job, self.backend
         stays = True
         worker: Any = None
         try:
-            if not self._opens():
-                return False
-            while self.backend.ready() and (chunk := pool.next_chunk(self)) is not None:
-                self.sliced = self.backend.watched and job.timeout is None and pool.slices and chunk.size > 1
+            opened = self._opens()
+            while opened and backend.ready() and (chunk := pool.next_chunk(self)) is not None:
+                self.sliced = backend.watched and job.timeout is None and pool.slices and chunk.size > 1
                 job.begun(self, chunk)
-                stays = self.backend.run(chunk, self)
+                stays = backend.run(chunk, self)
                 if not stays:
-                    return False
+                    break  # it was given up: the supervisor has released the slot
                 job.ended(self, chunk)
                 del chunk
-                if self.leaving or (pool.store.waiting and pool.yields(self)):
+                if not self.leaving and pool.store.waiting:
+                    self.leaving = pool.store.yields(pool.share, self.leased_at)
+                if self.leaving:
                     break
         except BaseException as error:  # a fault of ours
             self.chunk = None
             job.crash(error)
         finally:
             try:
-                if self.coming:
-                    pool.arrived()
+                pool.coming.pop(self, None)
                 pool.notify(1)  # some may count on this slot
-                worker = self.backend.close()
+                worker = backend.close()
             finally:
-                kept = stays and pool.vacate(self, worker)  # else the supervisor has released it
+                kept = stays and pool.vacate(self, worker)
         return kept
 
     def _opens(self) -> bool:
         """Open the backend; if that fails, so does the next item, past every policy, and the run with it."""
         try:
             self.backend.open()
+            return True
         except Exception as error:  # whatever an initializer raises
-            chunk = self.pool.next_chunk(self)
+            job, chunk = self.pool.job, self.pool.next_chunk(self)
             if chunk is not None:
-                job = self.pool.job
                 job.begun(self, chunk)
                 for item in chunk.todo:
                     job.failed(chunk, item, detach(error), 0.0, Kind.FATAL)
                 job.ended(self, chunk)
             return False
-        return True
 
     def give_up(self) -> None:
         pool, job, chunk, call = self.pool, self.pool.job, self.chunk, self.call
@@ -181,8 +150,7 @@ class ThreadSlot(Slot):
         assert job.timeout is not None
         self.thread.given_up = True
         job.abandoned += 1
-        with pool.lock:
-            job.window.take_back(chunk)
+        pool.take_back(chunk)
         error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
         job.failed(chunk, call.item, error, job.timeout, Kind.FAILED)
         job.ended(self, chunk)
@@ -201,30 +169,28 @@ class ThreadPool(BasePool):
         super().__init__(job)
         self.store = store
         self.threads = threads
-        self.share = Share(self)
+        self.share = Share(job, self.dismiss)
         self.slices = slices
         self.lock = threading.Lock()
         self._backend = backend
         self._slots: dict[ThreadSlot, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: dict[ThreadSlot, bool] = {}
-        self._coming: deque[None] = deque()  # one for each slot that was woken or started and has not claimed yet
+        self.coming: dict[ThreadSlot, bool] = {}  # those that were started or woken, and have not claimed since
         self.keeper: Any = None  # what keeps the workers of a block from being lost, while the run is open
 
     @classmethod
     def of(cls, job: Job, settings: Threads, *, least: int, slices: bool) -> ThreadPool:
         def make(block: Block | None) -> ThreadStore:
-            own = block is None and job.stage is not None and settings.name == Threads().name
-            return ThreadStore(settings, name=job.label() if own else settings.name, least=least, block=block)
+            name = job.label() if block is None and settings.name == Threads().name else settings.name
+            return ThreadStore(settings, name=name, least=least, block=block)
 
         if not GIL:  # what computes profits from threads, too: an item that is handed over alone waits for the consumer
             job.window.tiny = _TINY
-        store, keeper = store_of(settings, make)
-        pool = cls(job, store, store, lambda: _InThread(job), slices=slices)
-        pool.keeper = keeper
+        store: ThreadStore = store_of(settings, make)
+        pool = cls(job, store, store, lambda: Backend(job), slices=slices)
+        pool.keeper = settings
         return pool
-
-    # ---- consumer, supervisor, workers -----------------------------------------------------------
 
     def open(self) -> None:
         not_since_import()
@@ -240,7 +206,7 @@ class ThreadPool(BasePool):
         if chunks > 0 and self._idle and not self.job.stopped:
             for slot in reversed(list(self._idle)):  # the one that has rested least has the warmest caches
                 if self._idle.pop(slot, False):
-                    self._coming.append(None)
+                    self.coming[slot] = True
                     slot.event.set()
                     chunks -= 1
                     if not chunks:
@@ -250,7 +216,7 @@ class ThreadPool(BasePool):
 
     def _wanting(self) -> bool:
         """Whether there is more to claim than slots on their way to it."""
-        return not self.job.stopped and self.job.ready() > len(self._coming)
+        return not self.job.stopped and self.job.ready() > len(self.coming)
 
     def slots(self) -> list[Slot]:
         return list(self._slots)
@@ -259,13 +225,8 @@ class ThreadPool(BasePool):
         with self.lock:
             return self.job.window.take_back(chunk)
 
-    # ---- the supervisor --------------------------------------------------------------------------
-
     def grow(self) -> float | None:
-        """Start threads while there is more to claim than slots on their way to it.
-
-        Guarantee 7.
-        """
+        """Guarantee 7: start threads while there is more to claim than slots on their way to it."""
         while self._permits and self._wanting():
             if self._idle:
                 self.notify(1)
@@ -273,16 +234,15 @@ class ThreadPool(BasePool):
             if not self.store.lease(self.share):
                 return None  # the store wakes the supervisor when it is this run's turn
             self._permits.pop()
-            self._coming.append(None)
             for slot in [each for each in self._slots if each.left.is_open and not self._joins(each)]:
                 del self._slots[slot]  # they have left for other runs
             slot = ThreadSlot(self, self._backend())
             self._slots[slot] = None
+            self.coming[slot] = True
             try:
                 self._start(slot)
             except NO_THREAD:
-                del self._slots[slot]
-                self.arrived()
+                del self._slots[slot], self.coming[slot]
                 self.store.give_back(self.share, None, leaving=False)
                 if not self._slots:
                     raise
@@ -294,8 +254,8 @@ class ThreadPool(BasePool):
     def _start(self, slot: ThreadSlot) -> None:
         thread = self.threads.take(self.share)
         if thread is not None:
-            slot.thread = thread
-            thread.take_up(self.job, slot)
+            slot.thread, thread.job, thread._slot = thread, self.job, slot
+            thread.event.set()
             return
         slot.thread = thread = WorkerThread(self.threads, self.job, slot)
         self.threads.add(thread)
@@ -318,8 +278,6 @@ class ThreadPool(BasePool):
         self._permits.append(None)
         self.notify(min(1, self.job.window.available()))
 
-    # ---- other runs ------------------------------------------------------------------------------
-
     def dismiss(self) -> bool:
         """Tell an idle slot to leave, since another run waits."""
         for slot in list(self._idle):
@@ -328,11 +286,6 @@ class ThreadPool(BasePool):
                 slot.event.set()
                 return True
         return False
-
-    def yields(self, slot: ThreadSlot) -> bool:
-        """Between two chunks: whether it is another run's turn."""
-        slot.leaving = self.store.yields(self.share, slot.leased_at)
-        return slot.leaving
 
     def vacate(self, slot: ThreadSlot, worker: Any) -> bool:
         """The slot leaves; whether the store of its thread keeps the thread."""
@@ -349,9 +302,7 @@ class ThreadPool(BasePool):
 
     def rest(self, *, over: bool = False) -> None:
         if self.store.keeps:
-            (self.store.resume if over else self.store.rest)(self.share)
-
-    # ---- its slots -------------------------------------------------------------------------------
+            self.store.rest(self.share, over=over)
 
     def next_chunk(self, slot: ThreadSlot) -> Chunk | None:
         """Claim a chunk, waiting for one; None when the run is over."""
@@ -366,16 +317,12 @@ class ThreadPool(BasePool):
                 slot.event.wait()
                 if slot.leaving:
                     return None
-                slot.coming = True
             elif not self._idle.pop(slot, False):  # somebody is waking us for another chunk, or dismisses us
                 slot.event.wait()
-                if not slot.leaving:
-                    self.arrived()
+                if self.coming.pop(slot, False):
                     self.notify(1)
-            if chunk is not None:
-                return chunk
-            if self.job.stopped:
-                return None
+            if chunk is not None or self.job.stopped:
+                break
         return chunk
 
     def _claim(self, slot: ThreadSlot) -> Chunk | None:
@@ -383,24 +330,11 @@ class ThreadPool(BasePool):
             return None
         with self.lock:
             chunk = self.job.claim()
-        if slot.coming:
-            slot.coming = False
-            self.arrived()
+        if self.coming.pop(slot, False):
             fence()  # an item that is added now wakes somebody, or is seen here
-        if (
-            self._idle or self._permits
-        ) and self._wanting():  # how many chunks there are was a guess when the items came
+        if (self._idle or self._permits) and self._wanting():  # how many chunks there are was a guess before
             self.notify(1)
         return chunk
-
-    def arrived(self) -> None:
-        """A slot that was woken or started looks for a chunk now."""
-        try:
-            self._coming.pop()
-        except IndexError:
-            pass
-
-    # ---- the end ---------------------------------------------------------------------------------
 
     def stop(self) -> None:
         self.keeper = None

@@ -1,24 +1,15 @@
 """The threads of a run, or of a ``with`` block: see `store`.
 
-A thread works for one slot after the other, if it is kept:
-
-======== =============================================== ==========================================
-thread   how it is told                                  left by
-======== =============================================== ==========================================
-at work  ``_slot`` is set                                its slot's end; then the store decides
-idle     it is in the store; waits for its ``_event``    `take_up`; the end of the store, from which it
-                                                         takes itself (`Store.retract`), if no slot has
-gone     ``left`` is open
-======== =============================================== ==========================================
-
-The threads of slots with worker processes are kept, too, with their processes: so a run need not
-start any.
+A thread that is kept works for one slot after the other. Between two slots it is in the store, and
+waits for its ``event``: `ThreadPool.grow` gives it a slot, or the store has ended, and the thread
+takes itself out (`Store.retract`) and ends. The threads of slots with worker processes are kept
+with their processes.
 """
 
 from __future__ import annotations
 
-from contextvars import Context, ContextVar
-from typing import Any, Final
+from contextvars import Context
+from typing import Any
 
 from inturn._base.events import Latch, ThreadEvent
 from inturn._core.job import Job
@@ -31,46 +22,29 @@ from .store import Store
 
 __all__ = ["ThreadStore", "WorkerThread"]
 
-_ABSENT: Final = object()
-
 
 class WorkerThread(CallThread):
-    """A thread of a store; it works for one slot after the other while the store keeps it."""
-
     def __init__(self, store: ThreadStore, job: Job, slot: Slot) -> None:
         store.started += 1
         super().__init__(job, slot, f"{store.name}-{store.started}", self._serve)
-        self.prepared = False  # whether the initializer has run
+        self.event = ThreadEvent()  # an idle thread has a slot again, or the store has ended
+        self.prepared: Context | None = None  # that of the initializer, once it has run
         self._store = store
-        self._event = ThreadEvent()
-        self._prepared: Context | None = None  # that of the initializer; `_context` is an attribute of every thread
-        self._variables: list[tuple[ContextVar[Any], Any]] = []  # what the initializer of a thread that is kept has set
-
-    def take_up(self, job: Job, slot: Slot) -> None:
-        """Work for this slot: the thread is idle, or about to be."""
-        self.job = job
-        self._slot = slot
-        self._event.set()
-
-    def wake(self) -> None:
-        """The store has ended."""
-        self._event.set()
 
     def _serve(self) -> None:
         store = self._store
         try:
             while self._serve_slot():
                 while self._slot is None:
-                    if store.ended and store.retract(self):
+                    if store.block.left and store.retract(self):
                         return  # else a slot has taken it, and is about to say so
-                    self._event.wait()
+                    self.event.wait()
         finally:
-            context, self._prepared = self._prepared, None  # it may hold the job, which holds the thread
+            context, self.prepared = self.prepared, None  # it may hold the job, which holds the thread
             try:
                 if context is not None:
-                    context.run(finalize, store.finalizer)
+                    context.run(finalize, store.settings.finalizer)
             finally:
-                self._variables.clear()
                 store.remove(self)
                 self.left.open()
 
@@ -84,49 +58,32 @@ class WorkerThread(CallThread):
             del slot
             left.open()  # now nothing here refers to the slot or its run
 
-    def prepare(self, job: Job) -> Context | None:
-        """Run the initializer, if that was not done. Returns the context of which each call of the job gets a copy.
-
-        None: the job's own.
-        """
+    def prepare(self, job: Job) -> Context:
+        """Run the initializer, once; returns the context of which each call of the job gets a copy."""
         store = self._store
-        if not self.prepared:
-            if store.initializer is not None or store.finalizer is not None:
-                base = store.block.context if store.keeps else job.context
-                context = base.copy()
-                if store.initializer is not None:
-                    context.run(store.initializer, *store.initargs)
-                self._prepared = context
-                if store.keeps:
-                    self._variables = [each for each in context.items() if base.get(each[0], _ABSENT) is not each[1]]
-            self.prepared = True
+        base = store.block.context if store.keeps else job.context
+        if self.prepared is None:
+            context = base.copy()
+            if store.settings.initializer is not None:
+                context.run(store.settings.initializer, *store.settings.initargs)
+            self.prepared = context
         if not store.keeps:
-            return self._prepared
-        if not self._variables:
-            return None
+            return self.prepared
         context = job.context.copy()
-        context.run(self._set_variables)
+        for variable, value in self.prepared.items():
+            if variable not in base or base[variable] is not value:  # the initializer has set it
+                context.run(variable.set, value)
         return context
-
-    def _set_variables(self) -> None:
-        for variable, value in self._variables:
-            variable.set(value)
 
 
 class ThreadStore(Store[WorkerThread]):
-    """The threads of a run, or of a `with` block."""
-
     def __init__(self, settings: Threads, *, name: str, least: int, block: Block | None) -> None:
         super().__init__(least=least, most=settings.max_workers, block=block)
-        self.initializer = settings.initializer
-        self.initargs = settings.initargs
-        self.finalizer = settings.finalizer
+        self.settings = Threads(*settings._settings())  # a copy: when the user's object is lost, the store ends
         self.name = name
-        self.started = 0
 
     def _end_idle(self) -> bool:
         for thread in list(self._all):
-            thread.wake()
-        if not self._all:
-            self._look_whether_gone()
+            thread.event.set()
+        self._look_whether_gone()
         return True

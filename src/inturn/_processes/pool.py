@@ -42,7 +42,7 @@ from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
 from inturn._model.workers import Block
 from inturn._pools.store import store_of
-from inturn._pools.threads import ThreadPool, ThreadSlot
+from inturn._pools.threads import Backend, ThreadPool, ThreadSlot
 from inturn._transport.pickling import Main, dumps_fn, noted, unpack_error
 from inturn._transport.wire import PipeEvent
 
@@ -91,9 +91,9 @@ class ProcessPool(ThreadPool):
             name = "inturn-process" if block else job.label("process")
             return ProcessStore(settings, name=name, least=least, block=block)
 
-        store, keeper = store_of(settings, make)
+        store: ProcessStore = store_of(settings, make)
         super().__init__(job, store, store.threads, lambda: WorkerBackend(self), slices=slices)
-        self.keeper = keeper
+        self.keeper = settings
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
         self.settings = store.settings
         self.method = ""
@@ -231,7 +231,7 @@ class ProcessPool(ThreadPool):
             self.stop_event = None
 
 
-class WorkerBackend:
+class WorkerBackend(Backend):
     """The worker processes of one slot, one after the other; see the table above."""
 
     watched = False

@@ -40,7 +40,6 @@ class ProcessStore(Store[Handle]):
         super().__init__(least=least, most=workers.max_workers, block=block)
         # A copy: the store must not keep the user's object, whose last reference ends the store.
         self.settings = Processes(*workers._settings())
-        self.started = 0
         self.threads = ThreadStore(Threads(), name=name, least=sys.maxsize, block=block)
 
     def close(self, *, wait: bool) -> None:
@@ -62,7 +61,7 @@ class ProcessStore(Store[Handle]):
             self._idle.append(worker)
 
     def _cleaned(self, share: Share, worker: Handle) -> bool:
-        over = share.over or share.pool.job.stopped
+        over = share.job.stopped
         if over:
             worker.shrink()
         return worker.forget_all() and (not over or worker.forget(share.number))
