@@ -5,14 +5,6 @@ The task that awaits ``anext`` is the consumer, and owns the engine meanwhile: i
 token in ``_consumer`` tells whether there is a consumer. Nothing that the loop holds refers to the
 handle, so it can be dropped while calls run.
 
-======= =================== ========================================================================
-run     condition           left by
-======= =================== ========================================================================
-new     ``_loop`` is None   the first ``anext``; `aclose`
-open    ``job.end`` is None its end, an error, a cancellation, `aclose`, `__del__`, its loop's end
-over    ``job.end`` is set  (tasks may still be ending; `_gone` waits for them)
-======= =================== ========================================================================
-
 It is a class, not an async generator: nothing is suspended inside a task group or a cancel scope
 (PEP 789), and closing does not depend on the garbage collector.
 """
@@ -54,7 +46,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_breath", "_clock", "_consumer", "_feeder", "_held", "_hook", "_loop", "_pid")
+    __slots__ = ("__weakref__", "_breath", "_clock", "_consumer", "_ends", "_feeder", "_held", "_hook", "_loop", "_pid")
 
     _nothing: ClassVar[Any] = []  # what `_held` is when nothing is held
 
@@ -63,6 +55,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         self._feeder = source if isinstance(source, TaskFeeder) else None
         run.feeder = self._feeder
         run.source = source if self._feeder is None else None
+        self._ends = [each for each in (run.job.pool, source) if isinstance(each, TaskPool | TaskFeeder)]
         self.indexed = run.indexed = indexed
         self._held = self._nothing  # taken from the window, not yet delivered; the oldest last
         self._clock = run.job.clock
@@ -227,14 +220,11 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     def _stop(self, end: End = End.CLOSED) -> None:
         """Start nothing from now on, and cancel what runs."""
-        run, job = self._run, self._run.job
-        job.stop(end)
-        for each in run.upstream:  # they end with it (guarantee 37)
+        self._run.job.stop(end)
+        for each in self._run.upstream:  # they end with it (guarantee 37)
             each._leave_chain()
-        if isinstance(job.pool, TaskPool):
-            job.pool.cancel()
-        if self._feeder is not None:
-            self._feeder.cancel()
+        for ended in self._ends:  # the pool of tasks, the feeder
+            ended.cancel()
         self._drop_hook()
 
     def _drop_hook(self) -> None:
@@ -252,15 +242,10 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             await in_thread(*joins)
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
-        job = self._run.job
         tasks = [task for each in self._run.upstream for task in each._tasks()]
-        if inside(job) or asyncio.get_running_loop() is not self._loop:
+        if inside(self._run.job) or asyncio.get_running_loop() is not self._loop:
             return tasks  # it would wait for itself; or it has not begun, or its loop and its tasks have ended
-        if self._feeder is not None:
-            tasks += self._feeder.tasks
-        if isinstance(job.pool, TaskPool):
-            tasks += job.pool.tasks
-        return tasks
+        return tasks + [task for ended in self._ends for task in ended.tasks]
 
     def _joins(self) -> list[Callable[[], object]]:
         job = self._run.job
@@ -275,8 +260,6 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         if self._feeder is not None:
             joins += [each.join for each in self._feeder.in_thread]
         return joins
-
-    # ---- the end of the last reference -----------------------------------------------------------
 
     def _drop_chain(self) -> None:
         if self._drop():

@@ -1,17 +1,15 @@
 """Eager tasks for Python 3.11, which has none: calls that return at once share one task.
 
-The problem: a task of its own costs each call a turn of the loop. Since 3.12 an eager task runs its
-first step at once; a call that returns in it costs no turn. What does not work on 3.11: to run the
-first step without a task, and make a task for a call that waits. ``current_task()`` would change
-within the call, and so break ``asyncio.timeout``, task groups and cancellation counts. What works:
-the pump runs inside a task. It runs the first step of each call itself, in the call's own context.
-At the first call that waits, the pump stops, and its task belongs to that call until the end. So
-``current_task()`` is the same from the call's first line to its last.
+The problem: a task of its own costs each call a turn of the loop; an eager task, as of 3.12, only a
+call that waits. What does not work on 3.11: to run the first step without a task, and make a task
+for a call that waits. ``current_task()`` would change within the call, and so break
+``asyncio.timeout``, task groups and cancellation counts. What works: the pump runs inside a task,
+and runs the first step of each call itself, in the call's own context. At the first call that
+waits, the pump stops, and its task belongs to that call until the end.
 
 Only calls that have returned at once share a task. Even those could leave something on it: a
-request to cancel it, a reference by which it is cancelled later, a done callback, a name. After
-each call the task is compared with what it was before; if anything has changed, it is not used
-again.
+request to cancel it, a reference by which it is cancelled later, a done callback, a name. If
+anything of it has changed after a call, it is not used again.
 """
 
 from __future__ import annotations
@@ -90,14 +88,13 @@ class EagerTaskPool(TaskPool):
         if task is None:
             return super()._run(slot, chunk, until)
         job = self.job
-        call = self._call if self.director is None else self.director(chunk, self._call)
+        call: Any = self._call if self.director is None else self.director(chunk, self._call)
         fn, copy, clock = job.fn, job.context.copy, job.clock
         append: Any = chunk.out.append
         name, weak, refs = task.get_name(), getweakrefcount(task), getrefcount(task)
         mark = slot.since
         unused = False
         context: Any = None
-        coro: Any = None
         for item in chunk.todo:
             context, coro = copy(), call(fn, item)
             try:

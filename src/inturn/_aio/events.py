@@ -72,8 +72,8 @@ class _AllDone(asyncio.Future[None]):
     cancels the task in every turn of the loop, so the loop would never sleep.
     """
 
-    def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
+    def __init__(self, tasks: list[asyncio.Task[Any]]) -> None:
+        super().__init__()
         self._left = len(tasks)
         for task in tasks:
             task.add_done_callback(self._one_done)
@@ -100,26 +100,22 @@ def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
         pass
 
 
-async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
+async def all_done(
+    pending: Callable[[], Iterable[asyncio.Task[Any]]], seen: frozenset[asyncio.Task[Any]] = frozenset()
+) -> None:
     """Wait for tasks that were cancelled, and for tasks that appear meanwhile (guarantee 30).
 
     A cancellation of the task that waits is not passed on to them, but raised in the end, as by
     ``asyncio.TaskGroup``.
     """
-    cancelled: asyncio.CancelledError | None = None
-    me, loop = asyncio.current_task(), asyncio.get_running_loop()
-    seen: set[asyncio.Task[Any]] = set()
+    me = asyncio.current_task()
     while waiting := [task for task in pending() if task not in seen and task is not me]:
-        seen.update(waiting)  # one that has just ended is waited for, too: until its callbacks have been called
+        seen |= {*waiting}  # one that has just ended is waited for, too: until its callbacks have been called
         try:
-            await _AllDone(waiting, loop)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        try:
-            raise cancelled
-        finally:
-            del cancelled
+            await _AllDone(waiting)
+        except asyncio.CancelledError:
+            await all_done(pending, seen)
+            raise
 
 
 async def in_thread(*calls: Callable[[], object]) -> None:

@@ -8,8 +8,7 @@ slot      condition                         left by
 ========= ================================= ========================================================
 producing ``call`` is the attempt's         the end of its task; `_expire`, then late as in `tasks`
 full      producing, and ``timer`` is None  room in the lane
-holding   its task runs `_hold`             the end of the pause, or a decision: another attempt, or
-                                            the slot is free
+holding   its task runs `_hold`             the end of the pause, or a decision
 given up  ``call`` is another's, or None    (the end of the task is ignored)
 ========= ================================= ========================================================
 """
@@ -21,7 +20,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Final
+from typing import Any
 
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.slot import Call
@@ -29,11 +28,9 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten
 
-from .tasks import TaskPool, TaskSlot, WrappedError
+from .tasks import TURN_S, TaskPool, TaskSlot, WrappedError
 
 __all__ = ["LaneTaskPool"]
-
-_TURN_S: Final = 0.002  # maximum seconds per turn of a producer that does not wait
 
 
 class LaneTaskPool(TaskPool):
@@ -76,7 +73,7 @@ class LaneTaskPool(TaskPool):
             else:
                 iterator = self.director(slot.chunk, partial(self._elements_of, job.fn, item))
             take = iterator.__anext__
-            breath = clock() + _TURN_S
+            breath = clock() + TURN_S
             while True:
                 if lane.full():
                     await self._wait_for_room(slot, call, lane)
@@ -94,7 +91,7 @@ class LaneTaskPool(TaskPool):
                     job.rouse(lane.index)
                 if clock() >= breath:
                     await asyncio.sleep(0)
-                    breath = clock() + _TURN_S
+                    breath = clock() + TURN_S
         except (SystemExit, KeyboardInterrupt) as error:
             caught = error
         finally:

@@ -17,9 +17,8 @@ class _Batches(Window):
 
     def room(self) -> int:
         begun = self.pulled % self.limit
-        if self.exhausted or (not begun and self.taken < self.pulled):
-            return 0
-        return self.limit - begun
+        under_way = not begun and self.taken < self.pulled
+        return 0 if self.exhausted or under_way else self.limit - begun
 
 
 class GatherRun(Run):

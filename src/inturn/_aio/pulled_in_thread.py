@@ -1,9 +1,7 @@
-"""A synchronous run as a source of an asynchronous one: it is pulled in a thread, so that the loop
-goes on.
+"""A synchronous run as a source of an asynchronous one: a thread pulls it, so that the loop goes on.
 
-One thread pulls from the first item to the last, so that sources that belong to a thread work. It
-pulls by the handful, as `Source` does: one item for certain, further ones only while all of them
-have taken less than a millisecond, and never more than there is room in the window. What it has
+It is one thread from the first item to the last, so that sources that belong to a thread work. It
+pulls by the handful, as `Source` does, and never more than there is room in the window. What it has
 pulled waits here until the feeder has taken it.
 
 ======== ============================== ==================================================

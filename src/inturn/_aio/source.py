@@ -1,16 +1,7 @@
-"""Async sources: a `TaskFeeder` zips them, and pulls them within the window, so that a ready head
-never waits.
+"""Async sources: a `TaskFeeder` zips and pulls them, so that a ready head never waits.
 
-======== ============================== ======================================================
-feeder   condition                      left by
-======== ============================== ======================================================
-pulling  it awaits the source           an item; the end or an error of the source; `cancel`
-full     it waits for its event         `room`; `cancel`
-done     its task is done               (the source has ended or failed, or the run is over)
-======== ============================== ======================================================
-
-Cancelling a feeder that pulls cancels the source, which ends an async generator; one that waits for
-room leaves the source as it is.
+It pulls within the window: room is reserved before the pull begins. Cancelling it while it pulls
+cancels the source, which ends an async generator; while it waits for room, the source stays as it is.
 """
 
 from __future__ import annotations

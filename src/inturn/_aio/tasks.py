@@ -3,10 +3,10 @@
 A task belongs to one call from its first line to its last. So nothing that code keeps by task (its
 cancellation count, ``current_task()`` as a key, ``asyncio.timeout``, a task group) passes from one
 item to the next. Calls that return at once cost no turn of the loop all the same: the *pump*, a
-callback of the loop, starts their tasks eagerly (on Python 3.11, which has no eager tasks, see
-`eager`), takes the result, and goes on to the next item of the chunk. At the first call that waits,
-the remainder of its chunk goes back to the window, and a done callback reports the end of the call.
-Everything here runs in the loop's thread, except `stop`, which may be called from anywhere.
+callback of the loop, starts their tasks eagerly (on Python 3.11 see `eager`), takes the result, and
+goes on to the next item of the chunk. At the first call that waits, the remainder of its chunk goes
+back to the window, and a done callback reports the end of the call. Everything here runs in the
+loop's thread, except `stop`, which may be called from anywhere.
 
 ======== ====================================== ===================================================
 slot     condition                              left by
@@ -36,11 +36,11 @@ from inturn._model.outcome import Kind, detach
 
 from .events import call_in, tell
 
-__all__ = ["CallCoro", "TaskPool", "TaskSlot", "WrappedError"]
+__all__ = ["TURN_S", "CallCoro", "TaskPool", "TaskSlot", "WrappedError"]
 
 CallCoro = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 
-_TURN_S: Final = 0.002  # maximum seconds per turn of the pump, which then lets other callbacks run
+TURN_S: Final = 0.002  # maximum seconds per turn of the pump, or of a producer
 _GRACE_S: Final = 0.5  # a call that its time limit has cancelled is given up after so many seconds
 
 
@@ -163,12 +163,9 @@ class TaskPool(BasePool, Timekeeper):
         """Start calls, for at most one turn."""
         job = self.job
         try:
-            until = job.clock() + _TURN_S
+            until = job.clock() + TURN_S
             more = False
-            while not more and self._permits:
-                chunk = job.claim()
-                if chunk is None:
-                    break
+            while not more and self._permits and (chunk := job.claim()) is not None:
                 slot = self._free.pop() if self._free else TaskSlot()
                 self._permits -= 1
                 self._busy[slot] = None
@@ -331,8 +328,6 @@ class TaskPool(BasePool, Timekeeper):
             error.__cause__ = detach(cause.error if type(cause) is WrappedError else cause)
         self.job.failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark, Kind.FAILED)
 
-    # ---- the end ---------------------------------------------------------------------------------
-
     def stop(self) -> None:
         if self._busy or self.tasks or self._timers:
             tell(self._loop, self.cancel)
@@ -345,9 +340,8 @@ class TaskPool(BasePool, Timekeeper):
         if self._cancelled:
             return
         self._cancelled = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        while self._timers:
+            self._timers.popitem()[1].cancel()
         for task, slot in list(self.tasks.items()):
             if slot is not None and slot.timer is not None:
                 if slot.late:

@@ -1,9 +1,8 @@
 """The synchronous driver: `OrderedMap`, the object that `ordered_map` returns.
 
 The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and
-delivers, all in `Run.advance`, and waits in one place only, `_step`. Who is the consumer is settled
-by the token in `_consumer`, an atomic dictionary operation and no lock, so that an interrupt at any
-point leaves nothing locked.
+delivers, all in `Run.advance`, and waits only in `_step`. The token in `_consumer` tells who it is:
+an atomic dictionary operation and no lock, so that an interrupt leaves nothing locked.
 
 An exception that comes from outside (a signal handler's, Ctrl-C) may land between any two steps,
 and ends the run. So the steps are such that none of them has to be undone: see `supervisor`.
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
@@ -225,7 +223,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """`close`; but a block that is left by Ctrl-C waits for nothing that cannot be ended, as calls in threads."""
         self._leave_chain()
         by_ctrl_c = kind is not None and issubclass(kind, KeyboardInterrupt)

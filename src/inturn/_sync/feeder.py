@@ -24,8 +24,7 @@ class Feeder:
     ======== ============================================== ==========================================
     pulling  ``pulling``                                    the source's answer
     sleeping ``_sleeping``: the window is full               `room`, `stop`
-    gone     it is not alive: the source is at its end, the
-             run is over, or will end with a failure
+    gone     it is not alive                                (the source is at its end, or the run)
     ======== ============================================== ==========================================
     """
 
