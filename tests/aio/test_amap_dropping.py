@@ -331,7 +331,7 @@ def test_g16_an_exception_from_outside_that_lands_where_a_held_result_is_taken_e
             results = ordered_aflat_map(produce, range(2), window=2, indexed=indexed)
         for _ in range(40):
             await anext(results)
-            if results._held or (name == "aflat_map" and results._lane.buffer):
+            if results._held.buffer if name == "aflat_map" else results._held:
                 break
         else:
             await results.aclose()

@@ -49,7 +49,7 @@ def test_g13_nothing_runs_after_aclose_though_a_call_ended_just_before_it(run):
         future.set_result(None)
         for _ in range(4):
             await asyncio.sleep(0)
-            if results.stats.running == 0 or all(task.done() for task in results._cleanup.tasks()):
+            if results.stats.running == 0 or all(task.done() for task in results._tasks()):
                 break
         await results.aclose()
         assert results.stats.running == 0

@@ -86,7 +86,7 @@ def test_g17_a_pause_of_weeks_is_not_over_before():
 def test_an_event_waits_for_weeks():
     async def main():
         loop = asyncio.get_running_loop()
-        event, begun = LoopEvent(loop), loop.time()
+        event, begun = LoopEvent(), loop.time()
         assert not await event.wait(WEEKS)
         assert loop.time() - begun >= WEEKS
         loop.call_later(WEEKS, event.set)

@@ -44,8 +44,8 @@ def test_g16_close_from_another_thread_just_when_an_element_is_taken(settings):
         yield from range(50)
 
     run = ordered_flat_map(produce, itertools.count(), concurrency=1, **settings)
-    wait_until(lambda: next(run) is not None and run._lane.buffer)
-    lane = run._lane
+    wait_until(lambda: next(run) is not None and run._held.buffer)
+    lane = run._held
 
     class Closing:
         """The elements of the head: they are there when the consumer looks, and then the run is closed."""
@@ -100,7 +100,7 @@ def test_g03_a_run_that_a_thread_pulls_keeps_the_window_when_its_items_are_taken
         async with ordered_amap(call, first, window=4, concurrency=2) as run:
             consumer = asyncio.ensure_future(anext(run))
             await asyncio.to_thread(source.wait, 2)  # the thread has one item, and pulls the next
-            (puller,) = run._feeder._in_thread
+            (puller,) = run._feeder.in_thread
             puller._answered.set()  # as it may be from the handful before
             await asyncio.to_thread(wait_until, lambda: run.stats.pulled == 1)
             await asyncio.sleep(0.01)  # it asks for another one

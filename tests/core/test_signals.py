@@ -135,9 +135,9 @@ def test_g16_an_index_error_of_a_handler_in_the_fast_path_of_a_flat_map_loses_no
 
     run = ordered_flat_map(range, [10, 10], concurrency=1, window=1)
     assert next(run) == 0
-    while not run._lane.buffer:
+    while not run._held.buffer:
         next(run)
-    lane, pop = run._lane, run._lane.pop
+    lane, pop = run._held, run._held.pop
 
     def interrupted():
         value = pop()

@@ -182,8 +182,8 @@ MUTATIONS = [
     Mutation(
         "a second consumer is let in",
         "_sync",
-        "            if self._consumer.setdefault(None, me) is not me:\n                return self._busy()",
-        "            self._consumer.setdefault(None, me)",
+        "            if self._consumer.setdefault(None, me) is me:\n                step",
+        "            if self._consumer.setdefault(None, me):\n                step",
         "contract/test_several_consumers.py::test_g23_a_second_consumer_gets_a_clear_error",
     ),
     Mutation(

@@ -1,3 +1,1 @@
-"""The asyncio driver and its pool of tasks. May import `_core` and below, and the pools; imported
-only when an async function is used.
-"""
+"""The asyncio driver and its pool of tasks, loaded late. May import `_core` and below."""

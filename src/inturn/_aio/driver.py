@@ -1,18 +1,9 @@
 """The asynchronous driver: `OrderedAmap`, the object that `ordered_amap` returns.
 
 The task that awaits ``anext`` is the consumer, and owns the engine meanwhile: it pulls (unless a
-`TaskFeeder` does), decides and delivers. It waits only in `_wait`, for the run's `LoopEvent`. The
-token in ``_consumer`` tells whether there is a consumer.
-
-The `Cleanup` of a run does not refer to the handle, so the handle can be dropped while calls run.
-
-======= ============================= =============================================================
-run     condition                     left by
-======= ============================= =============================================================
-new     ``_cleanup.loop`` is None     the first ``anext``; `aclose`
-open    ``job.end`` is None           its end, an error, a cancellation, `aclose`, `__del__`
-over    ``job.end`` is set            (tasks may still be ending; the code that ended it waits)
-======= ============================= =============================================================
+`TaskFeeder` does), decides and delivers. It waits only in `_step`, for the run's `LoopEvent`. The
+token in ``_consumer`` tells whether there is a consumer. Nothing that the loop holds refers to the
+handle, so it can be dropped while calls run.
 
 It is a class, not an async generator: nothing is suspended inside a task group or a cancel scope
 (PEP 789), and closing does not depend on the garbage collector.
@@ -23,53 +14,54 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import AsyncIterator
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from weakref import ref
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.job import DROPPED, End
+from inturn._core.job import DROPPED, End, inside
 from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
 
-from .cleanup import Cleanup
-from .events import LoopEvent, tell
+from .events import LoopEvent, all_done, in_thread, tell
 from .source import TaskFeeder
+from .tasks import TaskPool
 
 __all__ = ["OrderedAmap"]
 
 R_co = TypeVar("R_co", covariant=True)
 
 _BREATH_S: Final = 0.005  # a consumer that never waits lets other tasks run this often, in seconds
-_NOTHING: Final[list[Any]] = []
 
 
 class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
-    """An async iterator over results in input order, made by `ordered_amap`.
+    """An async iterator over results in input order; also an async context manager.
 
-    It is also an async context manager.
+    Made by `ordered_amap`.
 
     Attributes:
         indexed: Whether it delivers ``(index, result)``.
     """
 
     __module__ = "inturn"
-    __slots__ = ("__weakref__", "_breath", "_cleanup", "_clock", "_consumer", "_feeder", "_held", "_pid")
+    __slots__ = ("__weakref__", "_breath", "_clock", "_consumer", "_ends", "_feeder", "_held", "_hook", "_loop", "_pid")
+
+    _nothing: ClassVar[Any] = []  # what `_held` is when nothing is held
 
     def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
         self._run: Run = run
-        self._feeder: TaskFeeder | None = None
-        if isinstance(source, TaskFeeder):
-            self._feeder = run.feeder = source
-        else:
-            run.source = source
-        self.indexed: bool = indexed
-        run.indexed = indexed
-        self._cleanup = Cleanup(run.job, self._feeder, run.upstream)
-        self._held: list[Any] = _NOTHING  # taken from the window, not yet delivered; the oldest last
+        self._feeder = source if isinstance(source, TaskFeeder) else None
+        run.feeder = self._feeder
+        run.source = source if self._feeder is None else None
+        self._ends = [each for each in (run.job.pool, source) if isinstance(each, TaskPool | TaskFeeder)]
+        self.indexed = run.indexed = indexed
+        self._held = self._nothing  # taken from the window, not yet delivered; the oldest last
         self._clock = run.job.clock
         self._breath = 0.0  # when other tasks must run
         self._consumer: dict[None, object] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it has begun
+        self._hook: AsyncGenerator[None, None] | None = None  # while it is open
         self._pid = os.getpid()
         self._name = name
 
@@ -86,28 +78,27 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 raise
         return await self._next()  # type: ignore[no-any-return]
 
-    def _check(self, *, over: bool) -> asyncio.AbstractEventLoop:
-        """The running loop. It must be that of the first ``anext`` unless the run is over."""
+    def _check(self, *, over: bool) -> None:
+        """Raise in another process; in another loop than that of the first ``anext``, unless `over`."""
         if self._pid != os.getpid():
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
         loop = asyncio.get_running_loop()
-        if not over and self._cleanup.loop is not None and self._cleanup.loop is not loop:
+        if not over and self._loop is not None and self._loop is not loop:
             raise RuntimeError(f"this {self._name} belongs to another event loop: use it in the one in which it began")
-        return loop
 
     async def _next(self) -> Any:
-        loop = self._check(over=self._run.job.end is End.CLOSED)
+        self._check(over=self._run.job.end is End.CLOSED)
         me, step = object(), None
         try:
             if self._consumer.setdefault(None, me) is not me:
                 raise RuntimeError(f"{self._name} already executing: a run has one consumer at a time")
-            step = await self._step(loop)
+            step = await self._step()
             over = step is DONE or step is CLOSED or type(step) is Raised
             if over:
                 self._finish()
-                await self._cleanup.gone(threads=step is DONE)
+                await self._gone(threads=step is DONE)
             elif self._run.job.stopped:  # closed meanwhile: deliver nothing
-                self._held = _NOTHING
+                self._held = self._nothing
             self._consumer.pop(None)
         except BaseException:  # a cancellation, or an error of a signal handler
             if self._consumer.get(None, me) is me:  # nobody else is the consumer
@@ -129,34 +120,53 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     # ---- the consumer ----------------------------------------------------------------------------
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._cleanup.take(loop)
-        self._clock = self._run.job.clock  # the loop may have one of its own
-        self._run.begin()
+    def _begin(self) -> None:
+        run, job = self._run, self._run.job
+        loop: Any = asyncio.get_running_loop()
+        self._loop = loop
+        job.wake = LoopEvent()
+        if hasattr(loop, "adopt_run"):  # it is of `inturn.testing`
+            loop.adopt_run(job)
+        self._clock = job.clock  # the loop may have one of its own
+        self._hook = hook = _shutdown_hook(ref(self))
+        with suppress(StopIteration):  # the hook has reached its yield
+            hook.asend(None).send(None)
+        run.begin()
         if self._feeder is not None:
             self._feeder.start()
 
-    async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
+    async def _step(self) -> Any:
         """The next result, or how the run has ended."""
         run = self._run
         if not run.begun:
             if not run.job.stopped:
-                self._begin(loop)
+                self._begin()
         elif self._clock() >= self._breath:
             await self._breathe()
-            if self._held:
+            if self._held != self._nothing:
                 return self._held.pop()
         run.enter()
         while True:
             step = run.advance()
-            if step is BREATHE:  # pulling took long: let other tasks run
+            if type(step) is Wait:
+                begun = run.before_wait()
+                try:
+                    if begun is not None:
+                        seconds = sooner(run.job.pool.work(block=False), step.seconds)
+                        if seconds == 0.0:
+                            await asyncio.sleep(0)
+                        else:
+                            await run.job.wake.wait(seconds)  # type: ignore[attr-defined]
+                        self._breath = self._clock() + _BREATH_S
+                finally:
+                    run.after_wait(begun)
+            elif step is BREATHE:  # pulling took long: let other tasks run
                 await self._breathe()
                 run.until = self._clock() + HANDFUL_S
-            elif type(step) is Wait:
-                await self._wait(step.seconds)
             else:
                 break
-        self._held = run.held
+        if run.held:
+            self._held = run.held
         try:
             return step
         finally:
@@ -166,35 +176,18 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         await asyncio.sleep(0)
         self._breath = self._clock() + _BREATH_S
 
-    async def _wait(self, seconds: float | None) -> None:
-        """Wait until the head may be complete, or for so many seconds."""
-        run = self._run
-        begun = run.before_wait()
-        try:
-            if begun is not None:
-                seconds = sooner(run.job.pool.work(block=False), seconds)
-                event = run.job.wake
-                assert isinstance(event, LoopEvent)
-                if seconds == 0.0:
-                    await asyncio.sleep(0)
-                else:
-                    await event.wait(seconds)
-                self._breath = self._clock() + _BREATH_S
-        finally:
-            run.after_wait(begun)
-
     async def _leave(self) -> None:
         """An error that is not of the run ends it: wait for its tasks, but not for threads."""
         self._finish()
-        await self._cleanup.gone(threads=False)
+        await self._gone(threads=False)
 
     def _finish(self) -> None:
         """End the run; called by the consumer, or by `aclose` if there is none."""
-        self._held = _NOTHING
+        self._held = self._nothing
         try:
             self._run.end()
         finally:
-            self._cleanup.stop()
+            self._stop()
             self._run.job.pool.retire()
 
     # ---- any task of the loop --------------------------------------------------------------------
@@ -211,10 +204,10 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         """
         self._check(over=self._run.job.stopped)
         self._leave_chain()
-        await self._cleanup.gone(threads=True)
+        await self._gone(threads=True)
 
     def _leave_chain(self) -> None:
-        self._held = _NOTHING
+        self._held = self._nothing
         me = object()
         if self._consumer.setdefault(None, me) is me:
             try:
@@ -222,13 +215,50 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             finally:
                 del self._consumer[None]
         else:
-            self._cleanup.stop()
+            self._stop()
+
+    def _stop(self, end: End = End.CLOSED) -> None:
+        """Start nothing from now on, and cancel what runs."""
+        self._run.job.stop(end)
+        for each in self._run.upstream:  # they end with it (guarantee 37)
+            each._leave_chain()
+        for ended in self._ends:  # the pool of tasks, the feeder
+            ended.cancel()
+        self._drop_hook()
+
+    def _drop_hook(self) -> None:
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            with suppress(StopIteration, RuntimeError):  # RuntimeError: the hook itself is the caller
+                hook.aclose().send(None)
+
+    async def _gone(self, *, threads: bool) -> None:
+        """After `_stop`: wait for tasks, with `threads` also for other workers (guarantee 30)."""
+        if inside(self._run.job):
+            return  # the caller is a call of the run or its source: it would wait for itself
+        await all_done(self._tasks)
+        if threads and (joins := self._joins()):
+            await in_thread(*joins)
 
     def _tasks(self) -> list[asyncio.Task[Any]]:
-        return self._cleanup.tasks()
+        tasks = [task for each in self._run.upstream for task in each._tasks()]
+        if inside(self._run.job) or asyncio.get_running_loop() is not self._loop:
+            return tasks  # it would wait for itself; or it has not begun, or its loop and its tasks have ended
+        return tasks + [task for ended in self._ends for task in ended.tasks]
 
-    def _joins(self) -> list[Any]:
-        return self._cleanup.joins()
+    def _joins(self) -> list[Callable[[], object]]:
+        job = self._run.job
+        joins = [join for each in self._run.upstream for join in each._joins()]
+        if inside(job) or self._loop is None:
+            return joins
+        if job.pool.inline:  # its calls run here, so there is nothing that takes long
+            job.supervisor.join()
+            job.pool.join()
+        elif not isinstance(job.pool, TaskPool):
+            joins += [job.supervisor.join, job.pool.join]
+        if self._feeder is not None:
+            joins += [each.join for each in self._feeder.in_thread]
+        return joins
 
     def _drop_chain(self) -> None:
         if self._drop():
@@ -236,32 +266,29 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
     def _drop(self) -> bool:
         """End the run from anywhere, without waiting; returns whether it was open."""
-        cleanup, job = self._cleanup, self._run.job
+        run, job, loop = self._run, self._run.job, self._loop
         if self._pid != os.getpid() or job.end is End.CLOSED:
             return False
-        open_ = cleanup.loop is not None
-        if cleanup.loop is not None:
+        if loop is not None:
             farewell, job.farewell = job.farewell, None
             job.stop(DROPPED)
             me = object()
             if self._consumer.setdefault(None, me) is me:  # else the feeder of the next stage awaits `anext`
-                self._run.forget()
+                run.forget()
                 self._consumer.pop(None)
             if farewell is not None:
-                tell(cleanup.loop, farewell)
-            if cleanup.feeder is not None:
-                tell(cleanup.loop, cleanup.feeder.cancel)
-            cleanup.drop()
-        for each in cleanup.upstream:
+                tell(loop, farewell)
+            if self._feeder is not None:
+                tell(loop, self._feeder.cancel)
+            self._drop_hook()
+        for each in run.upstream:
             each._drop_chain()
-        return open_
+        return loop is not None
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.aclose()
 
     def __del__(self) -> None:
@@ -272,3 +299,18 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         if open_:
             text = f"unclosed {self!r}: use async with, or await aclose()"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+
+async def _shutdown_hook(run: ref[OrderedAmap[Any]]) -> AsyncGenerator[None, None]:
+    """Ends the run if its loop shuts down while the run is open (guarantee 15).
+
+    It is an async generator, since a loop that shuts down closes those that are open.
+    """
+    try:
+        yield
+    finally:
+        handle = run()
+        if handle is not None and handle._hook is not None:
+            handle._stop(DROPPED)
+            handle._run.job.pool.retire()
+            await handle._gone(threads=True)

@@ -1,6 +1,4 @@
-"""What a coroutine waits for: an event (`LoopEvent`), the end of tasks (`all_done`), or of calls in
-a thread (`in_thread`).
-"""
+"""What a coroutine waits for: an event, the end of tasks, calls in a thread."""
 
 from __future__ import annotations
 
@@ -9,56 +7,33 @@ import threading
 from asyncio import _get_running_loop  # None where get_running_loop raises
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
-from inturn._base.events import LONG_S
 from inturn._core.threads import DAEMON
 
-__all__ = ["LoopEvent", "Timer", "all_done", "in_thread", "tell"]
+__all__ = ["LoopEvent", "all_done", "call_in", "in_thread", "tell"]
 
 
-class Timer:
-    """Calls a function in the loop after so many seconds, unless it is cancelled before.
+_FOR_EVER_S: Final = 1e9  # a loop cannot count any number of seconds (uvloop: milliseconds in 64 bits)
 
-    An event loop cannot count any number of seconds (uvloop has milliseconds in 64 bits), so a
-    longer time than `LONG_S` is waited for in several steps.
-    """
 
-    __slots__ = ("_call", "_context", "_handle", "_loop", "due")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        seconds: float,
-        call: tuple[Callable[..., object], Any],
-        context: Context | None = None,
-    ) -> None:
-        self._loop = loop
-        self.due = loop.time() + seconds
-        self._call = call
-        self._context = context
-        self._arm()
-
-    def _arm(self) -> None:
-        left = self.due - self._loop.time()
-        fn, argument = (Timer._arm, self) if left > LONG_S else self._call
-        self._handle = self._loop.call_later(min(left, LONG_S), fn, argument, context=self._context)
-
-    def cancel(self) -> None:
-        self._handle.cancel()
+def call_in(seconds: float, fn: Callable[[Any], object], argument: Any, context: Context | None) -> asyncio.TimerHandle:
+    """Have the running loop call the function after so many seconds."""
+    seconds = min(seconds, _FOR_EVER_S)
+    return asyncio.get_running_loop().call_later(seconds, fn, argument, context=context)
 
 
 class LoopEvent:
-    """An event for one coroutine: any code may `set` it, the coroutine waits in its loop.
+    """An event for one coroutine of the running loop: any code may `set` it, the coroutine waits.
 
-    A `set` while nothing waits is remembered, and ends the next `wait` at once. So a `wait` may end
-    without a reason, but no `set` is lost.
+    A `set` while nothing waits ends the next `wait` at once: a `wait` may end without a reason, but
+    no `set` is lost.
     """
 
     __slots__ = ("_future", "_loop", "_set")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._future: asyncio.Future[None] | None = None
         self._set = False
 
@@ -71,15 +46,14 @@ class LoopEvent:
 
     def _wake(self) -> None:
         self._set = True
-        future = self._future
-        if future is not None:
-            _resolve(future)
+        if self._future is not None:
+            _resolve(self._future)
 
     async def wait(self, timeout: float | None) -> bool:  # noqa: ASYNC109 - as every event of the library
         """Wait until it is set, for at most so many seconds; returns whether it was set."""
         if not self._set:
             future = self._future = self._loop.create_future()
-            timer = None if timeout is None else Timer(self._loop, timeout, (_resolve, future))
+            timer = None if timeout is None else call_in(timeout, _resolve, future, None)
             try:
                 await future
             finally:
@@ -93,14 +67,13 @@ class LoopEvent:
 class _AllDone(asyncio.Future[None]):
     """A future that is done when the last of some tasks is, and that cannot be cancelled.
 
-    A task that awaits it sleeps until then, however often it is cancelled: asyncio keeps the
-    request, and raises ``CancelledError`` from the ``await`` once, when the future is done. To
-    catch each ``CancelledError`` and wait again would not do: a cancel scope of anyio cancels the
-    task in every turn of the loop, so the loop would never sleep.
+    If a task that awaits it is cancelled, asyncio raises ``CancelledError`` there in the end, and
+    once. To catch each ``CancelledError`` and wait again would not do: a cancel scope of anyio
+    cancels the task in every turn of the loop, so the loop would never sleep.
     """
 
-    def __init__(self, tasks: list[asyncio.Task[Any]], loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
+    def __init__(self, tasks: list[asyncio.Task[Any]]) -> None:
+        super().__init__()
         self._left = len(tasks)
         for task in tasks:
             task.add_done_callback(self._one_done)
@@ -127,26 +100,22 @@ def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
         pass
 
 
-async def all_done(pending: Callable[[], Iterable[asyncio.Task[Any]]]) -> None:
+async def all_done(
+    pending: Callable[[], Iterable[asyncio.Task[Any]]], seen: frozenset[asyncio.Task[Any]] = frozenset()
+) -> None:
     """Wait for tasks that were cancelled, and for tasks that appear meanwhile (guarantee 30).
 
-    As with ``asyncio.TaskGroup``, a cancellation of the task that waits is not passed on to them:
-    it is raised in the end.
+    A cancellation of the task that waits is not passed on to them, but raised in the end, as by
+    ``asyncio.TaskGroup``.
     """
-    cancelled: asyncio.CancelledError | None = None
-    me, loop = asyncio.current_task(), asyncio.get_running_loop()
-    seen: set[asyncio.Task[Any]] = set()
+    me = asyncio.current_task()
     while waiting := [task for task in pending() if task not in seen and task is not me]:
-        seen.update(waiting)  # one that has just ended is waited for, too: until its callbacks have been called
+        seen |= {*waiting}  # one that has just ended is waited for, too: until its callbacks have been called
         try:
-            await _AllDone(waiting, loop)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        try:
-            raise cancelled
-        finally:
-            del cancelled
+            await _AllDone(waiting)
+        except asyncio.CancelledError:
+            await all_done(pending, seen)
+            raise
 
 
 async def in_thread(*calls: Callable[[], object]) -> None:
@@ -154,17 +123,16 @@ async def in_thread(*calls: Callable[[], object]) -> None:
 
     The loop's own executor would not do: all its threads may be busy, even with calls of this run.
     """
-    loop = asyncio.get_running_loop()
-    done = loop.create_future()
+    done = LoopEvent()
 
     def work() -> None:
         try:
             for call in calls:
                 call()
         finally:
-            tell(loop, lambda: _resolve(done))
+            done.set()
 
     thread = threading.Thread(target=work, name="inturn-closer", daemon=DAEMON)
     thread.start()
-    await done
+    await done.wait(None)
     thread.join()  # it is at its end

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, TypeVar
+from typing import Any
 
 from inturn._core.flat_consumer import FlatRun
 from inturn._engine.lanes import NO_LANE
 
-from .driver import OrderedAmap
+from .driver import OrderedAmap, R_co
 
 __all__ = ["OrderedAflatMap"]
-
-R_co = TypeVar("R_co", covariant=True)
 
 
 class OrderedAflatMap(OrderedAmap[R_co]):
@@ -25,16 +22,13 @@ class OrderedAflatMap(OrderedAmap[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("_lane",)
+    __slots__ = ()
 
+    _nothing = NO_LANE  # `_held` is the head's lane, while elements can be taken from it
     _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # set once, by `__init__`
 
-    def __init__(self, run: Any, source: Any, *, indexed: bool, name: str) -> None:
-        super().__init__(run, source, indexed=indexed, name=name)
-        self._lane = NO_LANE  # the head's, while its elements can be taken at once
-
     async def __anext__(self) -> R_co:
-        if self._lane.buffer and self._clock() < self._breath:
+        if self._held.buffer and self._clock() < self._breath:
             try:
                 return self._take()  # type: ignore[no-any-return]
             except BaseException:  # a signal handler raised it, and the element is lost
@@ -43,23 +37,19 @@ class OrderedAflatMap(OrderedAmap[R_co]):
         return await self._next()  # type: ignore[no-any-return]
 
     def _take(self) -> Any:
-        lane = self._lane
+        lane = self._held
         element = lane.pop()
         if lane.producer_waits:
             lane.relieve()
-        return (lane.index, element) if self._run.indexed else element
+        return (lane.index, element) if self.indexed else element
 
-    async def _step(self, loop: asyncio.AbstractEventLoop) -> Any:
-        if self._lane.buffer:  # let other tasks run first
+    async def _step(self) -> Any:
+        if self._held.buffer:  # let other tasks run first
             await self._breathe()
-            if self._lane.buffer:
+            if self._held.buffer:
                 return self._take()
-        self._lane = self._run.lane = NO_LANE  # so that a second consumer gets its error
+        self._held = self._run.lane = NO_LANE  # so that a second consumer gets its error
         try:
-            return await super()._step(loop)
+            return await super()._step()
         finally:
-            self._lane = NO_LANE if self._run.job.stopped else self._run.lane
-
-    def _finish(self) -> None:
-        self._lane = NO_LANE
-        super()._finish()
+            self._held = NO_LANE if self._run.job.stopped else self._run.lane

@@ -3,25 +3,24 @@
 A slot is kept from an item's first attempt to its end, as `lanes` requires. Between two attempts a
 task *holds* the slot: it waits until the pause is over or the policy has decided.
 
-========= ================================= ===================================================
+========= ================================= ========================================================
 slot      condition                         left by
-========= ================================= ===================================================
-producing ``call`` is the attempt's         the end of its task; `_expire`, then late as in
-                                            `tasks`
+========= ================================= ========================================================
+producing ``call`` is the attempt's         the end of its task; `_expire`, then late as in `tasks`
 full      producing, and ``timer`` is None  room in the lane
-holding   its task runs `_hold`             the end of the pause, or a decision: then another
-                                            attempt, or the slot is free
+holding   its task runs `_hold`             the end of the pause, or a decision
 given up  ``call`` is another's, or None    (the end of the task is ignored)
-========= ================================= ===================================================
+========= ================================= ========================================================
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.slot import Call
@@ -29,22 +28,9 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane, Phase
 from inturn._model.outcome import Kind, shorten
 
-from .eager import EagerTask
-from .events import LoopEvent
-from .slot import TaskSlot
-from .tasks import TaskPool, WrappedError
+from .tasks import TURN_S, TaskPool, TaskSlot, WrappedError
 
-if TYPE_CHECKING:
-    from contextvars import Context
-
-__all__ = ["LaneTaskPool", "new_event"]
-
-_TURN_S: Final = 0.002  # maximum seconds per turn of a producer that does not wait
-
-
-def new_event() -> LoopEvent:
-    """The event of a lane whose producer is a task of the running loop."""
-    return LoopEvent(asyncio.get_running_loop())
+__all__ = ["LaneTaskPool"]
 
 
 class LaneTaskPool(TaskPool):
@@ -52,40 +38,30 @@ class LaneTaskPool(TaskPool):
 
     job: FlatJob
 
-    def _schedule(self) -> None:
-        assert self._loop is not None
-        self._scheduled = True
-        self._loop.call_soon(self._pump, context=self.job.context)
-
-    def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> None:
+    def _run(self, slot: TaskSlot, chunk: Chunk, until: float) -> bool:
         self._attempt(slot)
+        return True
 
     def _attempt(self, slot: TaskSlot) -> None:
         """Run the item of the slot once."""
-        job, chunk = self.job, slot.chunk
-        assert chunk is not None
-        item = next(chunk.todo, NOTHING)
+        item = next(slot.chunk.todo, NOTHING)
         if item is NOTHING:  # drained: the item never starts
-            super().end(slot)
+            super()._end(slot)
             return
-        lane: Lane = chunk.out[0]
-        slot.item, slot.mark, slot.late = item, job.clock(), False
+        slot.item, slot.mark, slot.late = item, self.job.clock(), False
         slot.call = call = Call(None, slot.mark)
         self._limit(slot)
-        self._start(slot, self._produce(slot, call, lane, item), job.context.copy(), self._task_done)
+        self._start(slot, self._produce(slot, call, slot.chunk.out[0], item), self._task_done)
 
-    def _start(self, slot: TaskSlot, coro: Coroutine[Any, Any, None], context: Context, done: Any) -> None:
-        assert self._loop is not None
-        make = self._make or self._loop.create_task
-        slot.task = task = make(coro, context=context)  # type: ignore[call-arg]
-        self._tasks[task] = slot
-        if self.job.stage is not None and slot.chunk is not None:
-            task.set_name(self.job.label(slot.chunk.index))
-        task.add_done_callback(partial(done, slot), context=self.job.context)
-        if self.job.stopped:
-            self.cancel_late(task)
-
-    # ---- in the task -----------------------------------------------------------------------------
+    def _start(self, slot: TaskSlot, coro: Coroutine[Any, Any, None], done: Any) -> None:
+        job = self.job
+        slot.task = task = self._make(coro, context=job.context.copy())
+        self.tasks[task] = slot
+        if job.stage is not None:
+            task.set_name(job.label(slot.chunk.index))
+        task.add_done_callback(partial(done, slot), context=job.context)
+        if self._cancelled:
+            task.cancel()
 
     async def _produce(self, slot: TaskSlot, call: Call, lane: Lane, item: Any) -> None:
         """Append the elements of the item to its lane."""
@@ -95,10 +71,9 @@ class LaneTaskPool(TaskPool):
             if self.director is None:
                 iterator = await self._elements_of(job.fn, item)
             else:
-                assert slot.chunk is not None
-                iterator = self.director.elements_of(slot.chunk, partial(self._elements_of, job.fn, item))
+                iterator = self.director(slot.chunk, partial(self._elements_of, job.fn, item))
             take = iterator.__anext__
-            breath = clock() + _TURN_S
+            breath = clock() + TURN_S
             while True:
                 if lane.full():
                     await self._wait_for_room(slot, call, lane)
@@ -116,12 +91,13 @@ class LaneTaskPool(TaskPool):
                     job.rouse(lane.index)
                 if clock() >= breath:
                     await asyncio.sleep(0)
-                    breath = clock() + _TURN_S
+                    breath = clock() + TURN_S
         except (SystemExit, KeyboardInterrupt) as error:
             caught = error
         finally:
             if hasattr(iterator, "aclose"):
-                await _close(iterator)
+                with suppress(Exception):  # dropped, as errors of calls that end after the run
+                    await iterator.aclose()
         raise WrappedError(caught, Kind.PASSING)
 
     async def _wait_for_room(self, slot: TaskSlot, call: Call, lane: Lane) -> None:
@@ -141,15 +117,13 @@ class LaneTaskPool(TaskPool):
     async def _elements_of(self, fn: Any, item: Any) -> AsyncIterator[Any]:
         """An iterator over what ``fn`` returns; an awaitable is awaited first."""
         result = fn(item)
-        awaited = isawaitable(result)
-        if awaited:
+        if isawaitable(result):
             result = await result
+            if hasattr(type(result), "__iter__") and not hasattr(type(result), "__aiter__"):
+                result = _each(result)
         if hasattr(type(result), "__aiter__"):
             self._proven = True
             return aiter(result)
-        if awaited and hasattr(type(result), "__iter__"):
-            self._proven = True
-            return _Plain(iter(result))
         text = f"fn must return an async iterable, got {type(result).__name__}: {shorten(result)}; "
         text += "make it an async generator function, "
         text += 'or have a plain generator function run elsewhere with executor="thread" or "process"'
@@ -160,72 +134,43 @@ class LaneTaskPool(TaskPool):
         while True:
             left = None
             if lane.phase is Phase.PAUSING:
-                left = lane.due - self.job.clock()
-                if left <= 0:
-                    left = self.job.again_in()
-                if left <= 0:
+                left = max(0.0, lane.due - self.job.clock()) or self.job.again_in()
+                if not left:
                     lane.reopen()
             if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
                 return
             await lane.event.wait(left)  # type: ignore[attr-defined]
 
-    # ---- afterwards ------------------------------------------------------------------------------
-
     def _record(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
-        chunk = slot.chunk
-        assert chunk is not None
-        lane: Lane = chunk.out[0]
         try:
             task.result()
         except BaseException as error:  # it is raised in the consumer
-            self.failed(chunk, slot.item, error, self.job.clock() - slot.mark)
+            self._failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark)
         else:
+            lane: Lane = slot.chunk.out[0]
             lane.finish()
             self.job.rouse(lane.index)
 
-    def end(self, slot: TaskSlot) -> None:
+    def _end(self, slot: TaskSlot) -> None:
         """An attempt has ended: free the slot, unless another attempt may follow."""
-        assert slot.chunk is not None
         lane: Lane = slot.chunk.out[0]
         slot.call = slot.item = slot.task = None
         if self.job.stopped or lane.phase is Phase.ENDED:
-            super().end(slot)
+            super()._end(slot)
         else:
-            self._start(slot, self._hold(lane), self.job.context.copy(), self._hold_done)
+            self._start(slot, self._hold(lane), self._hold_done)
 
     def _hold_done(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
-        assert slot.chunk is not None
+        del self.tasks[task]
         if not task.cancelled():
             task.result()  # only an error of this library can be raised here
         if self.job.stopped or slot.chunk.out[0].phase is Phase.ENDED:
-            super().end(slot)
-            self.notify(min(1, self.job.window.available()))
+            super()._end(slot)
+            self.notify(self.job.window.available())
         else:
             self._attempt(slot)
 
-    def _pump(self, turn: EagerTask | None = None) -> None:
-        super()._pump(None)
 
-
-class _Plain:
-    """An async iterator over a plain one."""
-
-    def __init__(self, iterator: Iterator[Any]) -> None:
-        self._iterator = iterator
-
-    def __aiter__(self) -> _Plain:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return next(self._iterator)
-        except StopIteration:
-            raise StopAsyncIteration from None
-
-
-async def _close(iterator: Any) -> None:
-    try:
-        await iterator.aclose()
-    except Exception:  # dropped, as errors of calls that end after the run
-        pass
+async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item

@@ -15,31 +15,21 @@ __all__ = ["GatherRun", "gather"]
 class _Batches(Window):
     """A window that is refilled only when everything in it was delivered."""
 
-    def __init__(self, concurrency: int, size: int, *, batch: bool) -> None:
-        super().__init__(concurrency, size, None, batch=batch)
-        self._batch_size = size
-
     def room(self) -> int:
-        begun = self.pulled % self._batch_size
-        if self.exhausted or (not begun and self.taken < self.pulled):
-            return 0
-        return self._batch_size - begun
+        begun = self.pulled % self.limit
+        under_way = not begun and self.taken < self.pulled
+        return 0 if self.exhausted or under_way else self.limit - begun
 
 
 class GatherRun(Run):
     """The run of `ordered_gather` (guarantee 33): nothing bounds what is held but `batch_size`."""
 
-    batch_size: int | None = None
-
     def __init__(self, *args: Any, batch_size: int | None, **settings: Any) -> None:
-        self.batch_size = batch_size
-        super().__init__(*args, **settings, window=NEVER)
+        super().__init__(*args, **settings, window=batch_size or NEVER)
         self.job.fail_fast = True
 
     def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
-        if self.batch_size is None:
-            return super()._window_of(concurrency, limit, chunksize, batch)
-        return _Batches(concurrency, self.batch_size, batch=batch)
+        return _Batches(concurrency, limit, chunksize, batch=batch)
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:

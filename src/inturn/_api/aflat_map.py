@@ -271,15 +271,15 @@ def ordered_aflat_map(
     Cost: about two microseconds per element, and some 20 more each time that the consumer has to wait for one.
     """
     checks.no_others(ordered_aflat_map, unknown)
+    from inturn._aio.events import LoopEvent
     from inturn._aio.flat import OrderedAflatMap
-    from inturn._aio.flat_tasks import new_event
     from inturn._core.flat_consumer import FlatRun
 
     settings: dict[str, Any] = {}
     instead: dict[str, str] = {}
     if executor is None:
         opener = open_lane_tasks()
-        settings["event"] = new_event
+        settings["event"] = LoopEvent
     else:
         cure = "it runs in the event loop, so leave executor= out"
         instead = {checks.ASYNC: cure, checks.ASYNC_GENERATOR: cure}

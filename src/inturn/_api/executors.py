@@ -68,11 +68,11 @@ def open_tasks(fn: Callable[..., Any]) -> Opener:
     """Tasks of the event loop, one for each call."""
 
     def open_(job: Job, *, slices: bool) -> BasePool:
-        from inturn._aio.tasks import TaskPool
-
-        pool = TaskPool(job, known=checks.kind_of(fn) == checks.ASYNC)
-        job.supervisor = pool.pauses
-        return pool
+        if sys.version_info >= (3, 12):
+            from inturn._aio.tasks import TaskPool
+        else:
+            from inturn._aio.eager import EagerTaskPool as TaskPool
+        return TaskPool(job, known=checks.kind_of(fn) == checks.ASYNC)
 
     return Opener(open_, _sixteen, batches=True)
 
@@ -83,9 +83,7 @@ def open_lane_tasks() -> Opener:
     def open_(job: Any, *, slices: bool) -> BasePool:
         from inturn._aio.flat_tasks import LaneTaskPool
 
-        pool = LaneTaskPool(job, known=False)
-        job.supervisor = pool.pauses
-        return pool
+        return LaneTaskPool(job, known=False)
 
     return Opener(open_, _sixteen, batches=False)
 

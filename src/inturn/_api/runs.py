@@ -68,17 +68,16 @@ def async_run(
 ) -> H:
     """The object that an asynchronous function returns; a task pulls if one of the sources is async."""
     from inturn._aio.pulled_in_thread import PulledInThread
-    from inturn._aio.source import TaskFeeder, together
+    from inturn._aio.source import TaskFeeder
 
     for flag, value in (("indexed", indexed), ("strict", strict)):
         checks.flag(flag, value)
     run = _run_of(engine, fn, sources, opener, **settings)
     source: Source | TaskFeeder
     # A synchronous run would block the loop, since its `next` may wait: a thread pulls it.
-    sources = tuple(PulledInThread(each, run.window, run.job) if _waits(each) else each for each in sources)
+    sources = tuple(PulledInThread(each, run.job) if _waits(each) else each for each in sources)
     if any(hasattr(type(each), "__aiter__") for each in sources):
-        in_thread = tuple(each for each in sources if isinstance(each, PulledInThread))
-        source = TaskFeeder(together(sources, strict=strict), run.window, run.job, in_thread)
+        source = TaskFeeder(sources, run.job, strict=strict)
     else:
         source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
     run.chain(tuple(each.run if isinstance(each, PulledInThread) else each for each in sources))

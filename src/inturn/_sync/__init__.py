@@ -1,3 +1,1 @@
-"""The synchronous driver: the only code that makes the consumer's thread wait. May import `_core`
-and below; knows no pool.
-"""
+"""The synchronous driver: what makes a thread wait for a run. May import `_core` and below."""

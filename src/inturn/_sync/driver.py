@@ -1,19 +1,18 @@
 """The synchronous driver: `OrderedMap`, the object that `ordered_map` returns.
 
-The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and delivers, all in
-`Run.advance`, and waits in one place only, `_wait`. Who is the consumer is settled by the token in `_consumer`, an
-atomic dictionary operation and no lock, so that an interrupt at any point leaves nothing locked.
+The consumer's thread owns the engine for the length of one ``next``: it pulls, decides and
+delivers, all in `Run.advance`, and waits only in `_step`. The token in `_consumer` tells who it is:
+an atomic dictionary operation and no lock, so that an interrupt leaves nothing locked.
 
-An exception that comes from outside (a signal handler's, Ctrl-C) may land between any two steps, and ends the run. So
-the steps are such that none of them has to be undone: see `supervisor`.
+An exception that comes from outside (a signal handler's, Ctrl-C) may land between any two steps,
+and ends the run. So the steps are such that none of them has to be undone: see `supervisor`.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import DROPPED, inside
@@ -33,15 +32,13 @@ class Process:
 
     forks = 0  # how many forks lie between the first process and this one
 
-
-def _forked() -> None:
-    Process.forks += 1
+    @classmethod
+    def forked(cls) -> None:
+        cls.forks += 1
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-
-_NOTHING: Final[list[Any]] = []
+    os.register_at_fork(after_in_child=Process.forked)
 
 
 class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
@@ -54,16 +51,14 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     __module__ = "inturn"
     __slots__ = ("__weakref__", "_consumer", "_feeder", "_forks", "_held")
 
+    _nothing: ClassVar[Any] = []  # what `_held` is when nothing is held
+
     def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
         self._run: Run = run
-        self.indexed: bool = indexed
-        run.indexed = indexed
-        self._feeder: Feeder | None = None
-        if live:
-            self._feeder = run.feeder = run.job.feeder = Feeder(source, run.window, run.job)
-        else:
-            run.source = source
-        self._held: list[Any] = _NOTHING  # taken from the window, and not yet delivered; the newest first
+        self.indexed = run.indexed = indexed
+        self._feeder = run.feeder = run.job.feeder = Feeder(source, run.job) if live else None
+        run.source = None if live else source
+        self._held = self._nothing  # taken from the window, and not yet delivered; the newest first
         self._consumer: dict[None, object] = {}
         self._forks = Process.forks
         self._name = name
@@ -78,20 +73,43 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the result is lost
-                    self._leave()
+                    self._leave_chain()
                     raise
         return self._next()  # type: ignore[no-any-return]
 
     def _next(self) -> Any:
+        """`next`, where nothing is held. Guarantee 23: there is one consumer at a time."""
         if self._forks != Process.forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
+        me, job = object(), self._run.job
+        step: Any = None
+        over = True
         try:
-            step, over = self._take()
-        except StopIteration as error:  # a function of the user's raised it: it must not end the loop in silence
-            raise RuntimeError("a function that the run has called raised StopIteration") from error
+            if self._consumer.setdefault(None, me) is me:
+                step = self._step()
+                over = step is DONE or step is CLOSED or type(step) is Raised
+                if over:
+                    self._finish()
+                    if step is DONE:
+                        self._join()
+                self._consumer.pop(None)
+                if job.stopped and not over and not job.crashed:  # closed meanwhile: what is held is not delivered
+                    self._leave_chain()
+            elif job.stopped:  # it is being closed from elsewhere
+                step = CLOSED
+            else:
+                step = Raised(ValueError(f"{self._name} already executing: a run has one consumer at a time"))
+        except BaseException as error:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
+            step = None  # the frames of the error's traceback keep this one
+            if self._consumer.get(None) is me:
+                self._consumer.pop(None)
+            self._leave_chain()
+            if isinstance(error, StopIteration):  # it must not end the loop in silence
+                raise RuntimeError("a function that the run has called raised StopIteration") from error
+            raise
         try:
-            # Nothing is called between `_take` and here: a signal handler may raise behind any call, and the result
-            # would be lost, though the run goes on (guarantee 16).
+            # Nothing is called between the other `try` and here: a signal handler may raise behind any call, and the
+            # result would be lost, though the run goes on (guarantee 16).
             if not over:
                 return step
             if step is DONE or step is CLOSED:
@@ -99,40 +117,6 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             raise step.error
         finally:
             del step  # a traceback may keep this frame
-
-    def _take(self) -> tuple[Any, bool]:
-        """The next result, or how the run has ended, and which of both.
-
-        Whatever is raised here comes from outside, and ends the run.
-        """
-        me = object()
-        try:
-            if self._consumer.setdefault(None, me) is not me:
-                return self._busy(), True
-            step = self._step()
-            over = step is DONE or step is CLOSED or type(step) is Raised
-            if over:
-                self._finish()
-                if step is DONE:
-                    self._join()
-            self._consumer.pop(None)
-            job = self._run.job
-            if job.stopped and not over and not job.crashed:  # closed meanwhile: what is held is not delivered
-                self._leave()
-            return step, over
-        except BaseException:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
-            if self._consumer.get(None) is me:
-                self._consumer.pop(None)
-            self._leave()
-            raise
-        finally:
-            step = None  # the frames of an error's traceback keep this one
-
-    def _busy(self) -> Any:
-        """What a second consumer is told (guarantee 23)."""
-        if self._run.job.stopped:
-            return CLOSED  # it is being closed from elsewhere
-        return Raised(ValueError(f"{self._name} already executing: a run has one consumer at a time"))
 
     # ---- the consumer ----------------------------------------------------------------------------
 
@@ -145,30 +129,26 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         while True:
             step = run.advance()
             if type(step) is Wait:
-                self._wait(step.seconds)
+                begun = run.before_wait()
+                try:
+                    if begun is not None:
+                        seconds = sooner(run.job.pool.work(block=True), step.seconds)
+                        if seconds != 0.0:
+                            run.job.sleep(seconds)
+                finally:
+                    run.after_wait(begun)
             elif step is not BREATHE:
                 break
-        self._held = run.held
+        if run.held:
+            self._held = run.held
         try:
             return step
         finally:
             del step  # the frames of a source's error keep this one
 
-    def _wait(self, seconds: float | None) -> None:
-        """Until the head is complete, or anything else has happened."""
-        run = self._run
-        begun = run.before_wait()
-        try:
-            if begun is not None:
-                seconds = sooner(run.job.pool.work(block=True), seconds)
-                if seconds != 0.0:
-                    run.job.sleep(seconds)
-        finally:
-            run.after_wait(begun)
-
     def _finish(self) -> None:
         """The run is over; by the consumer, or by `close` if there is none now."""
-        self._held = _NOTHING
+        self._held = self._nothing
         run = self._run
         try:
             run.end()
@@ -179,7 +159,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def _join(self) -> None:
         run = self._run
         job = run.job
-        if inside(job) or not may_wait(job):
+        if not self._ours() or inside(job) or not may_wait(job):
             return
         for each in run.upstream:  # first: a feeder may be waiting in its `next`
             assert isinstance(each, OrderedMap)
@@ -190,10 +170,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             self._feeder.join(stuck=run.foreign or any(each._run.stuck() for each in run.upstream))
 
     def _end_upstream(self) -> None:
-        """The runs that are its sources belong to it: they end with it.
-
-        Guarantee 37.
-        """
+        """The runs that are its sources belong to it: they end with it (guarantee 37)."""
         for each in self._run.upstream:
             each._leave_chain()
 
@@ -201,12 +178,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         """Whether it belongs to this process, and can be ended: at its exit, the interpreter clears modules."""
         return Process is not None and self._forks == Process.forks  # pyright: ignore[reportUnnecessaryComparison]
 
-    def _leave_chain(self) -> None:
-        if self._ours():
-            self._leave()
-
     def _joins(self) -> list[Any]:
-        return [self._join] if self._ours() else []
+        return [self._join]
 
     def _drop_chain(self) -> None:
         run = self._run
@@ -225,18 +198,17 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def close(self) -> None:
         """End the run: what has not started never starts, and what runs is waited for.
 
-        Guarantee 13.
-
-        It may be called twice, from any thread, from a signal handler, or from ``fn`` itself (then it does not wait,
-        nor where it lands within a ``submit``). A ``next`` that waits raises ``StopIteration``.
+        Guarantee 13. It may be called twice, from any thread, from a signal handler, or from ``fn``
+        itself (then it does not wait, nor where it lands within a ``submit``). A ``next`` that waits
+        raises ``StopIteration``.
         """
-        if self._ours():  # else the workers are the parent's
-            self._leave()
-            self._join()
+        self._leave_chain()
+        self._join()
 
-    def _leave(self) -> None:
-        """What `close` does without waiting."""
-        self._held = _NOTHING
+    def _leave_chain(self) -> None:
+        if not self._ours():  # the workers are the parent's
+            return
+        self._held = self._nothing
         self._run.job.stop()
         me = object()
         if self._consumer.setdefault(None, me) is me:
@@ -250,14 +222,12 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """`close`; but a block that is left by Ctrl-C waits for nothing that cannot be ended, as calls in threads."""
-        if kind is None or not issubclass(kind, KeyboardInterrupt):
-            self.close()
-        elif self._ours():
-            self._leave()
-            if all(each._run.job.pool.kills for each in self.stages):
-                self._join()
+        self._leave_chain()
+        by_ctrl_c = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if not by_ctrl_c or all(each._run.job.pool.kills for each in self.stages):
+            self._join()
 
     def __del__(self) -> None:
         try:

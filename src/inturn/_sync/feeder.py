@@ -10,7 +10,6 @@ from inturn._base.events import ThreadEvent
 from inturn._core.job import Job
 from inturn._core.source import Source
 from inturn._core.threads import DAEMON, must_not_wait
-from inturn._engine.window import Window
 
 __all__ = ["Feeder"]
 
@@ -25,14 +24,12 @@ class Feeder:
     ======== ============================================== ==========================================
     pulling  ``pulling``                                    the source's answer
     sleeping ``_sleeping``: the window is full               `room`, `stop`
-    gone     it is not alive: the source is at its end, the
-             run is over, or will end with a failure
+    gone     it is not alive                                (the source is at its end, or the run)
     ======== ============================================== ==========================================
     """
 
-    def __init__(self, source: Source, window: Window, job: Job) -> None:
+    def __init__(self, source: Source, job: Job) -> None:
         self._source: Source | None = source
-        self._window = window
         self._job = job
         self._event = ThreadEvent()
         self._sleeping = False
@@ -55,9 +52,8 @@ class Feeder:
         """The consumer has taken something."""
         fence()  # there is room before we ask whether anybody rests
         if self._sleeping:
-            window = self._window
-            free = window.limit - window.pulled + window.taken - len(window.held)
-            if free * _SHARE >= window.limit or not window.held:
+            window = self._job.window
+            if window.room() * _SHARE >= window.limit or not window.held:
                 self._event.set()
 
     def bars(self, job: Job) -> bool:
@@ -75,7 +71,7 @@ class Feeder:
             self._source = None
 
     def _feed(self) -> None:
-        window, job = self._window, self._job
+        job, window = self._job, self._job.window
         while not window.exhausted:
             while window.room() < 1 and not job.stopped:
                 self._sleeping = True
@@ -89,9 +85,9 @@ class Feeder:
 
     def _pull(self) -> bool:
         """Pull once; False if nothing is to be pulled any more."""
-        window, job, source = self._window, self._job, self._source
+        job, source = self._job, self._source
         self.pulling = True
-        if source is None or not job.may_start() or window.last_index < window.pulled:
+        if source is None or not job.may_start() or job.window.last_index < job.window.pulled:
             return False
         begun = job.clock()
         source.pull(0.0)
@@ -101,10 +97,10 @@ class Feeder:
 
     def step(self) -> bool:
         """Pull once in this thread, if there is room: where a run has no threads."""
-        return not self._window.exhausted and self._window.room() > 0 and self._pull()
+        return not self._job.window.exhausted and self._job.window.room() > 0 and self._pull()
 
     def join(self, *, stuck: bool) -> None:
         """After the job was stopped: wait for the thread, unless it is inside a pull that may be `stuck`."""
-        inside = stuck and self.pulling and not self._window.exhausted
+        inside = stuck and self.pulling and not self._job.window.exhausted
         if not inside and self._thread is not None:
             self._thread.join()

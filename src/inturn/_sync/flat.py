@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 from inturn._core.flat_consumer import FlatRun
 from inturn._core.steps import found_nothing
 from inturn._engine.lanes import NO_LANE
 
-from .driver import OrderedMap, Process
+from .driver import OrderedMap, Process, R_co
 
 __all__ = ["OrderedFlatMap"]
-
-R_co = TypeVar("R_co", covariant=True)
 
 
 class OrderedFlatMap(OrderedMap[R_co]):
@@ -23,39 +21,28 @@ class OrderedFlatMap(OrderedMap[R_co]):
     """
 
     __module__ = "inturn"
-    __slots__ = ("_lane",)
+    __slots__ = ()
 
+    _nothing = NO_LANE  # `_held` is the head's lane, while elements can be taken from it
     _run: FlatRun  # pyright: ignore[reportIncompatibleVariableOverride]  # it is made with one, and keeps it
 
-    def __init__(self, run: Any, source: Any, *, live: bool, indexed: bool, name: str) -> None:
-        super().__init__(run, source, live=live, indexed=indexed, name=name)
-        self._lane = NO_LANE  # the head's, while elements can be taken from it without further ado
-
     def __next__(self) -> R_co:
-        lane = self._lane
+        lane = self._held
         if lane.buffer and self._forks == Process.forks:
             try:
                 element = lane.pop()
                 if lane.producer_waits:
                     lane.relieve()
-                return (lane.index, element) if self._run.indexed else element  # type: ignore[return-value]
+                return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the element is lost
-                    self._leave()
+                    self._leave_chain()
                     raise
         return self._next()  # type: ignore[no-any-return]
 
     def _step(self) -> Any:
-        self._lane = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
+        self._held = self._run.lane = NO_LANE  # one consumer at a time: a second one is to be told so
         try:
             return super()._step()  # named nowhere: the frames of an item's error keep this one
         finally:
-            self._lane = NO_LANE if self._run.job.stopped else self._run.lane  # closed meanwhile, from elsewhere
-
-    def _finish(self) -> None:
-        self._lane = NO_LANE
-        super()._finish()
-
-    def _leave(self) -> None:
-        self._lane = NO_LANE
-        super()._leave()
+            self._held = NO_LANE if self._run.job.stopped else self._run.lane  # closed meanwhile, from elsewhere

@@ -120,7 +120,7 @@ class Director:
         self._gates: dict[int, asyncio.Future[None]] = {}
         self._recorder.begin()
         job.clock = book.clock
-        pool.director = self
+        pool.director = self.elements_of if isinstance(job, FlatJob) else self.call_of
 
     # ---- the loop --------------------------------------------------------------------------------
 
