@@ -13,6 +13,8 @@ import typing as _t
 from ._api.map import ordered_map
 from ._model.outcome import Failure
 from ._model.policy import SKIP, Retry, retry, sentinel
+from ._model.policy import RetryPolicy as RetryPolicy  # this one and `Skip` are for annotations of one's own policies
+from ._model.policy import Skip as Skip
 from ._model.processes import Processes, WorkerDied
 from ._model.stats import Stats
 from ._model.threads import Threads
@@ -26,8 +28,6 @@ if _t.TYPE_CHECKING:
     from ._api.flat_map import ordered_flat_map
     from ._api.gather import ordered_gather
     from ._model.limit import Limiter
-    from ._model.policy import RetryPolicy as RetryPolicy
-    from ._model.policy import Skip as Skip
     from ._model.recorder import TraceItem as TraceItem
     from ._model.report import Report
     from ._model.trace import Trace as Trace
@@ -65,8 +65,6 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
     "Report": "_model.report",
     "Trace": "_model.trace",  # what `run.trace` is, and what it consists of: for annotations
     "TraceItem": "_model.recorder",
-    "RetryPolicy": "_model.policy",  # this one and `Skip` are for annotations of one's own policies
-    "Skip": "_model.policy",
     "ordered_aflat_map": "_api.aflat_map",
     "ordered_amap": "_api.amap",
     "ordered_flat_map": "_api.flat_map",
@@ -97,7 +95,7 @@ def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
 
 
-for _each in (Failure, OrderedMap, Processes, Retry, Stats, Threads, WorkerDied, ordered_map, retry, sentinel):
-    _public(_each)
-for _name in ("RetryPolicy", "Skip"):  # they need not have been asked for to be pickled, or named in a message
-    __getattr__(_name)
+for _class in (Failure, OrderedMap, Processes, Retry, RetryPolicy, Skip, Stats, Threads, WorkerDied):
+    _public(_class)
+for _function in (ordered_map, retry, sentinel):
+    _public(_function)

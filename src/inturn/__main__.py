@@ -15,7 +15,7 @@ import sysconfig
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -50,24 +50,21 @@ def gzip_member(entry: Entry) -> bytes:
     return head + zlib.compress(data, 9, wbits=-15) + tail
 
 
-def standard_library() -> Iterator[Entry]:
-    """Yield the Python files of the standard library, without its tests."""
-    root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        inside = path.relative_to(root)
-        if _NOT_OURS.isdisjoint(inside.parts):
-            yield Entry(inside.as_posix(), path)
-
-
-def given(path: Path) -> Iterator[Entry]:
+def files(path: Path, pattern: str = "*") -> Iterator[Entry]:
     """Yield the file, or every file below the directory; `OSError` if there is neither."""
     if not path.is_dir():
         path.stat()
         yield Entry(path.name, path)
         return
-    for each in sorted(path.rglob("*")):
+    for each in sorted(path.rglob(pattern)):
         if each.is_file():
             yield Entry(each.relative_to(path).as_posix(), each)
+
+
+def standard_library() -> Iterator[Entry]:
+    """Yield the Python files of the standard library, without its tests."""
+    everything = files(Path(sysconfig.get_path("stdlib")), "*.py")
+    return (entry for entry in everything if _NOT_OURS.isdisjoint(Path(entry.name).parts))
 
 
 def write(members: Iterable[bytes], sink: BinaryIO | None) -> Figures:
@@ -90,24 +87,17 @@ def one_line(stats: Stats) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compress twice, compare, and print the figures; return the exit status."""
-    entries = [e for path in options.paths for e in given(path)] if options.paths else list(standard_library())
+    entries = [e for path in options.paths for e in files(path)] if options.paths else list(standard_library())
     if not entries:
         raise ValueError("no files to compress")
     if options.output and any(options.output.resolve() == entry.path.resolve() for entry in entries):
         raise ValueError(f"{options.output} is one of the files to compress")
     read = sum(len(entry.path.read_bytes()) for entry in entries)  # so that neither pass pays for a cold cache
     progress = find_spec("tqdm") is not None or (one_line if sys.stderr.isatty() else False)
-    with ExitStack() as stack:
-        sink = stack.enter_context(options.output.open("wb")) if options.output else None
-        members = ordered_map(
-            gzip_member,
-            entries,
-            executor=options.executor,
-            concurrency=options.concurrency,
-            window=_WINDOW,
-            progress=progress,
-        )
-        ours = write(stack.enter_context(members), sink)
+    settings: dict[str, Any] = {"executor": options.executor, "concurrency": options.concurrency, "progress": progress}
+    members = ordered_map(gzip_member, entries, window=_WINDOW, **settings)
+    with options.output.open("wb") if options.output else nullcontext() as sink, members:
+        ours = write(members, sink)
     plain = write(map(gzip_member, entries), None)
 
     print(f"{len(entries)} files, {read / 1e6:.1f} MB, compressed to {ours.size / 1e6:.1f} MB")

@@ -1,200 +1,103 @@
-"""`ordered_aflat_map`: signatures and documentation.
-
-asyncio is imported when it is called, so that ``import inturn`` stays light.
-"""
+"""`ordered_aflat_map`: signatures and documentation; asyncio is imported only when it is called."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
+from inturn._core.flat_consumer import FlatRun
 
-from .executors import open_flat_pool, open_lane_tasks
-from .runs import async_run
+from .executors import open_pool, open_tasks
+from .runs import async_run, options_of
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from inturn._aio.flat import OrderedAflatMap
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import (
-        FlatElsewhereKept,
-        FlatElsewhereKeptPairs,
-        FlatElsewherePairs,
-        FlatElsewherePassing,
-        FlatElsewherePassingPairs,
-        FlatElsewherePlain,
-        FlatTaskKept,
-        FlatTaskKeptPairs,
-        FlatTaskPairs,
-        FlatTaskPassing,
-        FlatTaskPassingPairs,
-        FlatTaskPlain,
-        Source,
-    )
+    from .arguments import A, B, FlatExecutorLike, Function, Function2, R, Source
+    from .options import Kept, KeptPairs, Pairs, Passing, PassingPairs, Plain
 
 __all__ = ["ordered_aflat_map"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 # fmt: off
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskPlain[S]]
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, *,
+    executor: None = ..., buffer: int = ..., **options: Unpack[Plain[S]]
 ) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskPairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskKept]
+    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, *,
+    executor: None = ..., buffer: int = ..., **options: Unpack[Kept]
 ) -> OrderedAflatMap[R | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, **options: Unpack[FlatTaskKeptPairs]
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
-    **options: Unpack[FlatTaskPlain[S]]
+    fn: Function2[A, B, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[Plain[S]]
 ) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
-    **options: Unpack[FlatTaskPairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
-    **options: Unpack[FlatTaskKept]
+    fn: Function2[A, B, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[Kept]
 ) -> OrderedAflatMap[R | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], /,
-    **options: Unpack[FlatTaskKeptPairs]
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
-    **options: Unpack[FlatTaskPlain[S]]
-) -> OrderedAflatMap[R | S]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
-    **options: Unpack[FlatTaskPairs[S]]
+    fn: Function[A, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[Pairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
-    **options: Unpack[FlatTaskKept]
-) -> OrderedAflatMap[R | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A, B, C], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], b: Source[B], c: Source[C], /,
-    **options: Unpack[FlatTaskKeptPairs]
+    fn: Function[A, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[KeptPairs]
 ) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
-    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskPlain[S]]
-) -> OrderedAflatMap[R | S]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
-    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskPairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
-    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskKept]
-) -> OrderedAflatMap[R | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], c: Source[Any],
-    d: Source[Any], /, *more: Source[Any], **options: Unpack[FlatTaskKeptPairs]
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewherePlain[S]]
-) -> OrderedAflatMap[R | S]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewherePairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewhereKept]
-) -> OrderedAflatMap[R | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A], /, **options: Unpack[FlatElsewhereKeptPairs]
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewherePlain[S]]
-) -> OrderedAflatMap[R | S]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewherePairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewhereKept]
-) -> OrderedAflatMap[R | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewhereKeptPairs]
-) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /,
-    **options: Unpack[FlatTaskPassing[S]]
+    fn: Function[A, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[Passing[S]]
 ) -> OrderedAflatMap[R | S | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatTaskPassing[S]]
-) -> OrderedAflatMap[R | S | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /,
-    **options: Unpack[FlatTaskPassingPairs[S]]
+    fn: Function[A, AsyncIterable[R] | Awaitable[Source[R]]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: None = ..., buffer: int = ..., **options: Unpack[PassingPairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., AsyncIterable[R] | Awaitable[Source[R]]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatTaskPassingPairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
+    fn: Callable[[A], Iterable[R]], a: Source[A], /, *,
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[Plain[S]]
+) -> OrderedAflatMap[R | S]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A | Failure], /, **options: Unpack[FlatElsewherePassing[S]]
+    fn: Function[A, Iterable[R]], a: Source[A], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[Kept]
+) -> OrderedAflatMap[R | Failure]: ...
+@overload
+def ordered_aflat_map(
+    fn: Function2[A, B, Iterable[R]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[Plain[S]]
+) -> OrderedAflatMap[R | S]: ...
+@overload
+def ordered_aflat_map(
+    fn: Function[A, Iterable[R]], a: Source[A], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[Pairs[S]]
+) -> OrderedAflatMap[tuple[int, R | S]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Function[A, Iterable[R]], a: Source[A], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[KeptPairs]
+) -> OrderedAflatMap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_aflat_map(
+    fn: Function[A, Iterable[R]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[Passing[S]]
 ) -> OrderedAflatMap[R | S | Failure]: ...
 @overload
 def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewherePassing[S]]
-) -> OrderedAflatMap[R | S | Failure]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[[A], Iterable[R]], a: Source[A | Failure], /, **options: Unpack[FlatElsewherePassingPairs[S]]
-) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
-@overload
-def ordered_aflat_map(
-    fn: Callable[..., Iterable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[FlatElsewherePassingPairs[S]]
+    fn: Function[A, Iterable[R]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: FlatExecutorLike, buffer: int = ..., **options: Unpack[PassingPairs[S]]
 ) -> OrderedAflatMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_aflat_map(
@@ -217,8 +120,7 @@ def ordered_aflat_map(
     trace: bool = False,
     **unknown: Any,
 ) -> OrderedAflatMap[Any]:
-    """Run an async generator function over items, several at once; deliver all elements in input order, the head's
-    live.
+    """Run an async generator function over items, several at once; deliver all elements in order, the head's live.
 
     >>> import asyncio
     >>> from inturn import ordered_aflat_map
@@ -232,13 +134,9 @@ def ordered_aflat_map(
     >>> asyncio.run(main())
     ['IT', 'WAS', 'A', 'BRIGHT', 'COLD', 'DAY']
 
-    The async sibling of `ordered_flat_map`: up to ``concurrency`` items produce at once, each in a task and in a
-    copy of the context of its own. Elements of the head, the oldest item that is not at its end, are delivered as
-    they are produced; later items produce ahead, each into a buffer of its own.
-
-    Arguments are checked at the call; nothing is pulled or started before the first ``anext``. At no moment are more
-    than ``window`` items pulled and not delivered to their end, and never more than ``buffer`` elements of an item
-    produced and not delivered; endless sources and endless generators are fine.
+    The async sibling of `ordered_flat_map`, with its order and its bounds: up to ``concurrency`` items produce at
+    once, each in a task and in a copy of the context of its own. Arguments are checked at the call; nothing is pulled
+    or started before the first ``anext``.
 
     Whatever ends the run (``aclose``, leaving ``async with``, a cancellation of the consumer, an error, the
     deadline), every generator is closed, and its cleanup awaited, before control returns.
@@ -270,40 +168,17 @@ def ordered_aflat_map(
 
     Cost: about two microseconds per element, and some 20 more each time that the consumer has to wait for one.
     """
-    checks.no_others(ordered_aflat_map, unknown)
+    options = options_of(ordered_aflat_map, locals())
     from inturn._aio.events import LoopEvent
     from inturn._aio.flat import OrderedAflatMap
-    from inturn._core.flat_consumer import FlatRun
 
-    settings: dict[str, Any] = {}
     instead: dict[str, str] = {}
     if executor is None:
-        opener = open_lane_tasks()
-        settings["event"] = LoopEvent
+        opener = open_tasks(fn, flat=True)
+        options["event"] = LoopEvent
     else:
         cure = "it runs in the event loop, so leave executor= out"
         instead = {checks.ASYNC: cure, checks.ASYNC_GENERATOR: cure}
-        opener = open_flat_pool(executor, timeout)
+        opener = open_pool(executor, timeout, flat=True)
     checks.function(fn, instead)
-    return async_run(
-        OrderedAflatMap,
-        FlatRun,
-        fn,
-        sources,
-        opener,
-        function="ordered_aflat_map",
-        indexed=indexed,
-        strict=strict,
-        concurrency=concurrency,
-        window=checks.window_of(window, None),
-        buffer=checks.count("buffer", buffer),
-        on_error=on_error,
-        timeout=timeout,
-        deadline=deadline,
-        pass_failures=pass_failures,
-        name=name,
-        limit=limit,
-        progress=progress,
-        trace=trace,
-        **settings,
-    )
+    return async_run(OrderedAflatMap, FlatRun, "ordered_aflat_map", fn, sources, opener, **options)

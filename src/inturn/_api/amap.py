@@ -1,184 +1,97 @@
-"""`ordered_amap`: signatures and documentation.
-
-asyncio is imported when it is called, so that ``import inturn`` stays light.
-"""
+"""`ordered_amap`: signatures and documentation; asyncio is imported only when it is called."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
+from inturn._core.consumer import Run
 
 from .executors import open_pool, open_tasks
-from .runs import async_run
+from .runs import async_run, options_of
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from inturn._aio.driver import OrderedAmap
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import (
-        ElsewhereKept,
-        ElsewhereKeptPairs,
-        ElsewherePairs,
-        ElsewherePassing,
-        ElsewherePassingPairs,
-        ElsewherePlain,
-        Source,
-        TaskKept,
-        TaskKeptPairs,
-        TaskPairs,
-        TaskPassing,
-        TaskPassingPairs,
-        TaskPlain,
-    )
+    from .arguments import A, B, ExecutorLike, Function, Function2, R, Source
+    from .options import Kept, KeptPairs, Pairs, Passing, PassingPairs, Plain
 
 __all__ = ["ordered_amap"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 # fmt: off
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskPlain[S]]
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, executor: None = ..., **options: Unpack[Plain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskPairs[S]]
-) -> OrderedAmap[tuple[int, R | S]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskKept]
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *, executor: None = ..., **options: Unpack[Kept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[TaskKeptPairs]
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskPlain[S]]
+    fn: Function2[A, B, Awaitable[R]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[Plain[S]]
 ) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskPairs[S]]
-) -> OrderedAmap[tuple[int, R | S]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskKept]
+    fn: Function2[A, B, Awaitable[R]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[Kept]
 ) -> OrderedAmap[R | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[TaskKeptPairs]
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskPlain[S]]
-) -> OrderedAmap[R | S]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskPairs[S]]
+    fn: Function[A, Awaitable[R]], a: Source[A], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[Pairs[S]]
 ) -> OrderedAmap[tuple[int, R | S]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskKept]
-) -> OrderedAmap[R | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[TaskKeptPairs]
+    fn: Function[A, Awaitable[R]], a: Source[A], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[KeptPairs]
 ) -> OrderedAmap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[TaskPlain[S]]
-) -> OrderedAmap[R | S]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[TaskPairs[S]]
-) -> OrderedAmap[tuple[int, R | S]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[TaskKept]
-) -> OrderedAmap[R | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[TaskKeptPairs]
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewherePlain[S]]) -> OrderedAmap[R | S]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewherePairs[S]]
-) -> OrderedAmap[tuple[int, R | S]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewhereKept]
-) -> OrderedAmap[R | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[ElsewhereKeptPairs]
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewherePlain[S]]
-) -> OrderedAmap[R | S]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewherePairs[S]]
-) -> OrderedAmap[tuple[int, R | S]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewhereKept]
-) -> OrderedAmap[R | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[ElsewhereKeptPairs]
-) -> OrderedAmap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[TaskPassing[S]]
+    fn: Function[A, Awaitable[R]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[Passing[S]]
 ) -> OrderedAmap[R | S | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[TaskPassing[S]]
-) -> OrderedAmap[R | S | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[TaskPassingPairs[S]]
+    fn: Function[A, Awaitable[R]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: None = ..., **options: Unpack[PassingPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[TaskPassingPairs[S]]
-) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
+    fn: Callable[[A], R], a: Source[A], /, *, executor: ExecutorLike, **options: Unpack[Plain[S]]
+) -> OrderedAmap[R | S]: ...
 @overload
 def ordered_amap(
-    fn: Callable[[A], R], a: Source[A | Failure], /, **options: Unpack[ElsewherePassing[S]]
+    fn: Function[A, R], a: Source[A], /, *more: Source[Any], executor: ExecutorLike, **options: Unpack[Kept]
+) -> OrderedAmap[R | Failure]: ...
+@overload
+def ordered_amap(
+    fn: Function2[A, B, R], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: ExecutorLike, **options: Unpack[Plain[S]]
+) -> OrderedAmap[R | S]: ...
+@overload
+def ordered_amap(
+    fn: Function[A, R], a: Source[A], /, *more: Source[Any], executor: ExecutorLike, **options: Unpack[Pairs[S]]
+) -> OrderedAmap[tuple[int, R | S]]: ...
+@overload
+def ordered_amap(
+    fn: Function[A, R], a: Source[A], /, *more: Source[Any], executor: ExecutorLike, **options: Unpack[KeptPairs]
+) -> OrderedAmap[tuple[int, R | Failure]]: ...
+@overload
+def ordered_amap(
+    fn: Function[A, R], a: Source[A | Failure], /, *more: Source[Any],
+    executor: ExecutorLike, **options: Unpack[Passing[S]]
 ) -> OrderedAmap[R | S | Failure]: ...
 @overload
 def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[ElsewherePassing[S]]
-) -> OrderedAmap[R | S | Failure]: ...
-@overload
-def ordered_amap(
-    fn: Callable[[A], R], a: Source[A | Failure], /, **options: Unpack[ElsewherePassingPairs[S]]
-) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
-@overload
-def ordered_amap(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[ElsewherePassingPairs[S]]
+    fn: Function[A, R], a: Source[A | Failure], /, *more: Source[Any],
+    executor: ExecutorLike, **options: Unpack[PassingPairs[S]]
 ) -> OrderedAmap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_amap(
@@ -231,17 +144,12 @@ def ordered_amap(
             ``anext``, a millisecond at a time, so one that blocks blocks the loop. Otherwise a task pulls them, and a
             ready result never waits for it.
         concurrency: Calls that may run at once. None: 16, with an ``executor`` what `ordered_map` does.
-        window: Items that may be pulled and not yet delivered. None: ``2 * concurrency``, for processes ``8 *
-            concurrency``, growing up to 4096 while items take microseconds.
         executor: Where a plain ``fn`` runs, so that the loop goes on meanwhile: as for `ordered_map`.
-        on_error: What takes the place of an item that failed: ``"raise"``, ``"abort"`` (the first failure in time ends
-            the run at once), ``"skip"``, ``"return"`` (the `Failure`), `sentinel`, `retry`, or any function of the
-            `Failure`. An item that ends cancelled, though not by the run,
-            has failed.
+        on_error: As for `ordered_map`. An item that ends cancelled, though not by the run, has failed.
         timeout: Seconds that one call may run; then it is cancelled and, when it has ended, or half a second later at
             most, its item fails with ``TimeoutError``, whatever the call makes of its cancellation.
-        deadline, limit, indexed, strict, pass_failures, name, progress, trace: As for `ordered_map`, with ``anext`` in
-            the place of ``next``.
+        window, deadline, limit, indexed, strict, pass_failures, name, progress, trace: As for `ordered_map`, with
+            ``anext`` in the place of ``next``.
 
     Returns:
         An async iterator with ``aclose()``, ``stats`` and the ``async with`` statement. Dropped unclosed it cancels
@@ -255,9 +163,8 @@ def ordered_amap(
 
     Cost: two to three microseconds per item for calls that return at once, three to four on Python 3.11.
     """
-    checks.no_others(ordered_amap, unknown)
+    options = options_of(ordered_amap, locals())
     from inturn._aio.driver import OrderedAmap
-    from inturn._core.consumer import Run
 
     if executor is None:
         instead = {
@@ -273,27 +180,4 @@ def ordered_amap(
         }
         opener = open_pool(executor, timeout)
     checks.function(fn, instead)
-    return async_run(
-        OrderedAmap,
-        Run,
-        fn,
-        sources,
-        opener,
-        function="ordered_amap",
-        indexed=indexed,
-        strict=strict,
-        slices=True,
-        concurrency=concurrency,
-        window=checks.window_of(window, None),
-        chunksize=None,
-        batch=opener.batches,
-        ahead=opener.ahead,
-        on_error=on_error,
-        timeout=timeout,
-        deadline=deadline,
-        pass_failures=pass_failures,
-        name=name,
-        limit=limit,
-        progress=progress,
-        trace=trace,
-    )
+    return async_run(OrderedAmap, Run, "ordered_amap", fn, sources, opener, **options)

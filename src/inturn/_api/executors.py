@@ -6,7 +6,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from inturn._base import checks
 from inturn._core.job import BasePool, Job
@@ -14,34 +14,29 @@ from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._pools.threads import ThreadPool
 
-__all__ = ["MakesPools", "Opener", "open_flat_pool", "open_lane_tasks", "open_pool", "open_tasks"]
+__all__ = ["MakesPools", "Opener", "open_pool", "open_tasks"]
+
+_NAMED: Final[dict[str, Callable[[], Threads | Processes]]] = {"thread": Threads, "process": Processes}
+_FLAT: Final = '"thread", "process", "serial", Threads or Processes'
+_REST: Final = "a Dask client, the module ray or a callable"
+_ANY_NAME: Final = f'"thread", "process", "interpreter", "serial", an executor, {_REST}'
+_ANY: Final = f'"thread", "process", "interpreter", "serial", an object with submit(), {_REST}'
 
 
-class Opener:
+class Opener(NamedTuple):
     """How the pool of a run is made, how many calls it runs at once if nobody says, and whether in batches.
 
-    With `chunks` an explicit chunksize is kept; with `batches` small items are batched by themselves as well.
+    With `batches` small items are batched by themselves; with `chunks` an explicit chunksize is kept.
 
     A default window has `ahead` items for each worker: four where it takes long until the consumer has taken a result
     and pulled another item, so that a worker finds its next batch waiting.
     """
 
-    __slots__ = ("ahead", "batches", "chunks", "default_concurrency", "open")
-
-    def __init__(
-        self,
-        open_: Callable[..., BasePool],
-        default_concurrency: Callable[[], int],
-        *,
-        batches: bool,
-        chunks: bool | None = None,
-        ahead: int = 2,
-    ) -> None:
-        self.open: Callable[..., BasePool] = open_
-        self.default_concurrency: Callable[[], int] = default_concurrency
-        self.batches: bool = batches
-        self.chunks: bool = batches if chunks is None else chunks
-        self.ahead: int = ahead
+    open: Callable[..., BasePool]
+    default_concurrency: Callable[[], int]
+    batches: bool
+    chunks: bool = True
+    ahead: int = 2
 
 
 class MakesPools(ABC):
@@ -56,96 +51,78 @@ def _threads() -> int:
     return min(32, checks.cpus() + 4)
 
 
-def _one() -> int:
-    return 1
+def open_tasks(fn: Callable[..., Any], *, flat: bool = False) -> Opener:
+    """Tasks of the event loop: one for each call; in a `flat` run one for each item, which produces elements."""
 
+    def open_(job: Any, *, slices: bool) -> BasePool:
+        if flat:
+            from inturn._aio.flat_tasks import LaneTaskPool
 
-def _sixteen() -> int:
-    return 16
-
-
-def open_tasks(fn: Callable[..., Any]) -> Opener:
-    """Tasks of the event loop, one for each call."""
-
-    def open_(job: Job, *, slices: bool) -> BasePool:
+            return LaneTaskPool(job, known=False)
         if sys.version_info >= (3, 12):
             from inturn._aio.tasks import TaskPool
         else:
             from inturn._aio.eager import EagerTaskPool as TaskPool
         return TaskPool(job, known=checks.kind_of(fn) == checks.ASYNC)
 
-    return Opener(open_, _sixteen, batches=True)
+    return Opener(open_, lambda: 16, batches=True)
 
 
-def open_lane_tasks() -> Opener:
-    """Tasks of the event loop, one for each item, that produce elements."""
-
-    def open_(job: Any, *, slices: bool) -> BasePool:
-        from inturn._aio.flat_tasks import LaneTaskPool
-
-        return LaneTaskPool(job, known=False)
-
-    return Opener(open_, _sixteen, batches=False)
-
-
-def _named(executor: Any, timeout: object) -> Any:
-    """The settings that a name is short for; what is no name is left as it is."""
-    if not isinstance(executor, str):  # it may be any object: `==` of some has no truth value
-        return executor
-    if executor == "thread":
-        return Threads()
-    if executor == "process":
-        return Processes()
-    if executor == "serial" and timeout is not None:
-        raise ValueError('timeout cannot be used with executor="serial", which cannot interrupt a call; use "thread"')
-    return executor
-
-
-def open_pool(executor: Any, timeout: object) -> Opener:
+def open_pool(executor: Any, timeout: object, *, flat: bool = False) -> Opener:
     """Check an ``executor`` argument; nothing is started before the pool is opened.
+
+    The elements of a `flat` run stream: through an executor of somebody's they cannot.
 
     Guarantee 19.
     """
-    executor = _named(executor, timeout)
-    if isinstance(executor, MakesPools):
-        return executor.opener(flat=False)
-    if isinstance(executor, Threads):
-        return Opener(partial(_thread_pool, executor), partial(_most, executor, _threads), batches=True)
-    if isinstance(executor, Processes):
-        return Opener(_processes(executor), partial(_most, executor, checks.cpus), batches=True, ahead=4)
-    if isinstance(executor, str):
+    if isinstance(executor, str):  # it may be any object: `==` of some has no truth value
         if executor == "serial":
-            return Opener(_serial, _one, batches=False)
-        if executor == "interpreter":
-            return Opener(_borrowed(None, _interpreters()), checks.cpus, batches=True)
-        raise ValueError(
-            'executor must be "thread", "process", "interpreter", "serial", an executor, a Dask client, '
-            f"the module ray or a callable, got {executor!r}"
-        )
+            if timeout is None:
+                return Opener(partial(_serial, flat), lambda: 1, batches=False, chunks=False)
+            cure = 'which cannot interrupt a call; use "thread"'
+            raise ValueError(f'timeout cannot be used with executor="serial", {cure}')
+        if executor == "interpreter" and not flat:
+            return Opener(partial(_executor_pool, None, _interpreters()), checks.cpus, batches=True)
+        if executor not in _NAMED:
+            raise ValueError(f"executor must be {_FLAT if flat else _ANY_NAME}, got {executor!r}")
+        executor = _NAMED[executor]()
+    if isinstance(executor, MakesPools):
+        return executor.opener(flat=flat)
+    if isinstance(executor, Threads):
+        open_ = partial(ThreadPool.of, settings=executor, least=_threads())
+        return Opener(open_, lambda: executor.max_workers or _threads(), batches=True)
+    if isinstance(executor, Processes):
+        return Opener(_processes(executor, flat), lambda: executor.max_workers or checks.cpus(), batches=True, ahead=4)
+    if flat:
+        raise _cannot_stream(executor)
     cluster = _cluster(executor)
     if cluster is not None:
         return cluster
     if hasattr(executor, "submit") and not isinstance(executor, type):
-        return Opener(_borrowed(executor, None), _threads, batches=True)
+        return Opener(partial(_executor_pool, executor, None), _threads, batches=True)
     if callable(executor) and executor is not Threads and executor is not Processes:
-        return Opener(_borrowed(None, executor), _threads, batches=True)
+        return Opener(partial(_executor_pool, None, executor), _threads, batches=True)
     cure = f": write {executor.__name__}()" if isinstance(executor, type) else ""
     if hasattr(type(executor), "imap"):  # a pool of `multiprocessing`
         name = "thread" if type(executor).__name__ == "ThreadPool" else "process"
         cure = f', which has no submit(): write executor="{name}"'
-    raise TypeError(
-        'executor must be "thread", "process", "interpreter", "serial", an object with submit(), a Dask client, '
-        "the module ray or a callable, "
-        f"got {type(executor).__name__}: {executor!r}{cure}"
-    )
+    raise TypeError(f"executor must be {_ANY}, got {type(executor).__name__}: {executor!r}{cure}")
+
+
+def _cannot_stream(executor: Any) -> TypeError:
+    cure = ""
+    if executor is sys.modules.get("ray") or _cluster(executor) is not None:
+        cure = (
+            "; a cluster returns results whole: have fn return a list, use ordered_map, "
+            "and chain the lists with itertools.chain.from_iterable"
+        )
+    elif callable(executor) or hasattr(executor, "submit"):
+        cure = "; an executor of yours returns results whole: collect lists with ordered_map"
+    return TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
 
 
 def _interpreters() -> Callable[[int], Any]:
-    """What makes interpreters: they are workers of an executor of the standard library.
-
-    Raises:
-        ValueError: This Python has none.
-    """
+    """What makes interpreters, which are workers of an executor of the standard library."""
     import concurrent.futures
 
     make: Any = getattr(concurrent.futures, "InterpreterPoolExecutor", None)
@@ -153,11 +130,8 @@ def _interpreters() -> Callable[[int], Any]:
         version = ".".join(map(str, sys.version_info[:2]))
         raise ValueError(f'executor="interpreter" needs Python 3.14 or later, not {version}; use "process"')
 
-    def build(workers: int) -> Any:
-        path = list(map(str, sys.path))  # an interpreter starts with that of a new program
-        return make(workers, initializer=exec, initargs=(f"import sys; sys.path[:] = {path!r}",))
-
-    return build
+    path = list(map(str, sys.path))  # an interpreter starts with that of a new program
+    return partial(make, initializer=exec, initargs=(f"import sys; sys.path[:] = {path!r}",))
 
 
 def _cluster(executor: Any) -> Opener | None:
@@ -193,37 +167,24 @@ def _cluster_opener(pool: Callable[..., BasePool], client: Any, workers: Callabl
     return Opener(open_, lambda: workers() or _threads(), batches=True, ahead=4)
 
 
-def _most(workers: Threads | Processes, default: Callable[[], int]) -> int:
-    return workers.max_workers or default()
+def _serial(flat: bool, job: Any, *, slices: bool) -> BasePool:
+    if flat:
+        from inturn._pools.serial import FlatSerial
 
-
-def _thread_pool(workers: Threads, job: Job, *, slices: bool) -> BasePool:
-    return ThreadPool.of(job, workers, least=_threads(), slices=slices)
-
-
-def _serial(job: Job, *, slices: bool) -> BasePool:
+        return FlatSerial(job)
     from inturn._pools.serial import Serial
 
     return Serial(job)
 
 
-def _borrowed(executor: Any, build: Callable[[int], Any] | None) -> Callable[..., BasePool]:
-    def open_(job: Job, *, slices: bool) -> BasePool:
-        from inturn._pools.executors import ExecutorPool
+def _executor_pool(executor: Any, build: Callable[[int], Any] | None, job: Job, *, slices: bool) -> BasePool:
+    from inturn._pools.executors import ExecutorPool
 
-        return ExecutorPool(job, executor, build, slices=slices)
-
-    return open_
+    return ExecutorPool(job, executor, build, slices=slices)
 
 
-def _processes(settings: Processes) -> Callable[..., BasePool]:
-    """Check that processes can be had here; returns what makes the pool of a job.
-
-    Raises:
-        ValueError: The start method is unknown.
-        RuntimeError: This process must not have children of its own.
-        SystemExit: ``__main__`` is being imported by a worker, and starts a run: it has no guard.
-    """
+def _processes(settings: Processes, flat: bool) -> Callable[..., BasePool]:
+    """Check that processes can be had here; returns what makes the pool of a job."""
     import multiprocessing
 
     methods = multiprocessing.get_all_start_methods()
@@ -245,54 +206,14 @@ def _processes(settings: Processes) -> Callable[..., BasePool]:
         ) from error
     from inturn._processes.start import NO_GUARD
 
-    if getattr(process, "_inheriting", False):
+    if getattr(process, "_inheriting", False):  # a worker, which imports `__main__`
         raise SystemExit(NO_GUARD)
 
-    def open_(job: Job, *, slices: bool) -> BasePool:
+    def open_(job: Any, *, slices: bool) -> BasePool:
+        if flat:
+            from inturn._processes.flat_pool import FlatProcessPool
+
+            return FlatProcessPool(job, settings, least=checks.cpus())
         return ProcessPool(job, settings, least=checks.cpus(), slices=slices)
-
-    return open_
-
-
-_FLAT: Final = '"thread", "process", "serial", Threads or Processes'
-
-
-def open_flat_pool(executor: Any, timeout: object) -> Opener:
-    """`open_pool` for `ordered_flat_map`, whose elements stream: through an executor of somebody's they cannot."""
-    executor = _named(executor, timeout)
-    if isinstance(executor, MakesPools):
-        return executor.opener(flat=True)
-    if isinstance(executor, Threads):
-        return open_pool(executor, timeout)
-    if isinstance(executor, Processes):
-        opener = open_pool(executor, timeout)
-        opener.open = _flat_processes(executor)
-        return opener
-    if isinstance(executor, str):
-        if executor == "serial":
-            return Opener(_flat_serial, _one, batches=False)
-        raise ValueError(f"executor must be {_FLAT}, got {executor!r}")
-    cure = ""
-    if executor is sys.modules.get("ray") or _cluster(executor) is not None:
-        cure = (
-            "; a cluster returns results whole: have fn return a list, use ordered_map, "
-            "and chain the lists with itertools.chain.from_iterable"
-        )
-    elif callable(executor) or hasattr(executor, "submit"):
-        cure = "; an executor of yours returns results whole: collect lists with ordered_map"
-    raise TypeError(f"executor must be {_FLAT}, got {type(executor).__name__}: {executor!r}{cure}")
-
-
-def _flat_serial(job: Any, *, slices: bool) -> BasePool:
-    from inturn._pools.serial import FlatSerial
-
-    return FlatSerial(job)
-
-
-def _flat_processes(settings: Processes) -> Callable[..., BasePool]:
-    def open_(job: Job, *, slices: bool) -> BasePool:
-        from inturn._processes.flat_pool import FlatProcessPool
-
-        return FlatProcessPool(job, settings, least=checks.cpus())
 
     return open_

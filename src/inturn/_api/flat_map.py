@@ -3,121 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
 from inturn._core.flat_consumer import FlatRun
 from inturn._sync.flat import OrderedFlatMap
 
-from .executors import open_flat_pool
-from .runs import sync_run
+from .executors import open_pool
+from .runs import options_of, sync_run
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import FlatKept, FlatKeptPairs, FlatPairs, FlatPassing, FlatPassingPairs, FlatPlain
+    from .arguments import A, B, FlatExecutorLike, Function, Function2, R
+    from .options import Kept, KeptPairs, Pairs, Passing, PassingPairs, Plain
 
 __all__ = ["ordered_flat_map"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 # fmt: off
 @overload
 def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatPlain[S]]
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, *,
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Plain[S]]
 ) -> OrderedFlatMap[R | S]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatPairs[S]]
-) -> OrderedFlatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatKept]
+    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, *,
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Kept]
 ) -> OrderedFlatMap[R | Failure]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A], /, **options: Unpack[FlatKeptPairs]
-) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatPlain[S]]
+    fn: Function2[A, B, Iterable[R]], a: Iterable[A], b: Iterable[B], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Plain[S]]
 ) -> OrderedFlatMap[R | S]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatPairs[S]]
-) -> OrderedFlatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatKept]
+    fn: Function2[A, B, Iterable[R]], a: Iterable[A], b: Iterable[B], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Kept]
 ) -> OrderedFlatMap[R | Failure]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B], Iterable[R]], a: Iterable[A], b: Iterable[B], /, **options: Unpack[FlatKeptPairs]
-) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
-    **options: Unpack[FlatPlain[S]]
-) -> OrderedFlatMap[R | S]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
-    **options: Unpack[FlatPairs[S]]
+    fn: Function[A, Iterable[R]], a: Iterable[A], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Pairs[S]]
 ) -> OrderedFlatMap[tuple[int, R | S]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[FlatKept]
-) -> OrderedFlatMap[R | Failure]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A, B, C], Iterable[R]], a: Iterable[A], b: Iterable[B], c: Iterable[C], /,
-    **options: Unpack[FlatKeptPairs]
+    fn: Function[A, Iterable[R]], a: Iterable[A], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[KeptPairs]
 ) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[FlatPlain[S]]
-) -> OrderedFlatMap[R | S]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[FlatPairs[S]]
-) -> OrderedFlatMap[tuple[int, R | S]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[FlatKept]
-) -> OrderedFlatMap[R | Failure]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[FlatKeptPairs]
-) -> OrderedFlatMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A | Failure], /, **options: Unpack[FlatPassing[S]]
+    fn: Function[A, Iterable[R]], a: Iterable[A | Failure], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[Passing[S]]
 ) -> OrderedFlatMap[R | S | Failure]: ...
 @overload
 def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
-    **options: Unpack[FlatPassing[S]]
-) -> OrderedFlatMap[R | S | Failure]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[[A], Iterable[R]], a: Iterable[A | Failure], /, **options: Unpack[FlatPassingPairs[S]]
-) -> OrderedFlatMap[tuple[int, R | S | Failure]]: ...
-@overload
-def ordered_flat_map(
-    fn: Callable[..., Iterable[R]], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
-    **options: Unpack[FlatPassingPairs[S]]
+    fn: Function[A, Iterable[R]], a: Iterable[A | Failure], /, *more: Iterable[Any],
+    executor: FlatExecutorLike = ..., buffer: int = ..., live: bool = ..., **options: Unpack[PassingPairs[S]]
 ) -> OrderedFlatMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_flat_map(
@@ -141,8 +86,7 @@ def ordered_flat_map(
     trace: bool = False,
     **unknown: Any,
 ) -> OrderedFlatMap[Any]:
-    """Run ``fn``, which returns an iterable, over items in parallel and deliver all elements in input order, the
-    head's live.
+    """Run ``fn``, which returns an iterable, over items in parallel; deliver all elements in order, the head's live.
 
     >>> from inturn import ordered_flat_map
     >>> def speak(sentence):
@@ -163,8 +107,7 @@ def ordered_flat_map(
     Args:
         fn: Called with one item, or with one item of each iterable; usually a generator function. Any iterable will
             do; the steps of a generator run in one thread (or process) and in one copy of the consumer's context.
-        *iterables: The sources; several are zipped, as ``map`` does. They are pulled in the consumer's thread,
-            inside ``next``.
+        *iterables: The sources; several are zipped, as by ``map``. The consumer's thread pulls them, in ``next``.
         concurrency: Items that may produce at once; one that waits for room in its buffer, or for its next attempt,
             counts. None: ``min(32, cpus + 4)`` on threads, the CPUs available for processes, 1 for ``"serial"``.
         executor: ``"thread"``, ``"process"``, ``"serial"`` (each element is produced in the consumer's thread, when
@@ -186,40 +129,18 @@ def ordered_flat_map(
     Returns:
         An iterator with ``close()``, ``stats`` (which counts items) and the ``with`` statement. Leaving the ``with``
         block, ``close()``, or losing the last reference ends the run: what has not started never starts, and
-        generators that produce are closed where they run, so that their ``finally`` blocks run; ``close()`` and
-        ``with`` wait for that.
+        generators are closed where they run (``finally`` blocks run); ``close()`` and ``with`` wait for that.
 
     Raises:
         TypeError, ValueError: At the call, for arguments that cannot be meant.
-        TypeError: From ``next``, in its item's turn and through ``on_error``, if ``fn`` returns something not
-            iterable.
+        TypeError: From ``next``, in its item's turn and through ``on_error``, if ``fn`` returns no iterable.
         Exception: From ``next``, an error of ``fn`` in its item's turn, after the elements it has produced, with a
             note that names the item; an error of the source in its turn.
 
     Cost: about a microsecond per element on threads, and some 20 more each time that the consumer has to wait for one.
     """
-    checks.no_others(ordered_flat_map, unknown)
+    options = options_of(ordered_flat_map, locals())
     instead = "use ordered_aflat_map, not ordered_flat_map"
     checks.function(fn, {checks.ASYNC: instead, checks.ASYNC_GENERATOR: instead})
-    return sync_run(
-        OrderedFlatMap,
-        FlatRun,
-        fn,
-        iterables,
-        open_flat_pool(executor, timeout),
-        function="ordered_flat_map",
-        live=live,
-        indexed=indexed,
-        strict=strict,
-        concurrency=concurrency,
-        window=checks.window_of(window, None),
-        buffer=checks.count("buffer", buffer),
-        on_error=on_error,
-        timeout=timeout,
-        deadline=deadline,
-        pass_failures=pass_failures,
-        name=name,
-        limit=limit,
-        progress=progress,
-        trace=trace,
-    )
+    opener = open_pool(executor, timeout, flat=True)
+    return sync_run(OrderedFlatMap, FlatRun, "ordered_flat_map", fn, iterables, opener, **options)

@@ -1,107 +1,71 @@
-"""`ordered_gather`: signatures and documentation.
-
-asyncio is imported when it is called, so that ``import inturn`` stays light.
-"""
+"""`ordered_gather`: signatures and documentation; asyncio is imported only when it is called."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
 
 from .executors import open_pool, open_tasks
-from .runs import async_run
+from .runs import async_run, options_of
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import (
-        GatherElsewhere,
-        GatherElsewhereKept,
-        GatherElsewherePassing,
-        GatherKept,
-        GatherPassing,
-        GatherPlain,
-        Source,
-    )
+    from .arguments import A, B, ExecutorLike, Function, Function2, R, Source
+    from .options import GatherKept, GatherPassing, GatherPlain
 
 __all__ = ["ordered_gather"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 # fmt: off
 @overload
 async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[GatherPlain[S]]
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *,
+    executor: None = ..., batch_size: int | None = ..., **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A], /, **options: Unpack[GatherKept]
+    fn: Callable[[A], Awaitable[R]], a: Source[A], /, *,
+    executor: None = ..., batch_size: int | None = ..., **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[GatherPlain[S]]
+    fn: Function2[A, B, Awaitable[R]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., batch_size: int | None = ..., **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B], Awaitable[R]], a: Source[A], b: Source[B], /, **options: Unpack[GatherKept]
+    fn: Function2[A, B, Awaitable[R]], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: None = ..., batch_size: int | None = ..., **options: Unpack[GatherKept]
 ) -> list[R | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /,
-    **options: Unpack[GatherPlain[S]]
-) -> list[R | S]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A, B, C], Awaitable[R]], a: Source[A], b: Source[B], c: Source[C], /, **options: Unpack[GatherKept]
-) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[GatherPlain[S]]
-) -> list[R | S]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], c: Source[Any], d: Source[Any], /,
-    *more: Source[Any], **options: Unpack[GatherKept]
-) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A], Awaitable[R]], a: Source[A | Failure], /, **options: Unpack[GatherPassing[S]]
+    fn: Function[A, Awaitable[R]], a: Source[A | Failure], /, *more: Source[Any],
+    executor: None = ..., batch_size: int | None = ..., **options: Unpack[GatherPassing[S]]
 ) -> list[R | S | Failure]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[..., Awaitable[R]], a: Source[Any], b: Source[Any], /, *more: Source[Any],
-    **options: Unpack[GatherPassing[S]]
-) -> list[R | S | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[GatherElsewhere[S]]
+    fn: Callable[[A], R], a: Source[A], /, *,
+    executor: ExecutorLike, batch_size: int | None = ..., **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewhere[S]]
+    fn: Function[A, R], a: Source[A], /, *more: Source[Any],
+    executor: ExecutorLike, batch_size: int | None = ..., **options: Unpack[GatherKept]
+) -> list[R | Failure]: ...
+@overload
+async def ordered_gather(
+    fn: Function2[A, B, R], a: Source[A], b: Source[B], /, *more: Source[Any],
+    executor: ExecutorLike, batch_size: int | None = ..., **options: Unpack[GatherPlain[S]]
 ) -> list[R | S]: ...
 @overload
 async def ordered_gather(
-    fn: Callable[[A], R], a: Source[A], /, **options: Unpack[GatherElsewhereKept]
-) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[..., R], a: Source[Any], b: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewhereKept]
-) -> list[R | Failure]: ...
-@overload
-async def ordered_gather(
-    fn: Callable[..., R], a: Source[Any], /, *more: Source[Any], **options: Unpack[GatherElsewherePassing[S]]
+    fn: Function[A, R], a: Source[A | Failure], /, *more: Source[Any],
+    executor: ExecutorLike, batch_size: int | None = ..., **options: Unpack[GatherPassing[S]]
 ) -> list[R | S | Failure]: ...
 # fmt: on
 async def ordered_gather(
@@ -151,10 +115,11 @@ async def ordered_gather(
         TypeError, ValueError: For arguments that cannot be meant.
         Exception: The first failure under ``"raise"``, with a note that names the item; an error of the source.
     """
-    checks.no_others(ordered_gather, unknown)
+    options = options_of(ordered_gather, locals())
     from inturn._aio.driver import OrderedAmap
     from inturn._aio.gather import GatherRun, gather
 
+    options["batch_size"] = checks.at_least_one("batch_size", batch_size)
     instead = {
         checks.ASYNC_GENERATOR: "collect its elements with ordered_aflat_map, not ordered_gather",
         checks.GENERATOR: "collect its elements with ordered_flat_map, not ordered_gather",
@@ -163,25 +128,4 @@ async def ordered_gather(
         instead[checks.ASYNC] = "it runs in the event loop, so leave executor= out"
     opener = open_tasks(fn) if executor is None else open_pool(executor, timeout)
     checks.function(fn, instead)
-    run: OrderedAmap[Any] = async_run(
-        OrderedAmap,
-        GatherRun,
-        fn,
-        items,
-        opener,
-        function="ordered_gather",
-        concurrency=concurrency,
-        batch_size=checks.at_least_one("batch_size", batch_size),
-        slices=True,
-        chunksize=None,
-        batch=opener.batches,
-        ahead=opener.ahead,
-        on_error=on_error,
-        timeout=timeout,
-        deadline=deadline,
-        limit=limit,
-        pass_failures=pass_failures,
-        name=name,
-        progress=progress,
-    )
-    return await gather(run)
+    return await gather(async_run(OrderedAmap, GatherRun, "ordered_gather", fn, items, opener, **options))

@@ -3,114 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
 from inturn._core.consumer import Run
 from inturn._sync.driver import OrderedMap
 
 from .executors import open_pool
-from .runs import sync_run
+from .runs import options_of, sync_run
 
 if TYPE_CHECKING:
-    from typing import Unpack
-
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
 
-    from .options import MapKept, MapKeptPairs, MapPairs, MapPassing, MapPassingPairs, MapPlain
+    from .arguments import A, B, ExecutorLike, Function, Function2, R
+    from .options import Kept, KeptPairs, Pairs, Passing, PassingPairs, Plain
 
 __all__ = ["ordered_map"]
-
-A = TypeVar("A")
-B = TypeVar("B")
-C = TypeVar("C")
-R = TypeVar("R")
 
 
 # fmt: off
 @overload
-def ordered_map(fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapPlain[S]]) -> OrderedMap[R | S]: ...
-@overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapPairs[S]]
-) -> OrderedMap[tuple[int, R | S]]: ...
-@overload
-def ordered_map(fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapKept]) -> OrderedMap[R | Failure]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A], /, **options: Unpack[MapKeptPairs]
-) -> OrderedMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapPlain[S]]
+    fn: Callable[[A], R], a: Iterable[A], /, *,
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Plain[S]]
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapPairs[S]]
-) -> OrderedMap[tuple[int, R | S]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapKept]
+    fn: Callable[[A], R], a: Iterable[A], /, *,
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Kept]
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B], R], a: Iterable[A], b: Iterable[B], /, **options: Unpack[MapKeptPairs]
-) -> OrderedMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapPlain[S]]
+    fn: Function2[A, B, R], a: Iterable[A], b: Iterable[B], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Plain[S]]
 ) -> OrderedMap[R | S]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapPairs[S]]
-) -> OrderedMap[tuple[int, R | S]]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapKept]
+    fn: Function2[A, B, R], a: Iterable[A], b: Iterable[B], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Kept]
 ) -> OrderedMap[R | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A, B, C], R], a: Iterable[A], b: Iterable[B], c: Iterable[C], /, **options: Unpack[MapKeptPairs]
-) -> OrderedMap[tuple[int, R | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[MapPlain[S]]
-) -> OrderedMap[R | S]: ...
-@overload
-def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[MapPairs[S]]
+    fn: Function[A, R], a: Iterable[A], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Pairs[S]]
 ) -> OrderedMap[tuple[int, R | S]]: ...
 @overload
 def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[MapKept]
-) -> OrderedMap[R | Failure]: ...
-@overload
-def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], c: Iterable[Any], d: Iterable[Any], /,
-    *more: Iterable[Any], **options: Unpack[MapKeptPairs]
+    fn: Function[A, R], a: Iterable[A], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[KeptPairs]
 ) -> OrderedMap[tuple[int, R | Failure]]: ...
 @overload
 def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A | Failure], /, **options: Unpack[MapPassing[S]]
+    fn: Function[A, R], a: Iterable[A | Failure], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[Passing[S]]
 ) -> OrderedMap[R | S | Failure]: ...
 @overload
 def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
-    **options: Unpack[MapPassing[S]]
-) -> OrderedMap[R | S | Failure]: ...
-@overload
-def ordered_map(
-    fn: Callable[[A], R], a: Iterable[A | Failure], /, **options: Unpack[MapPassingPairs[S]]
-) -> OrderedMap[tuple[int, R | S | Failure]]: ...
-@overload
-def ordered_map(
-    fn: Callable[..., R], a: Iterable[Any], b: Iterable[Any], /, *more: Iterable[Any],
-    **options: Unpack[MapPassingPairs[S]]
+    fn: Function[A, R], a: Iterable[A | Failure], /, *more: Iterable[Any],
+    executor: ExecutorLike = ..., chunksize: int | None = ..., live: bool = ..., **options: Unpack[PassingPairs[S]]
 ) -> OrderedMap[tuple[int, R | S | Failure]]: ...
 # fmt: on
 def ordered_map(
@@ -153,9 +105,8 @@ def ordered_map(
             ``"serial"``.
         executor: ``"thread"``, ``"process"``, ``"interpreter"`` (subinterpreters, from Python 3.14 on), ``"serial"``
             (each call in the consumer's thread, when it is delivered: for debugging), `Threads`, `Processes`, a Dask
-            client, the module ``ray``, any object with a ``submit`` that returns futures (it is
-            never shut down), or a callable that is given a worker count and returns such an object (the library shuts
-            it down).
+            client, the module ``ray``, any object with a ``submit`` that returns futures (it is never shut down), or a
+            callable that is given a worker count and returns such an object (the library shuts it down).
         window: Items that may be pulled and not yet delivered. None: ``2 * concurrency`` (times an explicit
             chunksize), ``4 * concurrency`` for processes; growing up to 4096 while items take microseconds (processes:
             less than 2 ms) and are small.
@@ -193,42 +144,13 @@ def ordered_map(
         Exception: From ``next``, an error of ``fn`` in its item's turn, with a note that names the item; an error of
             the source in its turn.
 
-    Cost: about half a microsecond per item for tiny calls on threads, 5 to 10 for calls that each
-    travel alone.
+    Cost: about half a microsecond per item for tiny calls on threads, 5 to 10 for calls that each travel alone.
     """
-    checks.no_others(ordered_map, unknown)
-    size = checks.at_least_one("chunksize", chunksize)
-    if limit is not None and size is not None and size > 1:
-        raise ValueError(f"chunksize must be 1 or None with limit, which starts items one by one, got {size}")
+    options = options_of(ordered_map, locals())
     instead = {
         checks.ASYNC: "use ordered_amap, not ordered_map",
         checks.ASYNC_GENERATOR: "use ordered_aflat_map, not ordered_map",
         checks.GENERATOR: "use ordered_flat_map, not ordered_map, to have its elements delivered",
     }
     checks.function(fn, instead)
-    opener = open_pool(executor, timeout)
-    return sync_run(
-        OrderedMap,
-        Run,
-        fn,
-        iterables,
-        opener,
-        function="ordered_map",
-        live=live,
-        indexed=indexed,
-        strict=strict,
-        slices=size is None,
-        concurrency=concurrency,
-        window=checks.window_of(window, size),
-        chunksize=size if opener.chunks else None,  # one at a time anyway
-        batch=opener.batches,
-        ahead=opener.ahead,
-        on_error=on_error,
-        timeout=timeout,
-        deadline=deadline,
-        pass_failures=pass_failures,
-        name=name,
-        limit=limit,
-        progress=progress,
-        trace=trace,
-    )
+    return sync_run(OrderedMap, Run, "ordered_map", fn, iterables, open_pool(executor, timeout), **options)

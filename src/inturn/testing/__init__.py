@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._book import Event
 from ._fault import Dies, Fails, Fault, Hangs
 from ._schedule import Schedule
+from ._timeline import Event
 
 if TYPE_CHECKING:
     from ._strategies import faults as faults
@@ -34,15 +34,13 @@ for _each in (Dies, Event, Fails, Fault, Hangs, Schedule):
 def __getattr__(name: str) -> Any:
     if name not in {"faults", "schedules"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     try:
-        strategies = import_module("._strategies", __name__)
+        from . import _strategies
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
         raise ImportError(f"inturn.testing.{name} needs Hypothesis: pip install inturn[testing]") from error
-    value = globals()[name] = getattr(strategies, name)
+    value = globals()[name] = getattr(_strategies, name)
     value.__module__ = __name__
     return value
 

@@ -12,74 +12,39 @@ from collections import deque
 from collections.abc import Callable
 
 from ._fault import Fault
-from ._timeline import timeline
+from ._timeline import Event, timeline
 
-__all__ = ["Book", "Event", "Order", "Script"]
+__all__ = ["Book", "Order", "rule_of"]
 
 Order = Callable[[list[int]], int]
 
 
-class Event:
-    """One thing that happened in a run.
+def rule_of(order: list[int] | Order | None, dice: random.Random | None) -> Order:
+    """How one run chooses, of the items that can take a step, the one that does; they are in ascending order."""
+    if callable(order):
 
-    Attributes:
-        time: When, in seconds of virtual time.
-        what: ``"pulled"``, ``"started"``, ``"made"`` (one element, flat maps only), ``"ended"``, ``"failed"`` (an
-            attempt), ``"given up"`` (by ``timeout``), ``"delivered"`` (a result, or one element), ``"done"`` (all of an
-            item was delivered, flat maps only), ``"left out"``,
-            ``"raised"`` (the error of this item ends the run), or ``"closed"`` (the run ended before the item did).
-        index: The position of the item in the source, from 0.
-        attempt: 1 for the first run of the item, 2 for the second, …
-        run: Which of the runs that the schedule was given to: 0 for the first that began.
-    """
-
-    __slots__ = ("attempt", "index", "run", "time", "what")
-
-    def __init__(self, time: float, what: str, index: int, attempt: int = 1, run: int = 0) -> None:
-        self.time: float = time
-        self.what: str = what
-        self.index: int = index
-        self.attempt: int = attempt
-        self.run: int = run
-
-    def _key(self) -> tuple[object, ...]:
-        return self.time, self.what, self.index, self.attempt, self.run
-
-    def __repr__(self) -> str:
-        return f"Event(time={self.time:g}, what={self.what!r}, index={self.index}, attempt={self.attempt})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Event) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-
-class Script:
-    """The rule by which one run chooses, of the items that can take a step, the one that does."""
-
-    def __init__(self, order: list[int] | Order | None, dice: random.Random | None) -> None:
-        self._rule = order if callable(order) else None
-        self._dice = dice
-        self._left: dict[int, deque[int]] = {}  # where the list names an item, and has not been used for it
-        for position, index in enumerate(order if isinstance(order, list) else ()):
-            self._left.setdefault(index, deque()).append(position)
-
-    def choose(self, indices: list[int]) -> int:
-        """One of these, which are in ascending order and not empty."""
-        if self._rule is not None:
-            chosen = self._rule(list(indices))
+        def ask(indices: list[int]) -> int:
+            chosen = order(list(indices))
             if chosen not in indices:
                 raise ValueError(f"order chose {chosen!r}, which is not among the items under way: {indices}")
             return chosen
-        if self._dice is not None:
-            return self._dice.choice(indices)
-        named = [(self._left[index][0], index) for index in indices if self._left.get(index)]
+
+        return ask
+    if dice is not None:
+        return dice.choice
+    positions: dict[int, deque[int]] = {}  # where the list names an item, and has not been used for it
+    for position, index in enumerate(order or ()):
+        positions.setdefault(index, deque()).append(position)
+
+    def follow(indices: list[int]) -> int:
+        named = [(positions[index][0], index) for index in indices if positions.get(index)]
         if not named:
             return indices[0]
         index = min(named)[1]
-        self._left[index].popleft()
+        positions[index].popleft()
         return index
+
+    return follow
 
 
 class Book:
@@ -103,10 +68,10 @@ class Book:
         """Let time pass until this moment."""
         self.now = max(self.now, moment)
 
-    def begin_run(self) -> tuple[int, Script]:
+    def begin_run(self) -> tuple[int, Order]:
         """The number of a run that begins, and its rule."""
         self._runs += 1
-        return self._runs - 1, Script(self._order, self._dice)
+        return self._runs - 1, rule_of(self._order, self._dice)
 
     def fault_of(self, index: int, attempt: int) -> Fault | None:
         """What goes wrong with this attempt."""

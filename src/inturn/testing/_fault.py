@@ -23,14 +23,10 @@ class Fault:
 
     __slots__ = ("after", "attempt", "index")
 
-    index: int
-    attempt: int | None
-    after: int
-
     def __init__(self, index: int, attempt: int | None = 1, *, after: int = 0) -> None:
-        self.index = checks.count("index", index, least=0)
-        self.attempt = None if attempt is None else checks.count("attempt", attempt)
-        self.after = checks.count("after", after, least=0)
+        self.index: int = checks.count("index", index, least=0)
+        self.attempt: int | None = None if attempt is None else checks.count("attempt", attempt)
+        self.after: int = checks.count("after", after, least=0)
 
     def meets(self, index: int, attempt: int) -> bool:
         """Whether it happens to this attempt of the item."""
@@ -66,10 +62,8 @@ class Fails(Fault):
     [1, 3]
 
     Args:
-        index: The position of the item in the source, from 0.
         error: An exception, or an exception class, which is called with a text.
-        attempt: The attempt that fails: 1 is the first. None: every attempt.
-        after: In a flat map, the number of elements that the item produces before it fails.
+        index, attempt, after: As for `Fault`.
     """
 
     __slots__ = ("_error",)

@@ -21,44 +21,22 @@ never closes a generator that is running.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
-from inturn._base.atomic import Once
 from inturn._core.elements import close, elements_of
-from inturn._core.flat_job import FlatJob
+from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.signals import raised_by_handler
 from inturn._engine.lanes import Lane, Phase
 
-from ._pool import NOTHING, CallSlot, SchedulePool
+from ._pool import CallSlot, SchedulePool
 
-__all__ = ["FlatSchedulePool", "ItemSlot"]
-
-
-class ItemSlot(CallSlot):
-    """An item that is under way, with its iterator."""
-
-    __slots__ = ("iterator", "turn")
-
-    def __init__(self) -> None:
-        self.turn = Once()
-        super().__init__()
-
-    def clear(self) -> None:
-        super().clear()
-        self.iterator: Iterator[Any] | None = None
+__all__ = ["FlatSchedulePool"]
 
 
 class FlatSchedulePool(SchedulePool):
     """Slots for items that produce together, of which a script chooses the one that produces the next element."""
 
-    flat = True
     job: FlatJob
 
     # ---- the slots -------------------------------------------------------------------------------
-
-    def _new_slot(self) -> CallSlot:
-        return ItemSlot()
 
     def _able(self, slot: CallSlot) -> bool:
         if slot.item is NOTHING or slot.chunk is None:
@@ -107,16 +85,18 @@ class FlatSchedulePool(SchedulePool):
 
     def _step(self, slot: CallSlot) -> None:
         """Produce an element of the item, or find its end."""
-        assert isinstance(slot, ItemSlot)
         job, chunk, lane = self.job, slot.chunk, _lane(slot)
         assert chunk is not None
         if not slot.turn.take():
             return  # `stop` is just closing it
-        item, context, error = slot.item, slot.context, self._error(slot)
+        item, context, fault = slot.item, slot.context, slot.fault
+        error: BaseException | None = None
         assert context is not None
+        if fault is not None and lane.made >= fault.after:
+            error = fault.error(slot.index, slot.attempt)
         try:
             if error is not None:
-                context.run(self._close, slot)
+                self._close(slot)
             else:
                 error = context.run(self._advance, slot, lane)
         finally:
@@ -133,30 +113,22 @@ class FlatSchedulePool(SchedulePool):
         finally:
             del item, error, slot, chunk  # the traceback of an error may keep this frame
 
-    def _error(self, slot: CallSlot) -> BaseException | None:
-        """What the item fails with now, by its fault."""
-        fault = slot.fault
-        if fault is None or _lane(slot).made < fault.after:
-            return None
-        return fault.error(slot.index, slot.attempt)
-
-    def _advance(self, slot: ItemSlot, lane: Lane) -> BaseException | None:
+    def _advance(self, slot: CallSlot, lane: Lane) -> BaseException | None:
         """In the item's context; the error that it ends with."""
         try:
             if slot.iterator is None:
                 assert slot.fn is not None
                 slot.iterator = elements_of(slot.fn(slot.item))
-            try:
-                element = next(slot.iterator)
-            except StopIteration:
+            element = next(slot.iterator, NOTHING)
+            if element is NOTHING:
                 slot.iterator = slot.context = None
                 slot.item = NOTHING
                 self.recorder.record("ended", slot.index, slot.attempt)
                 lane.finish()
-                return None
-            self.recorder.record("made", slot.index, slot.attempt)
-            lane.made += 1
-            lane.append(element)
+            else:
+                self.recorder.record("made", slot.index, slot.attempt)
+                lane.made += 1
+                lane.append(element)
             return None
         except BaseException as error:  # it travels to the consumer
             if raised_by_handler(error):
@@ -164,15 +136,14 @@ class FlatSchedulePool(SchedulePool):
             slot.iterator = slot.context = None
             return error
 
-    def _close(self, slot: ItemSlot) -> None:
+    def _close(self, slot: CallSlot) -> None:
+        """Close the item's iterator, in its context."""
         iterator, slot.iterator = slot.iterator, None
-        if iterator is not None:
-            close(iterator)
+        if iterator is not None and slot.context is not None:
+            slot.context.run(close, iterator)
 
     def _give_up(self, slot: CallSlot) -> None:
-        assert isinstance(slot, ItemSlot)
-        if slot.context is not None:
-            slot.context.run(self._close, slot)
+        self._close(slot)
         super()._give_up(slot)
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -181,13 +152,12 @@ class FlatSchedulePool(SchedulePool):
         """Close the iterators, but the one that is running: then `_step` does."""
         super().stop()
         for slot in list(self.busy):
-            assert isinstance(slot, ItemSlot)
             if not slot.turn.take():
                 continue
             try:
                 if slot.context is not None and not self._hangs(slot):
                     self.recorder.record("closed", slot.index, slot.attempt)
-                    slot.context.run(self._close, slot)
+                    self._close(slot)
                     slot.clear()
             finally:
                 slot.turn.give_back()

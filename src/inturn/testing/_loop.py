@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from inturn._aio.tasks import CallCoro, TaskPool
@@ -69,14 +70,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._book.now
 
-    def call_at(  # type: ignore[override]
-        self, when: float, callback: Any, *args: Any, context: Any = None
-    ) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         self._turn += 1
         timer: Any = _Timer(self._turn, when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
         timer._scheduled = True
-        return timer  # type: ignore[no-any-return]
+        return timer
 
     def adopt_run(self, job: Job) -> None:
         """A run begins in this loop: if its calls are tasks, they follow the schedule."""
@@ -116,13 +115,11 @@ class Director:
     def __init__(self, book: Book, job: Job, pool: TaskPool) -> None:
         self._book = book
         self._job = job
-        self._recorder = RunRecord(book, job, flat=isinstance(job, FlatJob))
+        self._recorder = RunRecord(book, job)
         self._gates: dict[int, asyncio.Future[None]] = {}
         self._recorder.begin()
         job.clock = book.clock
         pool.director = self.elements_of if isinstance(job, FlatJob) else self.call_of
-
-    # ---- the loop --------------------------------------------------------------------------------
 
     def over(self) -> bool:
         return self._job.stopped and not self._gates
@@ -134,38 +131,53 @@ class Director:
         self._gates.pop(self._recorder.choose(sorted(self._gates))).set_result(None)
         return True
 
-    # ---- the calls -------------------------------------------------------------------------------
-
     def call_of(self, chunk: Chunk, call: CallCoro, /) -> CallCoro:
-        def directed(fn: Callable[[Any], Any], item: Any) -> Coroutine[Any, Any, Any]:
-            return self._directed(call, fn, item, chunk.index + len(chunk.out), chunk.attempt)
+        async def directed(fn: Callable[[Any], Any], item: Any) -> Any:
+            record, index, attempt = self._recorder.record, chunk.index + len(chunk.out), chunk.attempt
+            record("started", index, attempt)
+            happened = "failed"
+            try:
+                await self._step(index, attempt, 0)
+                result = await call(fn, item)
+                happened = "ended"
+                return result
+            except asyncio.CancelledError:
+                happened = self._interrupted()
+                raise
+            finally:
+                record(happened, index, attempt)
 
         return directed
 
-    def elements_of(self, chunk: Chunk, begin: Callable[[], Awaitable[AsyncIterator[Any]]], /) -> AsyncIterator[Any]:
-        return _Elements(self, begin, chunk.index, chunk.attempt)
-
-    async def _directed(self, call: CallCoro, fn: Callable[[Any], Any], item: Any, index: int, attempt: int) -> Any:
-        record = self._recorder.record
+    async def elements_of(self, chunk: Chunk, begin: Callable[[], Any], /) -> AsyncIterator[Any]:
+        record, index, attempt, made = self._recorder.record, chunk.index, chunk.attempt, 0
+        iterator: Any = None
         record("started", index, attempt)
-        ended = "failed"
+        happened = "failed"
         try:
-            await self.step(index, attempt, 0)
-            result = await call(fn, item)
-            ended = "ended"
-            return result
-        except asyncio.CancelledError:
-            ended = "closed" if self._job.stopped else "given up"
+            await self._step(index, attempt, made)
+            iterator = await begin()
+            async for element in iterator:
+                record("made", index, attempt)
+                made += 1
+                yield element
+                await self._step(index, attempt, made)
+            iterator = None
+            happened = "ended"
+        except (asyncio.CancelledError, GeneratorExit):
+            happened = self._interrupted()
             raise
         finally:
-            record(ended, index, attempt)
+            record(happened, index, attempt)
+            if hasattr(iterator, "aclose"):
+                with suppress(Exception):  # as where no schedule decides
+                    await iterator.aclose()
 
-    async def step(self, index: int, attempt: int, made: int) -> None:
-        """Wait until the item may take its next step.
+    def _interrupted(self) -> str:
+        return "closed" if self._job.stopped else "given up"
 
-        Raises:
-            BaseException: What its fault says.
-        """
+    async def _step(self, index: int, attempt: int, made: int) -> None:
+        """Wait until the item may take its next step, and raise what its fault says."""
         fault = self._book.fault_of(index, attempt)
         if fault is not None and made < fault.after and isinstance(self._job, FlatJob):
             fault = None
@@ -181,60 +193,6 @@ class Director:
         error = None if fault is None else fault.error(index, attempt)
         if error is not None:
             raise error
-
-    def record(self, what: str, index: int, attempt: int) -> None:
-        self._recorder.record(what, index, attempt)
-
-    @property
-    def stopped(self) -> bool:
-        return self._job.stopped
-
-
-class _Elements:
-    """The elements of an item, each produced when the schedule says so."""
-
-    def __init__(
-        self, director: Director, begin: Callable[[], Awaitable[AsyncIterator[Any]]], index: int, attempt: int
-    ) -> None:
-        self._director = director
-        self._begin = begin
-        self._index = index
-        self._attempt = attempt
-        self._made = 0
-        self._over = False
-        self._iterator: AsyncIterator[Any] | None = None
-        director.record("started", index, attempt)
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        director, index, attempt = self._director, self._index, self._attempt
-        happened = "failed"
-        try:
-            await director.step(index, attempt, self._made)
-            if self._iterator is None:
-                self._iterator = await self._begin()
-            element = await anext(self._iterator)
-            happened = "made"
-            self._made += 1
-            return element
-        except StopAsyncIteration:
-            happened = "ended"
-            raise
-        except asyncio.CancelledError:
-            happened = "closed" if director.stopped else "given up"
-            raise
-        finally:
-            director.record(happened, index, attempt)
-            self._over = happened != "made"
-
-    async def aclose(self) -> None:
-        if not self._over:
-            self._director.record("closed" if self._director.stopped else "given up", self._index, self._attempt)
-        close: Callable[[], Awaitable[object]] | None = getattr(self._iterator, "aclose", None)
-        if close is not None:
-            await close()
 
 
 def run(book: Book, coro: Coroutine[Any, Any, T]) -> T:

@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import Context
-from itertools import count
-from typing import Any, Final
+from math import inf
+from typing import Any
 
 from inturn._base.atomic import Once
+from inturn._core.flat_job import NOTHING
 from inturn._core.job import BasePool, Job, drain
 from inturn._core.roles import Timekeeper
 from inturn._core.signals import raised_by_handler
@@ -46,28 +47,27 @@ from ._record import RunRecord
 
 __all__ = ["CallSlot", "SchedulePool", "Timers"]
 
-NOTHING: Final = object()
-
 
 class CallSlot(Slot):
     """A call that is under way: what it needs, as of when it was started."""
 
-    __slots__ = ("attempt", "context", "fault", "fn", "hangs_since", "index", "item", "number", "started")
+    __slots__ = ("attempt", "context", "fault", "fn", "hangs_until", "index", "item", "iterator", "started", "turn")
 
     def __init__(self) -> None:
         super().__init__()
-        self.number = 0  # what a trace takes for its worker
+        self.turn = Once()  # in flat runs: who works with the iterator has it
         self.clear()
 
     def clear(self) -> None:
         self.index = -1
         self.attempt = 1
         self.started = 0.0
-        self.hangs_since: float | None = None
+        self.hangs_until = 0.0  # when it is given up
         self.fault: Fault | None = None
         self.item: Any = NOTHING
         self.fn: Callable[[Any], Any] | None = None
         self.context: Context | None = None
+        self.iterator: Iterator[Any] | None = None  # in flat runs
 
 
 class Timers(Timekeeper):
@@ -76,21 +76,19 @@ class Timers(Timekeeper):
     def __init__(self, pool: SchedulePool) -> None:
         self._pool = pool
         self.pauses: list[tuple[float, int, Chunk]] = []
-        self.look_at: float | None = None  # when the limit may let something start
+        self.look_at = inf  # when the limit may let something start
 
     def later(self, seconds: float, chunk: Chunk) -> None:
-        """Let the chunk run again after so many seconds of virtual time."""
         heapq.heappush(self.pauses, (self._pool.job.clock() + seconds, chunk.index, chunk))
 
     def look_in(self, seconds: float) -> None:
-        """Try again to start something after so many seconds of virtual time."""
         self.look_at = self._pool.job.clock() + seconds
 
     def ready(self) -> None:
         """Let what has paused long enough run again."""
         job = self._pool.job
-        if self.look_at is not None and self.look_at <= job.clock():
-            self.look_at = None
+        if self.look_at <= job.clock():
+            self.look_at = inf
         while self.pauses and self.pauses[0][0] <= job.clock():
             job.window.again(heapq.heappop(self.pauses)[-1])
 
@@ -104,14 +102,14 @@ class SchedulePool(BasePool):
     """Slots for calls that are under way together, of which a script chooses the one that ends next."""
 
     inline = True
-    flat = False
 
     def __init__(self, job: Job, book: Book) -> None:
         super().__init__(job)
         self.book = book
-        self.recorder = RunRecord(book, job, flat=self.flat)
+        self.recorder = RunRecord(book, job)
         self.timers = Timers(self)
         self.busy: list[CallSlot] = []
+        self._idle: list[CallSlot] = []
         self._live: Context | None = None  # in which a live source is pulled
         self._retiring = Once()
         job.clock = book.clock
@@ -134,20 +132,12 @@ class SchedulePool(BasePool):
         return list(self.busy)
 
     def worker_of(self, slot: Slot) -> int:
-        assert isinstance(slot, CallSlot)
-        return slot.number
-
-    def take_back(self, chunk: object) -> bool | None:
-        return None  # only a supervisor asks, and there is none
+        return id(slot)
 
     # ---- the consumer waits ----------------------------------------------------------------------
 
     def work(self, *, block: bool) -> float | None:
-        """One step: an item of a live source, the end of one call, or the passing of time.
-
-        Raises:
-            RuntimeError: Nothing can happen any more.
-        """
+        """One step: an item of a live source, the end of one call, or the passing of time; else an error."""
         if self._feed() or self._look():
             return 0.0
         slot = self._choose()
@@ -171,9 +161,6 @@ class SchedulePool(BasePool):
             self.job.crash(error)
             return True
 
-    def _new_slot(self) -> CallSlot:
-        return CallSlot()
-
     def _fill(self) -> None:
         """Start calls while slots are free."""
         job = self.job
@@ -181,9 +168,7 @@ class SchedulePool(BasePool):
             chunk = job.claim()
             if chunk is None:
                 return
-            slot = self._new_slot()
-            taken = {each.number for each in self.busy}
-            slot.number = next(number for number in count(1) if number not in taken)
+            slot = self._idle.pop() if self._idle else CallSlot()
             self.busy.append(slot)
             job.begun(slot, chunk)
             self._next(slot)
@@ -211,6 +196,7 @@ class SchedulePool(BasePool):
         assert chunk is not None
         self.busy.remove(slot)
         self.job.ended(slot, chunk)
+        self._idle.append(slot)
 
     # ---- which one, and when ---------------------------------------------------------------------
 
@@ -222,17 +208,12 @@ class SchedulePool(BasePool):
         return self._able(slot) and isinstance(slot.fault, Hangs)
 
     def _hanging(self) -> list[CallSlot]:
-        """The slots that hang; when each began to is written down."""
+        """The slots that hang; each knows until when."""
         hanging = [slot for slot in self.busy if self._hangs(slot)]
         for slot in hanging:
-            if slot.hangs_since is None:
-                slot.hangs_since = self.job.clock()
+            if not slot.hangs_until:
+                slot.hangs_until = self.job.clock() + (inf if self.job.timeout is None else self.job.timeout)
         return hanging
-
-    def _limits(self) -> list[tuple[float, CallSlot]]:
-        """When each slot that hangs is to be given up."""
-        hanging, timeout = self._hanging(), self.job.timeout
-        return [] if timeout is None else [((slot.hangs_since or 0.0) + timeout, slot) for slot in hanging]
 
     def _choose(self) -> CallSlot | None:
         """The slot that takes the next step; None if none can."""
@@ -245,7 +226,7 @@ class SchedulePool(BasePool):
         """Start what can be started, and give up calls that hang; whether there were any."""
         self.timers.ready()
         now = self.job.clock()
-        late = [slot for due, slot in self._limits() if due <= now]
+        late = [slot for slot in self._hanging() if slot.hangs_until <= now]
         for slot in late:
             self._give_up(slot)
         self._fill()
@@ -254,13 +235,11 @@ class SchedulePool(BasePool):
     def _dues(self) -> list[float]:
         """The moments at which something will happen by itself."""
         job = self.job
-        dues = [pause[0] for pause in self.timers.pauses[:1]]
-        if self.timers.look_at is not None:
-            dues.append(self.timers.look_at)
-        dues += [due for due, _ in self._limits()]
+        dues = [self.timers.look_at, *(pause[0] for pause in self.timers.pauses[:1])]
+        dues += [slot.hangs_until for slot in self._hanging()]
         if job.deadline_at is not None and not job.stopped:
             dues.append(job.deadline_at)
-        return dues
+        return [due for due in dues if due < inf]
 
     def _pass_time(self, block: bool) -> float | None:
         dues, now = self._dues(), self.job.clock()
@@ -345,37 +324,25 @@ class SchedulePool(BasePool):
         try:
             self.timers.pauses.clear()
             while (slot := self._choose()) is not None:
-                self._end(slot)
+                index, attempt = slot.index, slot.attempt
+                try:
+                    if slot.fault is None:
+                        self._make(slot)
+                except BaseException as error:
+                    if raised_by_handler(error):
+                        raise
+                self.recorder.record("closed", index, attempt)
+                drain(slot.chunk)
+                self._next(slot)
         finally:
             self._retiring.give_back()
 
-    def _end(self, slot: CallSlot) -> None:
-        """Make the call after the end of its run."""
-        index, attempt = slot.index, slot.attempt
-        try:
-            if slot.fault is not None:
-                slot.clear()
-            else:
-                self._make(slot)
-        except BaseException as error:
-            if raised_by_handler(error):
-                raise
-        self.recorder.record("closed", index, attempt)
-        drain(slot.chunk)
-        self._next(slot)
-
     def join(self) -> None:
-        """Wait for the calls that hang: until their time limit, in virtual time.
-
-        Raises:
-            RuntimeError: They have none.
-        """
+        """Wait for the calls that hang, until their time limit, in virtual time; an error if they have none."""
         self.retire()
-        if not self._hanging():
-            return
-        limits = [due for due, _ in self._limits()]
-        if limits:
-            self.book.move_to(max(limits))
+        until = max((slot.hangs_until for slot in self._hanging()), default=0.0)
+        if 0.0 < until < inf:
+            self.book.move_to(until)
             self._look()
-        elif sys.exc_info()[1] is None:  # else that error is what the test is to show
+        elif until and sys.exc_info()[1] is None:  # else that error is what the test is to show
             raise RuntimeError(self._stalled("close"))

@@ -20,7 +20,11 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
+from multiprocessing import set_start_method
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -46,10 +50,20 @@ class Measured(NamedTuple):
 # ---- the scenarios, each with both sides ---------------------------------------------------------
 
 
+def _results(
+    ours: bool, fn: Any, items: Any, *, workers: int = 2, executor: Any = "thread", theirs: Any = (), **options: Any
+) -> Iterator[Any]:
+    """Those of `ordered_map` with these options, or of `Executor.map` with `theirs`."""
+    if ours:
+        with ordered_map(fn, items, executor=executor, concurrency=workers, **options) as results:
+            yield from results
+    else:
+        with (ThreadPoolExecutor if executor == "thread" else ProcessPoolExecutor)(workers) as pool:
+            yield from pool.map(fn, items, **dict(theirs))
+
+
 def slow_head(ours: bool) -> Measured:
     """What is done, and held, behind the first item, which ends when 63 others have? ThreadPool.imap."""
-    from multiprocessing.pool import ThreadPool
-
     done: list[int] = []
     enough = threading.Event()
 
@@ -75,8 +89,6 @@ def slow_head(ours: bool) -> Measured:
 
 def bounded_source(ours: bool) -> Measured:
     """Items that are read and not yet delivered. Executor.map; from Python 3.14 on with buffersize."""
-    from concurrent.futures import ThreadPoolExecutor
-
     read: list[int] = []
 
     def source(items: Any) -> Iterator[int]:
@@ -84,36 +96,23 @@ def bounded_source(ours: bool) -> Measured:
             read.append(item)
             yield item
 
-    def ahead(results: Iterator[Any]) -> int:
-        return max(len(read) - delivered for delivered, _ in zip(range(100), results, strict=False))
-
-    if ours:
-        with ordered_map(abs, source(count()), concurrency=4, window=16) as results:
-            most = ahead(results)
-    else:
-        bound: Any = {"buffersize": 16} if sys.version_info >= (3, 14) else {}
-        with ThreadPoolExecutor(4) as pool:
-            most = ahead(pool.map(abs, source(range(20_000)), **bound))
+    items = count() if ours else range(20_000)
+    bound = {"buffersize": 16} if sys.version_info >= (3, 14) else {}
+    results = _results(ours, abs, source(items), workers=4, theirs=bound, window=16)
+    most = max(len(read) - delivered for delivered, _ in zip(range(100), results, strict=False))
     return Measured(most <= 16, f"at most {most} read ahead")
 
 
 def killed_worker(ours: bool) -> Measured:
     """A worker process is killed by SIGKILL. ProcessPoolExecutor.map."""
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-
-    if ours:
-        results = list(ordered_map(_killed_at_3, range(8), executor="process", concurrency=2, on_error="return"))
-        failures = [each for each in results if isinstance(each, Failure)]
-        kept = [*results[:3], *results[4:]] == [0, 1, 2, 4, 5, 6, 7] and isinstance(failures[0].error, WorkerDied)
-        return Measured(kept, f"{8 - len(failures)} of 8 results, names item {failures[0].index}")
-    came = 0
-    with ProcessPoolExecutor(2) as pool:
-        try:
-            for _ in pool.map(_killed_at_3, range(8)):
-                came += 1
-        except BrokenExecutor as error:
-            return Measured(False, f"{came} of 8, {type(error).__name__}")
-    return Measured(True, f"{came} of 8 results")
+    results: list[Any] = []
+    try:
+        results.extend(_results(ours, _killed_at_3, range(8), executor="process", on_error="return"))
+    except BrokenExecutor as error:
+        return Measured(False, f"{len(results)} of 8, {type(error).__name__}")
+    failures = [each for each in results if isinstance(each, Failure)]
+    kept = [*results[:3], *results[4:]] == [0, 1, 2, 4, 5, 6, 7] and isinstance(failures[0].error, WorkerDied)
+    return Measured(kept, f"{8 - len(failures)} of 8 results, names item {failures[0].index}")
 
 
 def _killed_at_3(item: int) -> int:
@@ -127,15 +126,7 @@ def ctrl_c(ours: bool) -> Measured:
 
     Whoever runs this waits for two lines, and sends SIGINT to the process group.
     """
-    from concurrent.futures import ProcessPoolExecutor
-
-    if ours:
-        for _ in ordered_map(_busy, range(8), executor="process", concurrency=2):
-            pass
-    else:
-        with ProcessPoolExecutor(2) as pool:
-            for _ in pool.map(_busy, range(8)):
-                pass
+    list(_results(ours, _busy, range(8), executor="process"))
     return Measured(False, "not interrupted")
 
 
@@ -147,8 +138,6 @@ def _busy(item: int) -> int:
 
 def live_source(ours: bool) -> Measured:
     """The source's next item comes only after 1.5 s, or when the last result is here. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
-
     arrived = [threading.Event(), threading.Event()]
     came = [0.0, 0.0]
     waits: list[float] = []
@@ -159,22 +148,14 @@ def live_source(ours: bool) -> Measured:
             yield item
             arrived[item].wait(_WAIT_S)
 
-    def consume(results: Iterator[Any]) -> None:
-        for item in results:
-            waits.append(time.perf_counter() - came[item])
-            arrived[item].set()
-
-    if ours:
-        consume(ordered_map(abs, source(), concurrency=2, live=True))
-    else:
-        with ThreadPoolExecutor(2) as pool:
-            consume(pool.map(abs, source()))
+    for item in _results(ours, abs, source(), live=True):
+        waits.append(time.perf_counter() - came[item])
+        arrived[item].set()
     return Measured(max(waits) < _WAIT_S, f"results after {max(waits) * 1e3:.1f} ms at most")
 
 
 def nesting(ours: bool) -> Measured:
     """A map inside a map on one pool of two threads. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def outer(item: int) -> int:
         inner: Any = ordered_map(abs, range(item), executor=pool) if ours else pool.map(abs, range(item))
@@ -189,8 +170,6 @@ def nesting(ours: bool) -> Measured:
 
 def leaving(ours: bool) -> Measured:
     """`break`, and the end of the `with` block, after the first of 200 results. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
-
     calls: list[int] = []
 
     def call(item: int) -> None:
@@ -212,8 +191,6 @@ def leaving(ours: bool) -> Measured:
 
 def retries(ours: bool) -> Measured:
     """Every second item fails at its first attempt. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
-
     tried: list[int] = []
 
     def call(item: int) -> int:
@@ -224,18 +201,13 @@ def retries(ours: bool) -> Measured:
 
     policy = retry(attempts=3, on=ConnectionError, backoff=0.01)
     results: list[int] = []
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            results.extend(ordered_map(call, range(8), on_error=policy) if ours else pool.map(call, range(8)))
-        except ConnectionError:
-            pass
+    with suppress(ConnectionError):
+        results.extend(_results(ours, call, range(8), on_error=policy))
     return Measured(results == list(range(8)), f"{len(results)} of 8 results, {len(tried)} calls")
 
 
 def error(ours: bool) -> Measured:
     """Item 5 fails first of all. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
-
     failed = threading.Event()
 
     def call(item: int) -> int:
@@ -247,18 +219,16 @@ def error(ours: bool) -> Measured:
 
     results: list[int] = []
     notes = ""
-    with ThreadPoolExecutor(8) as pool:
-        try:
-            results.extend(ordered_map(call, range(8), concurrency=8) if ours else pool.map(call, range(8)))
-        except LookupError as caught:
-            notes = " ".join(getattr(caught, "__notes__", ()))
+    try:
+        results.extend(_results(ours, call, range(8), workers=8))
+    except LookupError as caught:
+        notes = " ".join(getattr(caught, "__notes__", ()))
     named = "names item 5" if "item 5:" in notes else "names no item"
     return Measured(results == [0, 1, 2, 3, 4] and "item 5:" in notes, f"{len(results)} of 5 before it, {named}")
 
 
 def context(ours: bool) -> Measured:
     """A context variable that is set by the consumer, and then by each call. Executor.map."""
-    from concurrent.futures import ThreadPoolExecutor
 
     def call(item: int) -> bool:
         seen = _variable.get()
@@ -266,8 +236,7 @@ def context(ours: bool) -> Measured:
         return seen == "yours"
 
     _variable.set("yours")
-    with ThreadPoolExecutor(2) as pool:
-        seen = sum(ordered_map(call, range(8), concurrency=2) if ours else pool.map(call, range(8)))
+    seen = sum(_results(ours, call, range(8)))
     return Measured(seen == 8, f"{seen} of 8 calls see yours")
 
 
@@ -294,8 +263,6 @@ _CODE: Final = "import sys; from inturn.testing._prove import child; child(*sys.
 def child(name: str, side: str, method: str) -> None:
     """Run one side of a scenario; print the outcome."""
     if method:
-        from multiprocessing import set_start_method
-
         set_start_method(method)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     measured = SCENARIOS[name](side == "inturn")
@@ -351,13 +318,11 @@ def _measure(name: str, side: str, method: str, limit_s: float) -> tuple[Measure
 
 def _signal(process: subprocess.Popen[str], number: int) -> None:
     """To the process and all its children, as a terminal does it."""
-    try:
+    with suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, number)
         else:
             process.send_signal(number)
-    except ProcessLookupError:
-        pass
 
 
 # ---- the command ---------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from inturn._core.consumer import AGAIN, LEFT_OUT, Raised
+from inturn._core.flat_job import FlatJob
 from inturn._core.job import Job
 
-from ._book import Book, Script
+from ._book import Book, Order
 
 __all__ = ["RunRecord"]
 
@@ -15,25 +16,25 @@ __all__ = ["RunRecord"]
 class RunRecord:
     """One run of a schedule: its number, its rule, and its part of the events."""
 
-    def __init__(self, book: Book, job: Job, *, flat: bool) -> None:
+    def __init__(self, book: Book, job: Job) -> None:
         self.number = -1  # until it begins
         self._book = book
         self._job = job
-        self._flat = flat
-        self._script = Script(None, None)
+        self._flat = isinstance(job, FlatJob)
+        self._rule: Order = min
         self._seen = 0  # items that were recorded as pulled
         job.watcher = self
 
     def begin(self) -> None:
         """The first ``next``."""
-        self.number, self._script = self._book.begin_run()
+        self.number, self._rule = self._book.begin_run()
 
     def choose(self, indices: list[int]) -> int:
         """Which of these, in ascending order, takes the next step."""
         try:
-            return self._script.choose(indices)
+            return self._rule(indices)
         except BaseException:  # of a function of the user's: what is under way goes on in plain order
-            self._script = Script(None, None)
+            self._rule = min
             raise
 
     def record(self, what: str, index: int, attempt: int = 1) -> None:

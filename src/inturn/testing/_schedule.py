@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 
 from inturn._api.executors import MakesPools, Opener
 from inturn._base import checks
-from inturn._core.job import BasePool
 
-from ._book import Book, Event, Order
+from ._book import Book, Order
 from ._fault import Fault
 from ._flat_pool import FlatSchedulePool
 from ._pool import SchedulePool
+from ._timeline import Event
 
 __all__ = ["Schedule"]
 
@@ -52,11 +52,7 @@ class Schedule(MakesPools):
     """
 
     def __init__(
-        self,
-        order: Iterable[int] | Order | None = None,
-        *,
-        seed: int | None = None,
-        faults: Iterable[Fault] = (),
+        self, order: Iterable[int] | Order | None = None, *, seed: int | None = None, faults: Iterable[Fault] = ()
     ) -> None:
         if order is not None and seed is not None:
             raise ValueError("give either order or seed, not both")
@@ -124,8 +120,5 @@ class Schedule(MakesPools):
 
     def opener(self, *, flat: bool) -> Opener:
         """How the pool of a run is made; for `inturn` itself."""
-
-        def open_(job: Any, *, slices: bool) -> BasePool:
-            return FlatSchedulePool(job, self._book) if flat else SchedulePool(job, self._book)
-
-        return Opener(open_, lambda: _CONCURRENCY, batches=False, chunks=True)
+        pool = FlatSchedulePool if flat else SchedulePool
+        return Opener(lambda job, slices: pool(job, self._book), lambda: _CONCURRENCY, batches=False)

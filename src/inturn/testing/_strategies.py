@@ -75,10 +75,7 @@ def faults(
     kinds: list[st.SearchStrategy[Fault]] = []
     if errors:
         kinds.append(st.builds(Fails, at, st.sampled_from(list(errors)), attempt))
-    if dies:
-        kinds.append(st.builds(Dies, at, attempt))
-    if hangs:
-        kinds.append(st.builds(Hangs, at, attempt))
+    kinds += [st.builds(kind, at, attempt) for kind, wanted in ((Dies, dies), (Hangs, hangs)) if wanted]
     if not kinds:
         raise ValueError("give at least one error, or dies=True, or hangs=True")
     return st.lists(st.one_of(kinds), max_size=most, unique_by=lambda fault: (fault.index, fault.attempt))

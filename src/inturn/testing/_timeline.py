@@ -1,11 +1,12 @@
-"""The events of a schedule as a picture of text, for the message of a test that fails."""
+"""The events of a schedule, and their picture of text for the message of a test that fails."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["timeline"]
+__all__ = ["Event", "timeline"]
 
 _MOST_COLUMNS: Final = 100
 _MOST_TIMES: Final = 6
@@ -22,39 +23,50 @@ _MARKS: Final = {
     "raised": "R",
     "closed": "c",
 }
-_AFTERWARDS: Final = {  # what an item does after an event, until its next one
-    "pulled": ".",
-    "started": "-",
-    "made": "-",
-    "ended": "~",
-    "failed": "~",
-    "given up": "~",
-}
+# What an item does after an event, until its next one.
+_AFTERWARDS: Final = {"pulled": ".", "started": "-", "made": "-", "ended": "~", "failed": "~", "given up": "~"}
 
 
-class Happened(Protocol):
-    """An event, as far as the picture shows it."""
+@dataclass(slots=True, unsafe_hash=True, repr=False)
+class Event:
+    """One thing that happened in a run.
+
+    Attributes:
+        time: When, in seconds of virtual time.
+        what: ``"pulled"``, ``"started"``, ``"made"`` (one element, flat maps only), ``"ended"``, ``"failed"`` (an
+            attempt), ``"given up"`` (by ``timeout``), ``"delivered"`` (a result, or one element), ``"done"`` (all of an
+            item was delivered, flat maps only), ``"left out"``,
+            ``"raised"`` (the error of this item ends the run), or ``"closed"`` (the run ended before the item did).
+        index: The position of the item in the source, from 0.
+        attempt: 1 for the first run of the item, 2 for the second, …
+        run: Which of the runs that the schedule was given to: 0 for the first that began.
+    """
 
     time: float
     what: str
     index: int
-    run: int
+    attempt: int = 1
+    run: int = 0
+
+    def __repr__(self) -> str:
+        return f"Event(time={self.time:g}, what={self.what!r}, index={self.index}, attempt={self.attempt})"
 
 
-def timeline(title: str, events: Sequence[Happened]) -> str:
+def timeline(title: str, events: Sequence[Event]) -> str:
     """A row for each item, and a column for each event, of each run by itself."""
     lines = [title]
     for run in sorted({event.run for event in events}):
         if run:
             lines.append(f"run {run}:")
         lines += _rows([event for event in events if event.run == run])
-    used = [f"{mark} {what}" for what, mark in _MARKS.items() if any(event.what == what for event in events)]
-    if used:
-        lines.append(f"({', '.join(used)}; - under way, ~ waits for its turn)")
+    happened = {event.what for event in events}
+    if happened:
+        used = ", ".join(f"{mark} {what}" for what, mark in _MARKS.items() if what in happened)
+        lines.append(f"({used}; - under way, ~ waits for its turn)")
     return "\n".join(lines)
 
 
-def _rows(events: Sequence[Happened]) -> list[str]:
+def _rows(events: Sequence[Event]) -> list[str]:
     left_out = max(0, len(events) - _MOST_COLUMNS)
     rows: dict[int, list[str]] = {event.index: [] for event in sorted(events, key=lambda event: event.index)}
     doing = dict.fromkeys(rows, " ")
