@@ -1,8 +1,8 @@
 """What is under way with one worker process: a chunk, whose items are sent and outcomes received.
 
-All of it happens in the slot's thread, but for `Away`: while the worker has the items,
-``chunk.todo`` is an `Away`. Code that takes from it (`Job.stop`, or a failure that ends the run)
-thereby recalls the items from the worker, at once and from any thread.
+All of it happens in the slot's thread, but for `Away`: while the worker has the items, it is the
+chunk's ``todo``. Code that takes from it (`Job.stop`, or a failure that ends the run) thereby
+recalls the items from the worker, at once and from any thread.
 
 What the parent waits for, besides messages, is a time: `Exchange._due_at` is the end of the item's
 time limit if there is a ``timeout``, else the end of the chunk's time slice.
@@ -18,12 +18,12 @@ ending   ``grace_until`` is set          the last message; the death of the proc
                                          at ``grace_until``
 ======== =============================== ===========================================================
 
-When the process dies, whose fault was it? The worker tells in shared memory which item it has begun
-last: *i* (see `worker`). The parent has received *r* outcomes. So the items from *r* up to *i* had
-finished, but were not reported: they run again, in the same order. If *i* is not before *r*, it
-fails: with `WorkerDied`, or with `TimeoutError` if the process was killed. Later items had not begun:
-they go back to the window. The worker reports at least once per time slice, so only items shorter
-than that can run again, and none with chunks of one or with a ``timeout``.
+When the process dies, shared memory tells which item was begun last: *i* (see `worker`). The parent
+has received *r* outcomes. So the items from *r* up to *i* had finished, but were not reported: they
+run again, in the same order. If *i* is not before *r*, it fails: with `WorkerDied`, or with
+`TimeoutError` if the process was killed. Later items had not begun: they go back to the window. The
+worker reports once per time slice, so only items shorter than that can run again, and none with
+chunks of one or with a ``timeout``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,10 @@ from typing import Any, Final, NoReturn
 from inturn._base.atomic import fence
 from inturn._base.clock import clock
 from inturn._core.job import Job
-from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
-from inturn._pools.threads import ThreadPool
+from inturn._pools.threads import ThreadSlot
 from inturn._transport.pickling import ATOMS, LARGE, is_atom, noted, pack, unpack, unpack_error
 
 from .handle import Event, Handle
@@ -147,16 +146,11 @@ class Exchange:
 
 
 class ChunkExchange(Exchange):
-    """Sends the items of a chunk to a worker process, and receives their outcomes.
+    """Guarantee 24: sends a chunk to a worker; if that dies, `_died` settles which item that costs."""
 
-    Guarantee 24: a worker that dies costs one item; `_died` settles which.
-    """
-
-    def __init__(
-        self, pool: ThreadPool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any
-    ) -> None:
-        super().__init__(pool.job, chunk, worker, user_code)
-        self._pool = pool
+    def __init__(self, slot: ThreadSlot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any) -> None:
+        super().__init__(slot.pool.job, chunk, worker, user_code)
+        self._pool = slot.pool
         self._slot = slot
         self.items = items  # without those that were handed back
         self._taken = 0  # outcomes received
@@ -202,7 +196,7 @@ class ChunkExchange(Exchange):
         return [item if is_atom(item) else self._pack(position, item) for position, item in enumerate(items)]
 
     def _take(self, message: tuple[list[Any], bool, bool, int, float]) -> bool:
-        """Receive a report; see `_Worker._report`."""
+        """Receive a report: new outcomes, whether all are atoms, …, how many items are handed back."""
         batch, plain, done, remainder, seconds = message
         job, chunk = self._job, self._chunk
         if job.trace is not None:

@@ -108,7 +108,7 @@ class _Stream(Exchange):
             return
         worker.used = True
         if not job.stopped and chunk.index <= job.window.last_index:
-            error = self._bad.get(0) or late or WorkerDied.of(chunk.index, worker.exitcode)
+            error = self._bad.get(0, late or WorkerDied.of(chunk.index, worker.exitcode))
             job.failed(chunk, self._item, error, clock() - self._begun, Kind.FAILED)
 
     def _take(self, message: tuple[list[Any], bool, tuple[bool, Any, float] | None]) -> bool:

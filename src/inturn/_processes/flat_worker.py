@@ -27,6 +27,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from inturn._base.clock import clock
+from inturn._base.events import ThreadEvent
 from inturn._core.elements import close, elements_of
 from inturn._model.outcome import detach
 from inturn._transport import wire
@@ -139,11 +140,10 @@ class Streams:
         self._sent_at = clock()
 
     def _flush_later(self) -> None:
-        timer = threading.Lock()
-        timer.acquire()
+        timer = ThreadEvent()
         while True:
             self._wake_ups.get()
-            timer.acquire(timeout=_FLUSH_S)
+            timer.wait(_FLUSH_S)
             try:
                 self.flush()
             except OSError:

@@ -8,8 +8,7 @@ copies of its ends. Where the system has no pidfds, the process's ``sentinel`` i
 that fault, and a look at the process each second.
 
 A process starts until its first message, which sets ``is_up`` or says why not. It works for the run
-of the last `begin` or `Ask.USE`. When that is over, ``grace_until`` is set: nothing is waited for
-after that time. When it has ``ended``, it is closed.
+of the last `begin` or `Ask.USE`, until that is over: nothing is waited for after ``grace_until``.
 """
 
 from __future__ import annotations
@@ -57,15 +56,12 @@ class Event(enum.Enum):
 
 
 class Handle:
-    """A worker process that has been started; `OSError` if the system refuses that.
-
-    Runs are known by their numbers. The parent writes the memory ``down``, the worker ``up``.
-    """
+    """A worker process that has been started. The parent writes the memory ``down``, it writes ``up``."""
 
     def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup, main: Main) -> None:
         self._method = method
         self.main = main  # what it knows of the main module
-        self.known: set[int] = set()  # the runs whose `fn` it has
+        self.known: set[int] = set()  # the numbers of the runs whose `fn` it has
         self.unanswered: deque[int] = deque()  # those to whose `begin` it has not answered yet
         self.refusals: dict[int, Any] = {}  # why it could not take the `fn` of a run
         self.to_forget: deque[int] = deque()  # runs that are over; the slot that has the worker calls `forget`
@@ -263,20 +259,19 @@ class Handle:
                     self._process.kill()
                 else:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            self._await_end(None)
+            while not self._ends():
+                pass
 
     def _broken(self) -> Event:
         """The worker's end is closed: the process is ending, or ``fn`` has closed it: then kill."""
-        if not self.ended and not self._await_end(clock() + _LOOK_S):
+        if not self.ended and not self._ends():
             self.kill()
         return Event.DIED
 
-    def _await_end(self, until: float | None) -> bool:
-        poller = select.poll()
-        poller.register(self._end_fd, select.POLLIN)
-        while not poller.poll(_LOOK_S * 1000) and self._process.exitcode is None:
-            if until is not None and clock() >= until:
-                return False
+    def _ends(self) -> bool:
+        """Wait for the end of the process for a while; whether it has come."""
+        if not wait([self._end_fd], _LOOK_S) and self._process.exitcode is None:
+            return False
         self._reap()
         return True
 

@@ -51,10 +51,7 @@ atexit.register(at_exit)
 
 @cache
 def _end_runs_at_exit(pid: int) -> None:
-    """Guarantee 15: have open runs ended when this process exits, though it may run no exit handlers.
-
-    A child of `multiprocessing` runs only finalizers, and it starts without those of its parent.
-    """
+    """Guarantee 15: a child of `multiprocessing` runs no exit handlers, only finalizers of its own."""
     util.Finalize(None, at_exit, exitpriority=100)
 
 
@@ -76,7 +73,6 @@ class ProcessPool(ThreadPool):
         super().__init__(job, store, store.threads, self.backend, slices=slices)
         self.keeper = keeper
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
-        self.settings = store.settings
         self.method = ""
         self._main = Main.SAME
         self.stop_event: PipeEvent | None = None
@@ -91,8 +87,8 @@ class ProcessPool(ThreadPool):
     def open(self) -> None:
         no_processes()
         _end_runs_at_exit(os.getpid())
-        self.method = choose_method(self.settings.start_method)
-        self._main = main_of_workers(self.method)
+        self.method = choose_method(self.store.settings.start_method)
+        self._main, _ = main_of_workers(self.method)
         self.stop_event = PipeEvent()
         super().open()
 
@@ -127,7 +123,7 @@ class ProcessPool(ThreadPool):
         store.started += 1
         name = f"inturn-{store.started}" if store.keeps else self.job.label(store.started)
         try:
-            handle = Handle(self.method, name, stop_event, Setup(self.settings, self._main), self._main)
+            handle = Handle(self.method, name, stop_event, Setup(store.settings, self._main), self._main)
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__
         finally:
@@ -136,10 +132,7 @@ class ProcessPool(ThreadPool):
         return handle
 
     def unregister(self, backend: WorkerBackend, *, unused: bool, why: BaseException | None = None) -> None:
-        """The backend's process has ended. `unused`: it died before its first item.
-
-        Guarantee 25: three such deaths in a row, for the reason `why`, end the run.
-        """
+        """The backend's process has ended. Guarantee 25: three in a row before their first item end the run."""
         with self.lock:
             self.registered.discard(backend)
             self.early_deaths += unused
@@ -212,7 +205,7 @@ class WorkerBackend:
         return True
 
     def _exhausted(self, worker: Handle) -> bool:
-        return worker.tasks == self._pool.settings.max_tasks_per_worker
+        return worker.tasks == self._pool.store.settings.max_tasks_per_worker
 
     def _wait_until_up(self, worker: Handle) -> None:
         pool, number = self._pool, self._pool.share.number
@@ -287,9 +280,9 @@ class WorkerBackend:
                 job.failed(chunk, items[0], pool.fatal_error, 0.0, Kind.FATAL)
             return True  # without an error: the run is over
         worker.forget()
-        exchange = ChunkExchange(pool, slot, chunk, items, worker, self._user_code)
-        if pool.settings.max_tasks_per_worker is not None:
-            exchange.give_back(pool.settings.max_tasks_per_worker - worker.tasks)
+        exchange = ChunkExchange(slot, chunk, items, worker, self._user_code)
+        if (most := pool.store.settings.max_tasks_per_worker) is not None:
+            exchange.give_back(most - worker.tasks)
         exchange.run()
         worker.tasks += len(exchange.items)
         if not self._refused(worker) and worker.used and not worker.ended:

@@ -62,10 +62,7 @@ _PIPES: Final = 4  # more than a client of the fork server opens to start a proc
 _FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
 
 owned: Final[set[Any]] = set()
-"""What has descriptors of the parent's side, to be closed in any forked child.
-
-Changed only while `_forking` is held.
-"""
+"""Descriptors of the parent's side, to be closed in any forked child; `_forking` guards it."""
 
 _forking = threading.Lock()
 
@@ -118,30 +115,22 @@ def choose_method(wanted: str | None) -> str:
     return "fork" if all(each.name.startswith("inturn-") for each in others) else "forkserver"
 
 
-def main_of_workers(method: str) -> Main:
-    """What workers know of the module ``__main__``.
+def main_of_workers(method: str) -> tuple[Main, str | None]:
+    """What workers know of the main module, and the path where they would look for it in vain.
 
-    In a worker `multiprocessing` imports a script, or the module of ``python -m``; but no file
-    ``__main__.py``, and nothing for a notebook or ``python -c``.
+    They import no file ``__main__.py``; for a notebook or ``python -c`` there is nothing to import.
     """
     if method == "fork":
-        return Main.SAME
-    name, path = _main_in_workers()
-    imported = _importable(path) if name is None else name.rpartition(".")[2] != "__main__"
-    return Main.SAME if imported else Main.OWN_WORKER
-
-
-def _main_in_workers() -> tuple[str | None, str | None]:
-    """The name or the path by which `multiprocessing` imports the main module in a worker."""
+        return Main.SAME, None
     from multiprocessing import spawn
 
     data: dict[str, Any] = spawn.get_preparation_data("")
-    return data.get("init_main_from_name"), data.get("init_main_from_path")
-
-
-def _importable(path: str | None) -> bool:
-    """Whether a worker imports the main module from this path; ``<stdin>`` is no file."""
-    return path is not None and Path(path).is_file() and Path(path).stem != "ipython"
+    name, path = data.get("init_main_from_name"), data.get("init_main_from_path")
+    if name is not None:
+        return Main.OWN_WORKER if name.rpartition(".")[2] == "__main__" else Main.SAME, None
+    if path is not None and Path(path).is_file() and Path(path).stem != "ipython":  # ``<stdin>`` is no file
+        return Main.SAME, None
+    return Main.OWN_WORKER, path
 
 
 def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> Any:
@@ -149,9 +138,8 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
     first: list[Call] = []
     if method == "forkserver":
         first.append(Call(signal.signal, signal.SIGINT, signal.SIG_IGN))
-    path = None if method == "fork" else _main_in_workers()[1]
-    lacks_main = path is not None and not _importable(path)
-    if lacks_main:  # `multiprocessing` does not import a main module that has this path already
+    _, path = main_of_workers(method)
+    if path is not None:  # `multiprocessing` does not import a main module that has this path already
         first.append(Call(setattr, Call(importlib.import_module, "__main__"), "__file__", path))
     context: Any = multiprocessing.get_context(method)
     if method != "forkserver":
@@ -167,7 +155,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
     from multiprocessing import forkserver
 
     server: Any = forkserver._forkserver
-    if lacks_main and server._preload_modules == ["__main__"]:
+    if path is not None and server._preload_modules == ["__main__"]:
         server.set_forkserver_preload([])  # not `__main__`, the default: its import would end the server
     for _ in range(2):
         forkserver.ensure_running()
@@ -185,8 +173,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
 class Setup:
     """What a worker does first and last: its initializer, the arguments of that, and its finalizer.
 
-    It is an argument of the process, which `multiprocessing` pickles when it starts the process,
-    unless it forks. Only then can a lock, a queue or a shared value be handed to the child.
+    `multiprocessing` pickles it as an argument of the process: only then can locks be handed on.
     """
 
     def __init__(self, settings: Processes, main: Main) -> None:

@@ -97,11 +97,9 @@ def ignore_interrupts() -> None:
 
 
 def main(link: Any, control: Any, down: Any, up: Any, parent: int, setup: Any) -> None:
-    """The target of the process.
+    """The target of the process; the pipes and memories are connections, which can be handed to it.
 
-    Every start method can hand connections to a child. So the pipes are connections (`link` for
-    chunks and outcomes, `control` for recalls), and so are the memories: the parent writes `down`,
-    the worker `up`.
+    Recalls come through `control`, all else through `link`. The parent writes `down`, the worker `up`.
     """
     ignore_interrupts()
     enclosing.set(())
@@ -172,10 +170,7 @@ class _Worker:
             del items
 
     def _prepare(self, setup: Any) -> bool:
-        """Run the initializer; False if that fails.
-
-        Guarantee 25: the parent receives the error.
-        """
+        """Run the initializer; False if that fails: the parent receives the error (guarantee 25)."""
         what = Answer.UNREAD
         try:
             initializer, initargs, self._finalizer = setup()
@@ -275,11 +270,7 @@ class _Worker:
     # ---- either thread ---------------------------------------------------------------------------
 
     def _report(self, *, done: bool, remainder: int) -> None:
-        """Send the outcomes that were not sent before; the lock is held.
-
-        Besides: whether all are atoms, whether the chunk has ended, how many items are handed back,
-        and the seconds of work on the chunk.
-        """
+        """Send the outcomes that were not sent before; the lock is held."""
         batch = self._out[self._reported :] if self._reported else self._out[:]
         self._reported += len(batch)
         self._reported_at = clock()
@@ -298,14 +289,17 @@ class _Worker:
             poller.register(watched, select.POLLIN)
         while True:
             ready = dict(poller.poll(_LOOK_MS if watched is None else None))
-            if watched in ready or (watched is None and not self._parent_lives()):
+            if watched in ready:
                 os._exit(1)
-            if self._control in ready:
-                try:
+            try:
+                if watched is None:
+                    with suppress(PermissionError):  # which a process that lives may raise
+                        os.kill(self._parent, 0)
+                if self._control in ready:
                     data = os.read(self._control, 4096)
                     self._recall(max(each for (each,) in wire.LENGTH.iter_unpack(data)))
-                except (OSError, ValueError):  # fn has closed our end; the parent its own, so there is no data
-                    os._exit(1)
+            except (OSError, ValueError):  # the parent has ended or closed its end (no data), or fn ours
+                os._exit(1)
 
     def _recall(self, serial: int) -> None:
         """Hand back what has not been started, and report what is complete (guarantee 26)."""
@@ -313,10 +307,3 @@ class _Worker:
             self._recalled = max(self._recalled, serial)
             if self._serial and self._serial <= serial:
                 self._report(done=False, remainder=len(remainder_of(self._todo)))
-
-    def _parent_lives(self) -> bool:
-        try:
-            os.kill(self._parent, 0)
-        except OSError as error:
-            return not isinstance(error, ProcessLookupError)
-        return True

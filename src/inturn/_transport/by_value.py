@@ -93,10 +93,7 @@ def _main_namespace() -> dict[str, Any]:
 
 
 def _settle(function: FunctionType, state: tuple[Callable[..., object], tuple[Any, dict[str, Any]]]) -> None:
-    """Set the function's state, without changing global variables that have a value already.
-
-    In the stand-in, a value that came from an earlier pickle is replaced.
-    """
+    """Set the function's state; global variables keep their values, unless those came from a pickle."""
     settle, (attributes, slots) = state
     names, there = slots["__globals__"], function.__globals__
     settle(function, (attributes, {**slots, "__globals__": {}}))

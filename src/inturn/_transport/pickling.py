@@ -129,11 +129,7 @@ def _is_plain(thing: Any) -> bool:
 
 
 def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
-    """Pickle a function (guarantee 25); with cloudpickle, also a closure or a lambda.
-
-    Raises:
-        TypeError: It cannot be pickled; the message names the cure.
-    """
+    """Pickle a function (guarantee 25); the `TypeError` of one that cannot be pickled names the cure."""
     try:
         return dumps(fn, main)
     except Exception as error:  # an object may refuse to be pickled with any error

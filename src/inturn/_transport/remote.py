@@ -65,9 +65,9 @@ def _loads(blob: bytes, file: str | None, what: str) -> Any:
 def run_remote(
     fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, slice_s: float | None
 ) -> list[tuple[Outcome, Any, float]]:
-    """Run a load, in another process. Items that are not started when the time slice ends are left.
+    """Run a load, in another process; what is not started when the time slice ends is left.
 
-    Items are packed by `pack_item`; the `file` is that of the main module that names refer to.
+    The `file` is that of the main module which pickled names refer to.
     """
     outcomes: list[tuple[Outcome, Any, float]] = []
     begun = clock()

@@ -54,9 +54,8 @@ def pidfd(pid: int) -> int | None:
 class PipeEvent:
     """An event for threads that poll file descriptors: once it is set, `fd` stays readable.
 
-    Any thread, a finaliser or a signal handler may set it, any number of times: it takes no lock.
-    The consumer makes it, and may be interrupted there (guarantee 16). So one call into C makes the
-    pipe and keeps it here.
+    It takes no lock, so anyone may set it, again and again. The consumer makes it, and may be
+    interrupted there (guarantee 16): so one call into C makes the pipe and keeps it here.
     """
 
     __slots__ = ("__weakref__", "_ends")
