@@ -68,7 +68,6 @@ class RemoteTraceback(Exception):
 
 HINT: Final = "pip install 'inturn[pickle]'"
 CURE: Final = f"the worker lacks what the main module defines: put it into a module of its own, or {HINT}"
-_MAIN: Final = b"__main__"
 
 
 def noted(error: BaseException, text: str) -> BaseException:
@@ -109,7 +108,7 @@ def dumps(
             raise
     else:
         blob = file.getvalue()
-        if main is Main.SAME or _MAIN not in blob or not has_cloudpickle():
+        if main is Main.SAME or b"__main__" not in blob or not has_cloudpickle():
             return blob  # without cloudpickle, the receiver's error names the cure
     from . import by_value
 
