@@ -383,7 +383,7 @@ MUTATIONS = [
     Mutation(
         "items that a worker had not begun when it died are lost",
         "_processes",
-        "        self._give_back(items[following : self.size])\n",
+        "        self.give_back(following)\n",
         "",
         DEATHS + "test_g24_a_death_costs_the_item_it_hit",
     ),

@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import types
+from multiprocessing.connection import Connection
 
 import pytest
 
 from functions_for_workers import double
 from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map
-from inturn._transport.wire import LENGTH, End, Recall
+from inturn._processes.handle import Handle
+from inturn._transport.wire import LENGTH
 from programs import Script
 from waiting import GRACE_S, HANG_S, SHORT, TENFOLD, Background, Watch, absence, wait_until
 
@@ -392,12 +396,13 @@ def test_g13_close_does_not_hang_when_somebody_has_closed_our_descriptors(monkey
 
 def test_g16_a_recall_may_be_closed_in_its_midst(monkeypatch):
     read, write = os.pipe()
-    recall = Recall(End(write))
+    handle = types.SimpleNamespace(_control=Connection(write, readable=False))
+    recall = functools.partial(Handle.recall, handle)
     real = os.write
 
     def interrupted(fd, data):
         recall(2)  # as a signal handler, or another thread, does
-        recall.close()  # as the slot's thread may
+        handle._control = None  # as the slot's thread may
         return real(fd, data)
 
     monkeypatch.setattr(os, "write", lambda fd, data: (monkeypatch.undo(), interrupted(fd, data))[1])

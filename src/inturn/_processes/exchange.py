@@ -1,57 +1,49 @@
-"""One chunk and one worker process: send the items, receive their outcomes.
+"""What is under way with one worker process: a chunk, whose items are sent and outcomes received.
 
-All of it happens in the slot's thread, but for `Away`: while the worker has the items,
-``chunk.todo`` is an `Away`. Code that takes from it (`Job.stop`, or a failure that ends the run)
-thereby recalls the items from the worker, at once and from any thread.
+All of it happens in the slot's thread, but for `Away`: while the worker has the items, it is the
+chunk's ``todo``. Code that takes from it (`Job.stop`, or a failure that ends the run) thereby
+recalls the items from the worker, at once and from any thread.
 
-What the parent waits for, besides messages, is a time. `Exchange._due_at` is the end of the item's
-time limit if there is a ``timeout``, else the end of the chunk's time slice:
+What the parent waits for, besides messages, is a time: `Exchange._due_at` is the end of the item's
+time limit if there is a ``timeout``, else the end of the chunk's time slice.
 
-=========== ============================ ==========================================================
-exchange    condition                    left by
-=========== ============================ ==========================================================
-working     ``grace_until`` is None      the last report; the death of the process; ``_due_at`` with
-                                         a ``timeout``: kill, the item fails; the end of the run
-expired     besides, ``chunk.expired``:  as working
-            unstarted items are recalled
-ending      ``grace_until`` is set       the same; ``grace_until``: kill
-=========== ============================ ==========================================================
+======== =============================== ===========================================================
+exchange condition                       left by
+======== =============================== ===========================================================
+working  the worker's ``grace_until`` is the last message; the death of the process; the time limit,
+         None                            which kills it, and the item fails; the end of the run
+expired  besides, ``chunk.expired``:     the same
+         unstarted items are recalled
+ending   ``grace_until`` is set          the last message; the death of the process, which is killed
+                                         at ``grace_until``
+======== =============================== ===========================================================
 
-When the process dies, whose fault was it? The worker counts in shared memory: position *i* is the
-item that was begun last (see `worker`). The parent has received *r* outcomes. So
-
-=============== ============================== =================================================
-items           what is known                  what becomes of them
-=============== ============================== =================================================
-before *r*      their outcomes were received   delivered
-*r* up to *i*   finished, but not reported     run again, in the same order
-*i*             begun (if not before *r*)      fails: `WorkerDied`, or `TimeoutError` if killed
-after *i*       not begun                      go back to the window
-=============== ============================== =================================================
-
-The worker reports at least once per time slice, so only items shorter than that can run again, and
-none with chunks of one or with a ``timeout``.
+When the process dies, shared memory tells which item was begun last: *i* (see `worker`). The parent
+has received *r* outcomes. So the items from *r* up to *i* had finished, but were not reported: they
+run again, in the same order. If *i* is not before *r*, it fails: with `WorkerDied`, or with
+`TimeoutError` if the process was killed. Later items had not begun: they go back to the window. The
+worker reports once per time slice, so only items shorter than that can run again, and none with
+chunks of one or with a ``timeout``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Lock
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 from inturn._base.atomic import fence
 from inturn._base.clock import clock
 from inturn._core.job import Job
-from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
+from inturn._pools.threads import ThreadSlot
 from inturn._transport.pickling import ATOMS, LARGE, is_atom, noted, pack, unpack, unpack_error
 
-from .handle import GRACE_S, Event, Handle
-from .worker import ALONE, EACH, PACED, SLICE_S
+from .handle import Event, Handle
+from .worker import SLICE_S, Ask
 
-__all__ = ["Away", "Exchange"]
+__all__ = ["ChunkExchange", "Exchange"]
 
 _SIZED: Final = frozenset({str, bytes})
 
@@ -73,102 +65,126 @@ class Away:
         raise StopIteration
 
 
-class Pool(Protocol):
-    """What an exchange needs to know of its pool."""
-
-    job: Job
-    slices: bool
-    lock: Lock
-
-    def notify(self, chunks: int) -> None: ...
-
-
 class Exchange:
-    """Sends the items of a chunk to a worker process, and receives their outcomes.
+    """What is under way between a slot and its worker: a chunk, or an item of a flat map."""
 
-    Guarantee 24: a worker that dies costs one item; `_died` settles which.
-    """
+    _takes_longer = "the call took longer than timeout={:g} s"
 
-    def __init__(self, pool: Pool, slot: Slot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any) -> None:
-        self._pool = pool
-        self._job = pool.job
-        self._slot = slot
+    def __init__(self, job: Job, chunk: Chunk, worker: Handle, user_code: Any) -> None:
+        self._job = job
         self._chunk = chunk
-        self._items = items
         self._worker = worker
         self._user_code = user_code
-        self._serial = worker.next_serial()
-        self.size = len(items)  # without those that were handed back
-        self._taken = 0  # outcomes received
+        self._serial = next(worker.serials)
         self._bad: dict[int, BaseException] = {}  # why an item could not be pickled, by position
         self._begun = 0.0
-        if self._job.trace is not None:
-            self._job.trace.away(chunk)
         self._due_at: float | None = None
-        self.grace_until: float | None = None  # set when the run is over
 
-    def run(self) -> None:
-        job, worker, chunk = self._job, self._worker, self._chunk
-        how = EACH if job.timeout is not None else PACED if self.size > 1 else ALONE
-        with self._user_code:
-            load = self._load()
+    def _pack(self, position: int, item: Any) -> tuple[Any, ...]:
+        try:
+            return pack(item, self._worker.down, self._worker.main)
+        except BaseException as error:  # it costs this item only
+            noted(error, "the item could not be pickled for a worker process")
+            self._bad[position] = error
+            return ()
+
+    def _may_begin(self) -> bool:
+        """Put an `Away` into the place of the items; False if the run has ended before them."""
+        job, chunk, worker = self._job, self._chunk, self._worker
         worker.up.numbers[0] = -1
-        chunk.todo = iter(Away(worker.recall, self._serial))
-        fence()
-        if job.stopped or chunk.index > job.window.last_index:  # read after `todo` is set: see `Job.stop`
-            return
+        chunk.todo = Away(worker.recall, self._serial)
         self._begun = clock()
-        limit: float | None = None
         if job.timeout is not None:
-            limit = self._due_at = self._begun + job.timeout
-        elif self._pool.slices and self.size > 1:
-            self._due_at = self._begun + SLICE_S
-        said: Any = worker.send((self._serial, how, load), limit)
-        del load
-        if worker.ignores_stop and said is not Event.DIED:
-            if said is Event.LATE:  # the grace period is over and a message was sent in part: kill
-                worker.kill()
-            said = Event.OVER
-        elif said is None:
-            said = worker.wait(self._until())
-        while not self._react(said):
-            said = worker.wait(self._until())
+            self._due_at = self._begun + job.timeout
+        fence()
+        return not (job.stopped or chunk.index > job.window.last_index)  # read after `todo` is set: see `Job.stop`
 
-    def _until(self) -> float | None:
-        times = [at for at in (self._due_at, self.grace_until) if at is not None]
-        return min(times, default=None)
+    def _send(self, how: int, what: Any) -> bool:
+        """Send a message; True if no more are to come."""
+        limit = None if self._job.timeout is None else self._due_at  # a time slice ends no sending
+        said = self._worker.send((self._serial, how, what), limit)
+        # The next `wait` tells of a death, after the messages that came before it.
+        return said is not None and said is not Event.DIED and self._react(said)
 
     def _react(self, said: Any) -> bool:
         """React to a message or an event; True if no more are to come."""
-        worker = self._worker
+        worker, timeout = self._worker, self._job.timeout
         if not isinstance(said, Event):
-            return self._take(*said)
+            return len(said) > 2 and self._take(said)  # else it is an answer: see `Handle.unanswered`
         if said is Event.DIED:
-            self._died(worker.exitcode)
+            self._died()
             return True
-        if said is Event.OVER:
-            worker.ignore_stop()
-            self.grace_until = clock() + GRACE_S
-            if self._job.timeout is None:
-                self._due_at = None
-        elif self.grace_until is not None and clock() >= self.grace_until:
+        if said is Event.LATE and worker.grace_until is not None:
             worker.kill()
             return True
-        elif self._job.timeout is not None:
-            self._timed_out()
+        if said is Event.LATE and timeout is not None:
+            self._kill(timeout)
             return True
+        if said is Event.OVER:
+            worker.begin_grace()
         else:
-            self._due_at = None
             self._chunk.expired = True
+        self._due_at = None
         worker.recall(self._serial)
         return False
 
-    # ---- sending ---------------------------------------------------------------------------------
+    def _kill(self, timeout: float) -> None:
+        """Guarantee 17: kill the process; the item that it was running fails."""
+        self._worker.kill()
+        while not isinstance(message := self._worker.wait(), Event):
+            if self._react(message):
+                return
+        self._died(TimeoutError(f"{self._takes_longer.format(timeout)}; its process was killed"))
+
+    def _take(self, message: Any) -> bool:
+        """Receive a message; True if it was the last one."""
+        raise NotImplementedError
+
+    def _died(self, late: TimeoutError | None = None) -> None:
+        """The process has ended; it was killed if an item took too long."""
+        raise NotImplementedError
+
+
+class ChunkExchange(Exchange):
+    """Guarantee 24: sends a chunk to a worker; if that dies, `_died` settles which item that costs."""
+
+    def __init__(self, slot: ThreadSlot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any) -> None:
+        super().__init__(slot.pool.job, chunk, worker, user_code)
+        self._pool = slot.pool
+        self._slot = slot
+        self.items = items  # without those that were handed back
+        self._taken = 0  # outcomes received
+        if self._job.trace is not None:
+            self._job.trace.away(chunk)
+
+    def run(self) -> None:
+        with self._user_code:
+            load = self._load()
+        if not self._may_begin():
+            return
+        how = Ask.EACH
+        if self._job.timeout is None:
+            how = Ask.PACED if len(load) > 1 else Ask.ALONE
+            if self._pool.slices and len(load) > 1:
+                self._due_at = self._begun + SLICE_S
+        done = self._send(how, load)
+        del load
+        while not done:
+            done = self._react(self._worker.wait(self._due_at))
+
+    def give_back(self, position: int) -> None:
+        """Give the items from this position on back to the window."""
+        remainder = self.items[position:]
+        if remainder:
+            del self.items[position:]
+            with self._pool.lock:
+                self._job.window.give_back(self._chunk, remainder)
+            self._pool.notify(self._job.window.available())
 
     def _load(self) -> list[Any]:
         """The items in the form of a message: atoms as they are, everything else packed."""
-        items, down = self._items, self._worker.down
-        down.clear()
+        items = self.items
+        self._worker.down.clear()
         if len(items) > 1:
             kinds = set(map(type, items))
             if kinds <= ATOMS and (
@@ -179,31 +195,14 @@ class Exchange:
                 return items
         return [item if is_atom(item) else self._pack(position, item) for position, item in enumerate(items)]
 
-    def _pack(self, position: int, item: Any) -> tuple[Any, ...]:
-        try:
-            return pack(item, self._worker.down, self._worker.main)
-        except BaseException as error:  # it costs this item only
-            noted(error, "the item could not be pickled for a worker process")
-            self._bad[position] = error
-            return ()
-
-    # ---- receiving -------------------------------------------------------------------------------
-
-    def _take(self, batch: list[Any], plain: bool, done: bool, remainder: int, seconds: float) -> bool:
-        """Receive a report; True if it was the last one.
-
-        Args:
-            batch: Outcomes that were not reported before.
-            plain: Whether all of them are atoms.
-            done: Whether the chunk has ended.
-            remainder: How many items the worker hands back.
-            seconds: How long the worker has worked on the chunk.
-        """
-        job, chunk, worker = self._job, self._chunk, self._worker
+    def _take(self, message: tuple[list[Any], bool, bool, int, float]) -> bool:
+        """Receive a report: new outcomes, whether all are atoms, …, how many items are handed back."""
+        batch, plain, done, remainder, seconds = message
+        job, chunk = self._job, self._chunk
         if job.trace is not None:
             job.trace.reported(chunk, self._taken + len(batch), seconds)
         if batch:
-            worker.used = True
+            self._worker.used = True
         if plain:
             chunk.out.extend(batch)
             self._taken += len(batch)
@@ -215,14 +214,13 @@ class Exchange:
         if chunk.expired and not done:
             job.window.measured(seconds, len(chunk.out) + 1)
         if remainder:
-            self.size -= remainder
-            self._give_back(self._items[self.size :])
+            self.give_back(len(self.items) - remainder)
         if done:
             # Sending and receiving do not count as work, else chunks would stay small.
             self._slot.since = clock() - seconds
             return True
         for position in range(self._taken - len(batch), self._taken):
-            self._items[position] = None  # guarantee 12: it may be delivered from now on
+            self.items[position] = None  # guarantee 12: it may be delivered from now on
         if batch and job.sleeping:
             job.notify()
         if job.timeout is not None:
@@ -235,7 +233,6 @@ class Exchange:
         if type(outcome) is not tuple:
             chunk.out.append(outcome)
             return
-        error: BaseException
         elapsed = 0.0
         if len(outcome) == 3:
             packed, elapsed, _ = outcome
@@ -248,23 +245,13 @@ class Exchange:
                 chunk.out.append(result)
                 return
             except BaseException as caught:  # some results can be pickled but not unpickled
-                noted(caught, "the result could not be unpickled")
-                error = caught
-        job.failed(chunk, self._items[position], error, elapsed)
+                error = noted(caught, "the result could not be unpickled")
+        job.failed(chunk, self.items[position], error, elapsed)
 
-    def _give_back(self, items: list[Any]) -> None:
-        pool, window = self._pool, self._job.window
-        if items:
-            with pool.lock:
-                window.give_back(self._chunk, items)
-            pool.notify(window.available())
-
-    # ---- the end of the process ------------------------------------------------------------------
-
-    def _died(self, exitcode: int | None, late: TimeoutError | None = None) -> None:
-        """Settle what becomes of each item; see the second table above."""
-        job, chunk, items, worker = self._job, self._chunk, self._items, self._worker
-        begun = min(worker.up.numbers[0], self.size - 1)
+    def _died(self, late: TimeoutError | None = None) -> None:
+        """Settle what becomes of each item: see above."""
+        job, chunk, items, worker = self._job, self._chunk, self.items, self._worker
+        begun = min(worker.up.numbers[0], len(items) - 1)
         if begun >= 0:
             worker.used = True
         if job.stopped or chunk.index + len(chunk.out) > job.window.last_index:
@@ -276,17 +263,9 @@ class Exchange:
                 chunk.plain = False
                 chunk.out.append(fresh)
                 job.window.again(fresh)
-            error = late or WorkerDied.of(chunk.index + len(chunk.out), exitcode)
+            error = late or WorkerDied.of(chunk.index + len(chunk.out), worker.exitcode)
             job.failed(chunk, items[begun], error, clock() - self._begun, Kind.FAILED)
             if following < begun:
                 self._pool.notify(begun - following)
             following = begun + 1
-        self._give_back(items[following : self.size])
-
-    def _timed_out(self) -> None:
-        """Guarantee 17: kill the process; the item that it was running fails."""
-        for report in self._worker.kill_and_drain():
-            if self._take(*report):
-                return
-        text = f"the call took longer than timeout={self._job.timeout:g} s; its process was killed"
-        self._died(None, TimeoutError(text))
+        self.give_back(following)

@@ -1,51 +1,40 @@
 """The parent's side of one worker process: start it, send, receive, wait, end it.
 
 All methods are for the slot's thread; `recall` may be used from anywhere. The parent waits only in
-`_poll`: for a message, the end of the process, the end of the run, or a point in time,
-whichever is first.
+`_poll`: for a message, the end of the process, the end of the run, or a point in time.
 
-Where the system has pidfds, a pidfd shows that the process has ended. The closing of a pipe would
-not: other child processes may hold copies of its ends, and so may children of the worker. Elsewhere
-the process's ``sentinel`` is used, which has that fault, and a look at the process each second.
+A pidfd shows that the process has ended. The closing of a pipe would not: other processes may hold
+copies of its ends. Where the system has no pidfds, the process's ``sentinel`` is used, which has
+that fault, and a look at the process each second.
 
-======== ========================= ===============================================================
-process  condition                 left by
-======== ========================= ===============================================================
-starting (known to `pool` only)    its first message, which says that it is up, or why not
-up       not ``ended``             `end`; `kill`; its death. It works for the run that it was
-                                   told with `begin` or `use`
-ended    ``ended``: reaped,        `close`
-         ``exitcode`` is final
-======== ========================= ===============================================================
+A process starts until its first message, which sets ``is_up`` or says why not. It works for the run
+of the last `begin` or `Ask.USE`, until that is over: nothing is waited for after ``grace_until``.
 """
 
 from __future__ import annotations
 
 import enum
-import errno
 import os
 import pickle
 import select
 import signal
-import socket
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack
-from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for_sentinel
+from contextlib import ExitStack, closing, suppress
+from itertools import count
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
 from typing import Any, Final
 
 from inturn._base.clock import clock
 from inturn._base.events import LONG_S
 from inturn._transport.pickling import Main, pack
 from inturn._transport.shared_memory import Memory
-from inturn._transport.wire import LENGTH, End, PipeEvent, Recall, frame
+from inturn._transport.wire import LENGTH, PipeEvent, frame, pidfd
 
 from . import worker as _process_main
-from .setup import Setup
-from .start import new_process, owned, starting
-from .worker import BEGIN, END, FORGET, READY, REFUSED, USE
+from .start import Setup, new_process, owned, starting
+from .worker import Answer, Ask
 
 __all__ = ["GRACE_S", "Event", "Handle"]
 
@@ -54,7 +43,6 @@ GRACE_S: Final = 0.5
 
 _LOOK_S: Final = 1.0  # between two looks at a process that has no pidfd, in seconds
 _READ: Final = 1 << 16  # bytes; for much larger blocks malloc calls mmap each time
-_ANSWERS: Final = frozenset({READY, REFUSED})
 _REAP_LOOKS: Final = 20  # at the exit code of a process that has ended
 _REAP_LOOK_S: Final = 0.002
 
@@ -68,193 +56,157 @@ class Event(enum.Enum):
 
 
 class Handle:
-    """A worker process that has been started.
-
-    Args:
-        method: The start method, as `multiprocessing` names it.
-        name: Of the process.
-        stop_event: Is set when the run is over.
-        setup: What the process does first and last.
-        main: What it knows of the main module.
-
-    Attributes:
-        known: The numbers of the runs whose ``fn`` it has.
-        to_forget: Those that are over; the slot that has the worker sends `FORGET`.
-        is_up: Whether its initializer has run.
-        awaited: The number of the run whose answer to `begin` is returned by `wait`; other answers are only kept.
-        refusals: Why the worker could not take the ``fn`` of a run (packed): it hands back all chunks of that run.
-        down: The memory that the parent writes.
-        up: The memory that the worker writes.
-        recall: Asks the worker to hand back what it has not started; from anywhere.
-        ended: Whether the process has ended and was reaped.
-        exitcode: The exit code of a process that has ended; None if it is not known.
-        tasks: How many items were sent to it (and not handed back).
-        used: Whether it has begun an item.
-
-    Raises:
-        OSError: The system refuses another process, descriptor or more memory.
-    """
+    """A worker process that has been started. The parent writes the memory ``down``, it writes ``up``."""
 
     def __init__(self, method: str, name: str, stop_event: PipeEvent, setup: Setup, main: Main) -> None:
         self._method = method
-        self.main = main
-        self.known: set[int] = set()
-        self.to_forget: deque[int] = deque()
-        self.is_up = False
-        self.awaited = 0
-        self.refusals: dict[int, Any] = {}
-        self._unanswered: deque[int] = deque()
-        self._stop_event: PipeEvent | None = stop_event
+        self.main = main  # what it knows of the main module
+        self.known: set[int] = set()  # the numbers of the runs whose `fn` it has
+        self.unanswered: deque[int] = deque()  # those to whose `begin` it has not answered yet
+        self.refusals: dict[int, Any] = {}  # why it could not take the `fn` of a run
+        self.to_forget: deque[int] = deque()  # runs that are over; the slot that has the worker calls `forget`
+        self.is_up = False  # its initializer has run
+        self.serials = count(1)  # of its chunks
+        self.tasks = 0  # items that were sent to it, and not handed back
+        self.used = False  # it has begun an item
+        self.grace_until: float | None = None  # when it is killed, since the run is over
+        self.ended = False  # and was reaped
+        self.exitcode: int | None = None  # None if it is not known
+        self._stop_event: PipeEvent | None = None
         self._inbox: bytes | bytearray = b""  # received, but not yet returned by `wait`
-        self._serial = 0
-        self.ended = False
-        self.exitcode: int | None = None
-        self.tasks = 0
-        self.used = False
         with starting(method), ExitStack() as undo:
-            ours, theirs = socket.socketpair()
-            undo.callback(ours.close)
-            undo.callback(theirs.close)
-            control, recall = os.pipe()
-            childs_control = Connection(control, writable=False)
-            undo.callback(childs_control.close)
-            asking = End(recall)
-            undo.callback(asking.close)
-            self.down = Memory.create()
-            undo.callback(self.down.close)
-            self.up = Memory.create()
-            undo.callback(self.up.close)
-            self._owned = {self.down, self.up, _Descriptor(ours.fileno()), asking}
-            owned.update(self._owned)
-            undo.callback(owned.difference_update, self._owned)
-            childs = [Connection(theirs.detach()), childs_control, *map(_lent, (self.down.fd, self.up.fd))]
-            for each in childs:
-                undo.callback(each.close)
+            self._link, childs_link = map(undo.enter_context, Pipe())
+            childs_control, control = map(undo.enter_context, Pipe(duplex=False))
+            self.down = undo.enter_context(closing(Memory.create()))
+            self.up = undo.enter_context(closing(Memory.create()))
+            mine = {self._link, control, self.down, self.up}
+            owned.update(mine)
+            undo.callback(owned.difference_update, mine)
+            # Copies, as the type that every start method can hand to a child.
+            memories = [undo.enter_context(Connection(os.dup(each.fd))) for each in (self.down, self.up)]
+            childs = [childs_link, childs_control, *memories]
             self._process = new_process(method, name, _process_main.main, (*childs, os.getpid(), setup))
-            undo.callback(self._abort)
-            self._pidfd = _pidfd(self._process.pid)
+            self._pidfd = pidfd(self._process.pid)
             for each in childs:
                 each.close()
             undo.pop_all()
-            self._link = ours.detach()
-            os.set_blocking(self._link, False)
-            os.set_blocking(recall, False)
-            self.recall = Recall(asking)
+        self._control: Connection | None = control
+        self._fd = self._link.fileno()
+        os.set_blocking(self._fd, False)
+        os.set_blocking(control.fileno(), False)
         self._end_fd = self._process.sentinel if self._pidfd is None else self._pidfd  # readable when it has ended
         self._poller = select.poll()
-        self._poller.register(self._link, select.POLLIN)
+        self._poller.register(self._fd, select.POLLIN)
         self._poller.register(self._end_fd, select.POLLIN)
-        self._poller.register(stop_event.fd, select.POLLIN)
-
-    def _abort(self) -> None:
-        self._process.kill()
-        self._process.join()
-        self._process.close()
-
-    def next_serial(self) -> int:
-        """The number of the next chunk; the worker's first is 1."""
-        self._serial += 1
-        return self._serial
+        self.attach(stop_event)
 
     # ---- runs ------------------------------------------------------------------------------------
 
     def attach(self, stop_event: PipeEvent) -> None:
-        """A slot of another run has the worker; its stop event is the run's."""
+        """A slot of a run has the worker."""
         self._stop_event = stop_event
         self._poller.register(stop_event.fd, select.POLLIN)
 
-    def use(self, number: int) -> None:
-        """The next chunks are of this run, whose ``fn`` the worker has."""
-        self.send((0, USE, number))
+    def detach(self) -> None:
+        """No run has the worker."""
+        if self._stop_event is not None:
+            self._poller.unregister(self._stop_event.fd)
+            self._stop_event = None
+        self.grace_until = None
+
+    def begin_grace(self) -> None:
+        """The run is over; from now on the stop event is ignored."""
+        if self.grace_until is None:
+            self.detach()
+            self.grace_until = clock() + GRACE_S
 
     def begin(self, number: int, fn: bytes) -> None:
         """The next chunks are of this run; the worker will answer. If this cannot be sent, `wait` returns why."""
         memory: Memory | None = None
-        if not self._unanswered:  # else it may have to read an earlier `fn` yet
+        if not self.unanswered:  # else it may have to read an earlier `fn` yet
             memory = self.down
             memory.clear()
         self.known.add(number)
-        self._unanswered.append(number)
-        if self.send((0, BEGIN, (number, pack(fn, memory)))) is Event.LATE:
-            self.kill()  # the run is over, and it has half a message
+        self.unanswered.append(number)
+        self.send((0, Ask.BEGIN, (number, pack(fn, memory))))
 
-    def owes_an_answer(self) -> bool:
-        """Whether it has to wait before it gets a chunk: for the worker to be up, or to have the ``fn`` awaited."""
-        return not self.is_up or self.awaited in self._unanswered
-
-    def shrink(self) -> None:
-        """Give the shared memory back, unless the worker may have to read it yet."""
-        if not self._unanswered:
-            self.down.shrink()
-
-    def forget(self, number: int) -> bool:
-        """The run is over, and nothing of it stays in the worker; False if the worker has ended."""
-        self.refusals.pop(number, None)
-        if number in self.known and not self.ended:
-            self.known.discard(number)
-            if self.send((0, FORGET, number), clock() + GRACE_S) is Event.LATE:
-                self.kill()  # it has half a message
-        return not self.ended
-
-    def forget_all(self) -> bool:
+    def forget(self) -> bool:
+        """Have nothing stay in the worker of runs ``to_forget``; False if the worker has ended."""
         while self.to_forget:
-            self.forget(self.to_forget.popleft())
+            number = self.to_forget.popleft()
+            self.refusals.pop(number, None)
+            if number in self.known and not self.ended:
+                self.known.discard(number)
+                if self.send((0, Ask.FORGET, number), clock() + GRACE_S) is Event.LATE:
+                    self.kill()  # it has half a message
         return not self.ended
+
+    def recall(self, serial: int) -> None:
+        """Ask for the items of a chunk that have not been started; from anywhere, and again."""
+        control = self._control  # closed with the last reference, so never while a thread writes
+        if control is not None:
+            with suppress(OSError):  # the worker has ended, or the pipe is full of recalls
+                os.write(control.fileno(), LENGTH.pack(serial))
 
     # ---- messages --------------------------------------------------------------------------------
 
     def send(self, message: Any, until: float | None = None) -> Event | None:
-        """Send a message; None, or an event if it was not sent.
+        """Send a message; None, or an event: it was sent nevertheless if that is `Event.OVER`.
 
-        When the run ends meanwhile, sending goes on for at most the grace period: the worker could
-        not read a message that was sent in part.
+        When the run ends meanwhile, sending goes on in the grace period: the worker could not read
+        a message that was sent in part. If it is still in part then, the worker is killed.
         """
         data = memoryview(frame(pickle.dumps(message, pickle.HIGHEST_PROTOCOL)))
         sent = 0
+        over: Event | None = None
         while sent < len(data):
             try:
-                sent += os.write(self._link, data[sent:])
+                sent += os.write(self._fd, data[sent:])
             except BlockingIOError:
-                self._poller.modify(self._link, select.POLLOUT)
+                self._poller.modify(self._fd, select.POLLOUT)
                 try:
                     event = self._poll(until)
                 finally:
-                    self._poller.modify(self._link, select.POLLIN)
+                    self._poller.modify(self._fd, select.POLLIN)
                 if event is Event.OVER:
-                    self.ignore_stop()
-                    at = clock() + GRACE_S
-                    until = at if until is None else min(until, at)
+                    self.begin_grace()
+                    over = event
                 elif event is not None:
+                    if self.grace_until is not None:
+                        self.kill()
                     return event
             except OSError:
                 return self._broken()
-        return None
+        return over
 
     def wait(self, until: float | None = None) -> Any:
         """The next message, or an event; what was sent before the process ended comes first."""
         while True:
             message = self._message() if self._inbox else None
             if message is not None:
-                if len(message) > 2 or message[0] not in _ANSWERS or self._answered(*message) == self.awaited:
-                    return message
-                continue
+                if len(message) == 2 and message[0] in {Answer.READY, Answer.REFUSED}:
+                    number = self.unanswered.popleft()
+                    if message[0] == Answer.REFUSED and number in self.known:
+                        self.known.discard(number)
+                        self.refusals[number] = message[1]
+                return message
             event = self._poll(until)
             if event is Event.OVER:
                 return event
-            received = self._fill()  # also after an event: a message may have come since
-            if received is True:
+            try:
+                data = os.read(self._fd, _READ)  # also after an event: a message may have come since
+            except BlockingIOError:
+                if event is not None:
+                    return event
                 continue
-            if received is None:
+            except OSError:
+                data = b""
+            if not data:
                 return self._broken()
-            if event is not None:
-                return event
-
-    def _answered(self, what: str, packed: Any) -> int:
-        number = self._unanswered.popleft()
-        if what == REFUSED and number in self.known:
-            self.known.discard(number)
-            self.refusals[number] = packed
-        return number
+            if type(self._inbox) is bytearray:
+                self._inbox += data
+            else:
+                self._inbox = bytearray(self._inbox + data) if self._inbox else data
 
     def _message(self) -> Any:
         """The first message, if all of it was received."""
@@ -268,32 +220,16 @@ class Handle:
         with memoryview(inbox) as view:
             return pickle.loads(view[LENGTH.size : whole])
 
-    def _fill(self) -> bool | None:
-        """Read without waiting: True if bytes came, False if none did, None if it is closed."""
-        try:
-            data = os.read(self._link, _READ)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return None
-        if not data:
-            return None
-        if not self._inbox:
-            self._inbox = data
-        elif type(self._inbox) is bytearray:
-            self._inbox += data
-        else:
-            self._inbox = bytearray(self._inbox) + data
-        return True
-
     def _poll(self, until: float | None) -> Event | None:
         """Wait in C; None if the link is ready."""
+        if self.grace_until is not None:
+            until = self.grace_until if until is None else min(until, self.grace_until)
         while True:
             left = None if until is None else min(max(0.0, until - clock()), LONG_S)
             if self._pidfd is None:
                 left = _LOOK_S if left is None else min(left, _LOOK_S)
             ready = dict(self._poller.poll(None if left is None else left * 1000))
-            if self._link in ready:
+            if self._fd in ready:
                 return None
             if self._end_fd in ready or (self._pidfd is None and self._process.exitcode is not None):
                 self._reap()
@@ -305,88 +241,65 @@ class Handle:
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    @property
-    def ignores_stop(self) -> bool:
-        return self._stop_event is None
-
-    def ignore_stop(self) -> None:
-        """Ignore further stop notifications."""
-        if self._stop_event is not None:
-            self._poller.unregister(self._stop_event.fd)
-            self._stop_event = None
-
-    def end(self, until: float) -> None:
-        """Ask the process to end, kill it if it has not ended in time, and close everything."""
-        self.ignore_stop()
+    def end(self) -> None:
+        """Ask the process to end, kill it if it has not ended after the grace period, and close everything."""
+        self.begin_grace()
         if not self.ended:
-            said: Any = self.send((0, END, None), until)
+            said: Any = self.send((0, Ask.END, None))
             while not isinstance(said, Event):  # messages of a run that is over
-                said = self.wait(until)
+                said = self.wait()
             if said is Event.LATE:
                 self.kill()
         self.close()
 
-    def kill_and_drain(self) -> Iterator[Any]:
-        """Kill the process; yield the messages that it had sent before."""
-        self.kill()
-        while not isinstance(said := self.wait(), Event):
-            yield said
-
     def kill(self) -> None:
         if not self.ended:
-            try:
+            with suppress(OSError):  # it has already ended
                 if self._pidfd is None:
                     self._process.kill()
                 else:
                     signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            except OSError:
-                pass  # it has already ended
-            self._await_end(None)
+            while not self._ends():
+                pass
 
     def _broken(self) -> Event:
         """The worker's end is closed: the process is ending, or ``fn`` has closed it: then kill."""
-        if not self.ended and not self._await_end(clock() + _LOOK_S):
+        if not self.ended and not self._ends():
             self.kill()
         return Event.DIED
 
-    def _await_end(self, until: float | None) -> bool:
-        poller = select.poll()
-        poller.register(self._end_fd, select.POLLIN)
-        while not poller.poll(_LOOK_S * 1000) and self._process.exitcode is None:
-            if until is not None and clock() >= until:
-                return False
+    def _ends(self) -> bool:
+        """Wait for the end of the process for a while; whether it has come."""
+        if not wait([self._end_fd], _LOOK_S) and self._process.exitcode is None:
+            return False
         self._reap()
         return True
 
     def _reap(self) -> None:
         """Store the exit code of a process that has ended.
 
-        `multiprocessing` reaps a child where any code asks for its state, also in another thread:
-        that thread has the exit code then, and stores it a moment later. Starting a process reaps
-        all children; taking the lock of `starting` waits until such a reap has stored our exit
-        code. For other code that reaps we look again for `_REAP_LOOKS` times. If that was not
-        `multiprocessing`, the exit code stays unknown.
+        Another thread may have reaped it, and store its exit code a moment later. Starting a
+        process reaps all children: taking the lock of `starting` waits for that. For other code that
+        reaps we look again. If it is not `multiprocessing`, the exit code stays unknown.
         """
         self.ended = True
         if self._method == "forkserver":
-            wait_for_sentinel([self._process.sentinel], _LOOK_S)  # the server sends the code just after the end
-        code = self._process.exitcode
-        if code is None:
-            with starting(""):
+            wait([self._process.sentinel], _LOOK_S)  # the server sends the code just after the end
+        if self._process.exitcode is None:
+            with starting():
                 pass
         for _ in range(_REAP_LOOKS):
-            if (code := self._process.exitcode) is not None:
+            self.exitcode = self._process.exitcode
+            if self.exitcode is not None:
                 break
             time.sleep(_REAP_LOOK_S)
-        self.exitcode = code
 
     def close(self) -> None:
         """Close everything; the process has ended."""
-        with starting(""):
-            owned.difference_update(self._owned)
-            self._owned.clear()
-            self.recall.close()
-            os.close(self._link)
+        with starting():
+            owned.difference_update((self._link, self._control, self.down, self.up))
+            self._control = None
+            self._link.close()
             if self._pidfd is not None:
                 os.close(self._pidfd)
             self.down.close()
@@ -394,29 +307,3 @@ class Handle:
             if self.exitcode is None and self._process._popen is not None:
                 self._process._popen.returncode = 255  # other code has reaped it
             self._process.close()
-
-
-class _Descriptor:
-    """A member of `owned`."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def close(self) -> None:
-        os.close(self.fd)
-
-
-def _lent(fd: int) -> Connection:
-    """A copy of a descriptor, as the type that every start method can hand to a child."""
-    return Connection(os.dup(fd))
-
-
-def _pidfd(pid: int) -> int | None:
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
-        return None

@@ -2,20 +2,14 @@
 
 `multiprocessing` starts it, with three additions.
 
-*Fork and locks.* A worker that replaces another one, or is started late, is forked while the
-threads of other slots run. A forked child has one thread and a copy of every lock; a lock that
-another thread held at that moment stays locked in the child for ever: the child's next import may
-hang. What does not work: to fork only before there are threads (workers are replaced later);
-``forkserver`` always (the initializer would have to be picklable, and users may ask for ``fork``);
-to reset locks in the child (those of the user's modules are unknown). What works: our threads take
-such locks only where they run code of the user, that is, where they pickle and unpickle, which may
-import modules. There a slot holds a lock of its own (`user_code_lock`). The thread that forks takes
-the locks of all slots first (`starting`), so that no slot is inside code of the user. The thread
-that pulls from the source waits in C while workers are forked. The fork waits for slots for at most
-`_FORK_WAIT_S`: code of the user may never end.
-
-*Warnings.* Since Python 3.12 ``os.fork`` warns if there are other threads. For the reason above
-ours do no harm, so the warning is suppressed.
+*Fork and locks.* A worker that is started late is forked while the threads of other slots run. A
+lock that one of them holds at that moment stays locked in the child for ever: the child's next
+import may hang. What works: our threads take such locks only where they run code of the user, that
+is, where they pickle and unpickle, which may import modules. There a slot holds a lock of its own
+(`user_code_lock`), and the thread that forks takes the locks of all slots first (`starting`), for
+at most `_FORK_WAIT_S`: code of the user may never end. The thread that pulls from the source waits
+in C meanwhile. So our threads do no harm: the warning that ``os.fork`` gives since Python 3.12 is
+suppressed.
 
 *Ctrl-C.* A worker must not receive SIGINT before it has set its own handler. A child inherits the
 signal mask, so SIGINT is blocked while it is started. A child of a fork server inherits that
@@ -28,23 +22,28 @@ import importlib
 import multiprocessing
 import operator
 import os
+import pickle
 import signal
-import sys
 import threading
 import weakref
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from multiprocessing import popen_fork, util
+from pathlib import Path
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from inturn._base.clock import clock
 from inturn._core.threads import CallThread
-from inturn._transport.pickling import Main
+from inturn._model.processes import Processes
+from inturn._transport.by_name import Call
+from inturn._transport.pickling import Main, dumps
 
 __all__ = [
     "GUARD",
     "NO_GUARD",
+    "Setup",
     "choose_method",
     "main_of_workers",
     "new_process",
@@ -63,10 +62,7 @@ _PIPES: Final = 4  # more than a client of the fork server opens to start a proc
 _FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
 
 owned: Final[set[Any]] = set()
-"""Descriptors of the parent's side, to be closed in any forked child.
-
-Each has a ``close``. Changed only while `_forking` is held.
-"""
+"""Descriptors of the parent's side, to be closed in any forked child; `_forking` guards it."""
 
 _forking = threading.Lock()
 
@@ -82,14 +78,12 @@ def user_code_lock() -> Any:
 
 
 @contextmanager
-def starting(method: str) -> Generator[None]:
+def starting(method: str = "") -> Generator[None]:
     """To be held while a worker is started, and while `owned` changes."""
     with _forking:
-        if method != "fork":
-            yield
-            return
+        locks = list(_user_code_locks) if method == "fork" else []
         until = clock() + _FORK_WAIT_S
-        held = [each for each in list(_user_code_locks) if each.acquire(timeout=max(0.0, until - clock()))]
+        held = [each for each in locks if each.acquire(timeout=max(0.0, until - clock()))]
         try:
             yield
         finally:
@@ -102,164 +96,114 @@ def _after_fork() -> None:
     global _forking
     _forking = threading.Lock()
     for each in owned:
-        try:
+        with suppress(OSError, BufferError):  # another thread of the parent was reading this memory
             each.close()
-        except (OSError, BufferError):  # another thread of the parent was reading this memory
-            pass
     owned.clear()
     _user_code_locks.clear()
 
 
-# ---- start methods -------------------------------------------------------------------------------
-
-
 def choose_method(wanted: str | None) -> str:
-    """The start method (guarantee 28): what ``multiprocessing`` would use, with one exception.
-
-    Where the process has threads that are not ours, it is ``forkserver`` instead of ``fork``.
-    """
+    """The start method (guarantee 28): with threads that are not ours, ``forkserver`` instead of ``fork``."""
     if wanted is not None:
         return wanted
     methods = multiprocessing.get_all_start_methods()
     method = multiprocessing.get_start_method(allow_none=True) or methods[0]
-    if method == "fork" and "forkserver" in methods and _has_other_threads():
-        return "forkserver"
-    return method
+    if method != "fork" or "forkserver" not in methods:
+        return method
+    others = {each for each in threading.enumerate() if not isinstance(each, CallThread)}
+    others -= {threading.current_thread()}
+    return "fork" if all(each.name.startswith("inturn-") for each in others) else "forkserver"
 
 
-def _has_other_threads() -> bool:
-    me = threading.current_thread()
-    return any(
-        each is not me and not isinstance(each, CallThread) and not each.name.startswith("inturn-")
-        for each in threading.enumerate()
-    )
+def main_of_workers(method: str) -> tuple[Main, str | None]:
+    """What workers know of the main module, and the path where they would look for it in vain.
 
-
-def main_of_workers(method: str) -> Main:
-    """What workers know of the module ``__main__``.
-
-    In a worker `multiprocessing` imports a script, or the module of ``python -m``. It imports no
-    file ``__main__.py`` (of a package, a directory or an archive), and for a notebook or
-    ``python -c`` there is nothing to import.
+    They import no file ``__main__.py``; for a notebook or ``python -c`` there is nothing to import.
     """
     if method == "fork":
-        return Main.SAME
+        return Main.SAME, None
     from multiprocessing import spawn
 
     data: dict[str, Any] = spawn.get_preparation_data("")
-    name = data.get("init_main_from_name")
+    name, path = data.get("init_main_from_name"), data.get("init_main_from_path")
     if name is not None:
-        imported = name != "__main__" and not name.endswith(".__main__")
-    else:
-        imported = _importable(data.get("init_main_from_path"))
-    return Main.SAME if imported else Main.OWN_WORKER
-
-
-def _importable(path: str | None) -> bool:
-    """Whether a worker imports the main module from this path; ``<stdin>`` is no file."""
-    return path is not None and os.path.isfile(path) and os.path.splitext(os.path.basename(path))[0] != "ipython"  # noqa: PTH113, PTH119, PTH122
+        return Main.OWN_WORKER if name.rpartition(".")[2] == "__main__" else Main.SAME, None
+    if path is not None and Path(path).is_file() and Path(path).stem != "ipython":  # ``<stdin>`` is no file
+        return Main.SAME, None
+    return Main.OWN_WORKER, path
 
 
 def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> Any:
-    """Start a process that does not receive SIGINT (guarantee 14); call it only within `starting`.
-
-    Raises:
-        OSError: The system refuses another process or descriptor.
-        RuntimeError: The fork server cannot import the main module.
-    """
+    """Start a process that does not receive SIGINT (guarantee 14); call it only within `starting`."""
+    first: list[Call] = []
     if method == "forkserver":
-        from multiprocessing import forkserver
+        first.append(Call(signal.signal, signal.SIGINT, signal.SIG_IGN))
+    _, path = main_of_workers(method)
+    if path is not None:  # `multiprocessing` does not import a main module that has this path already
+        first.append(Call(setattr, Call(importlib.import_module, "__main__"), "__file__", path))
+    context: Any = multiprocessing.get_context(method)
+    if method != "forkserver":
+        process = context.Process(name=_WorkerName(name, first), target=target, args=args)
+        if method == "fork":
+            process._Popen = _ForkPopen
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return process
+    from multiprocessing import forkserver
 
-        server: Any = forkserver._forkserver
-        path = _main_path()
-        if path is not None and not _importable(path) and server._preload_modules == ["__main__"]:
-            server.set_forkserver_preload([])  # not `__main__`, the default: its import would end the server
-        for attempt in (1, 2):
-            forkserver.ensure_running()
-            _have_descriptors()
-            context: Any = multiprocessing.get_context(method)
-            process = context.Process(name=_IgnoringName(name), target=target, args=args)
-            try:
-                process.start()
-            except (ConnectionError, EOFError):  # the server was killed: a new one is tried once
-                if attempt == 2:
-                    raise RuntimeError(SERVER_DIED) from None
-            else:
-                return process
-    context = multiprocessing.get_context(method)
-    kind: Any = _ForkProcess if method == "fork" else context.Process
-    process = kind(name=_WorkerName(name), target=target, args=args)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return process
-
-
-class _Ignoring:
-    """When it is unpickled, the process ignores SIGINT. It needs the standard library only."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    server: Any = forkserver._forkserver
+    if path is not None and server._preload_modules == ["__main__"]:
+        server.set_forkserver_preload([])  # not `__main__`, the default: its import would end the server
+    for _ in range(2):
+        forkserver.ensure_running()
+        spare = [multiprocessing.Pipe() for _ in range(_PIPES)]  # a client that lacks some leaks others
+        del spare
+        process = context.Process(name=_WorkerName(name, first), target=target, args=args)
+        try:
+            process.start()
+        except (ConnectionError, EOFError):  # the server was killed: a new one is tried once
+            continue
+        return process
+    raise RuntimeError(SERVER_DIED)
 
 
-class _Main:
-    """When it is unpickled, it is the main module of that process."""
+class Setup:
+    """What a worker does first and last: its initializer, the arguments of that, and its finalizer.
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return importlib.import_module, ("__main__",)
-
-
-class _MainImported:
-    """When it is unpickled, `multiprocessing` no longer tries to import the main module.
-
-    `multiprocessing` compares ``__main__.__file__`` with the path. Used if it cannot be imported.
+    `multiprocessing` pickles it as an argument of the process: only then can locks be handed on.
     """
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, settings: Processes, main: Main) -> None:
+        self._calls = settings.initializer, settings.initargs, settings.finalizer
+        self._main = main
+
+    def __call__(self) -> tuple[Callable[..., object] | None, tuple[Any, ...], Callable[[], object] | None]:
+        return self._calls
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return setattr, (_Main(), "__file__", self._path)
+        return partial, (pickle.loads, dumps(self._calls, self._main))  # the worker calls it
 
 
 class _WorkerName(str):
-    """The name of a process, which runs code when it is unpickled.
+    """The name of a process; when it is unpickled, `first` is unpickled before.
 
     Every start method sends the name among the first objects, before it imports the main module.
     """
 
-    __slots__ = ()
+    __slots__ = ("_first",)
 
-    ignores_interrupts = False
+    _first: list[Call]
+
+    def __new__(cls, name: str, first: list[Call]) -> Self:
+        self = super().__new__(cls, name)
+        self._first = first
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        first: list[Any] = [_Ignoring()] if self.ignores_interrupts else []
-        path = _main_path()
-        if path is not None and not _importable(path):
-            first.append(_MainImported(path))
-        return operator.getitem, ((*first, str(self)), len(first))
-
-
-class _IgnoringName(_WorkerName):
-    """The name of a process that a fork server forks."""
-
-    __slots__ = ()
-
-    ignores_interrupts = True
-
-
-def _main_path() -> str | None:
-    """Where `multiprocessing` would import the main module from, whether it exists or not."""
-    from multiprocessing import process
-
-    main = sys.modules["__main__"]
-    path: str | None = getattr(main, "__file__", None)
-    if path is None or getattr(main, "__spec__", None) is not None:
-        return None
-    start: str | None = process.ORIGINAL_DIR  # type: ignore[attr-defined]
-    return os.path.normpath(path if start is None else os.path.join(start, path))  # noqa: PTH118
+        return operator.getitem, ((*self._first, str(self)), len(self._first))
 
 
 def _fork() -> int:
@@ -270,29 +214,13 @@ def _fork() -> int:
 _fork_quietly: Final = FunctionType(_fork.__code__, {"os": os, "__name__": None})
 
 
-def _pipe(undo: ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        undo.callback(os.close, end)
-    return ends
-
-
-def _have_descriptors() -> None:
-    """Raise `OSError` if too few descriptors are left.
-
-    A client of the fork server that runs out of them half-way leaks some, and the server writes a
-    traceback to stderr.
-    """
-    with ExitStack() as undo:
-        for _ in range(_PIPES):
-            _pipe(undo)
-
-
 class _ForkPopen(popen_fork.Popen):
     def _launch(self, process_obj: Any) -> None:
         with ExitStack() as undo:
-            ours = _pipe(undo)
-            childs = _pipe(undo)
+            ours = os.pipe()
+            undo.callback(util.close_fds, *ours)  # type: ignore[attr-defined]
+            childs = os.pipe()
+            undo.callback(util.close_fds, *childs)  # type: ignore[attr-defined]
             self.pid = _fork_quietly()
             undo.pop_all()
         if not self.pid:
@@ -307,12 +235,6 @@ class _ForkPopen(popen_fork.Popen):
         os.close(childs[0])
         self.finalizer = util.Finalize(self, util.close_fds, (ours[0], childs[1]))  # type: ignore[attr-defined]
         self.sentinel = ours[0]
-
-
-class _ForkProcess(multiprocessing.get_context("fork").Process):  # type: ignore[misc]
-    @staticmethod
-    def _Popen(process_obj: Any) -> _ForkPopen:  # noqa: N802 - multiprocessing names it so
-        return _ForkPopen(process_obj)
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -1,20 +1,10 @@
 """The worker processes of a run, or of a ``with`` block: see `inturn._pools.store`.
 
-An idle worker has nothing of a run that is over. It may have the ``fn`` of runs that are open: a
-slot that has to leave for another run leaves it there, since ``fn`` travels once per worker and may
-have a state of its own (guarantee 25).
-
-============ ================================================ ==================================
-idle worker  condition                                        left by
-============ ================================================ ==================================
-starting     not ``is_up``: the run that has started it is    as fresh; the slot waits until it is
-             over                                             up
-fresh        ``known`` is empty                               `take`, then the message `BEGIN`
-experienced  the run's number is in ``known``                 `take`, then the message `USE`;
-                                                              the end of the run: `FORGET`
-busy         a slot has it; it may owe the runs in            its slot, between two chunks
-             ``to_forget`` a `FORGET`
-============ ================================================ ==================================
+An idle worker has nothing of a run that is over. It may have the ``fn`` of runs that are open
+(``known``): a slot that has to leave for another run leaves it there, since ``fn`` travels once per
+worker and may have a state of its own (guarantee 25). When a run ends, idle workers forget it at
+once, those that a slot has between two of its chunks (``to_forget``). A worker may be idle before
+it is up, if the run that has started it is over.
 """
 
 from __future__ import annotations
@@ -22,15 +12,14 @@ from __future__ import annotations
 import _thread
 import sys
 
-from inturn._base.clock import clock
 from inturn._model.processes import Processes
 from inturn._model.threads import Threads
 from inturn._model.workers import Block
 from inturn._pools.store import Share, Store
 from inturn._pools.worker_threads import ThreadStore
 
-from .handle import GRACE_S, Handle
-from .worker import END
+from .handle import Handle
+from .worker import Ask
 
 __all__ = ["ProcessStore"]
 
@@ -55,16 +44,12 @@ class ProcessStore(Store[Handle]):
                 best = position
         return best
 
-    def put_back(self, worker: Handle) -> None:
-        """The run has no use for the worker, but its slot keeps its lease."""
-        with self.lock:
-            self._idle.append(worker)
-
     def _cleaned(self, share: Share, worker: Handle) -> bool:
-        over = share.job.stopped
-        if over:
-            worker.shrink()
-        return worker.forget_all() and (not over or worker.forget(share.number))
+        if share.job.stopped:
+            if not worker.unanswered:  # else it may have to read its memory yet
+                worker.down.shrink()
+            worker.to_forget.append(share.number)
+        return worker.forget()
 
     def end(self, share: Share) -> None:
         super().end(share)
@@ -74,9 +59,7 @@ class ProcessStore(Store[Handle]):
                     if share.number in worker.known:
                         worker.to_forget.append(share.number)
                 for worker in self._idle:
-                    worker.forget_all()
-
-    # ---- the end ---------------------------------------------------------------------------------
+                    worker.forget()
 
     def _end_idle(self) -> bool:
         try:
@@ -88,10 +71,10 @@ class ProcessStore(Store[Handle]):
     def _end_here(self) -> None:
         with self.lock:
             workers, self._idle = self._idle, []
-        until = clock() + GRACE_S
         for worker in workers:
-            worker.send((0, END, None), until)
+            worker.begin_grace()
+            worker.send((0, Ask.END, None))
         for worker in workers:
-            worker.end(until)
+            worker.end()
             self.remove(worker)
         super()._end_here()

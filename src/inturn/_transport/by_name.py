@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["PROTOCOL", "Main", "Pickler", "registered"]
+__all__ = ["PROTOCOL", "Call", "Main", "Pickler", "registered"]
 
 PROTOCOL: Final = pickle.HIGHEST_PROTOCOL
 
@@ -19,6 +19,16 @@ class Main(enum.Enum):
     SAME = "it has the module: objects are pickled by name"
     OWN_WORKER = "a worker process of ours without it: by value, functions share one namespace"
     LACKING = "the worker of another library without it: by value, a namespace for each pickle"
+
+
+class Call:
+    """When it is unpickled, it is what this call returns."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._call = function, args
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call
 
 
 class Pickler(pickle.Pickler):

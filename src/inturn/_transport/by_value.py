@@ -2,14 +2,10 @@
 
 The problem: cloudpickle pickles everything of ``__main__`` by value, and gives the functions of
 each pickle a namespace of their own. In a worker that has the main module, this makes second copies
-of its classes and enums, which are not equal to the worker's own. And a lambda does not see what an
-initializer has assigned to a global variable. Therefore
-
-- what is found in the main module is pickled by name if the receiver has the module, also inside a
-  closure;
-- functions of the main module that are pickled by value get the namespace of the receiver's main
-  module, or one stand-in for it in a worker of ours that has none. Names that exist there keep
-  their values: an initializer may have assigned them.
+of its classes, and a lambda does not see what an initializer has assigned to a global variable. So
+what is found in the main module is pickled by name if the receiver has the module, also inside a
+closure. Other functions of the main module get the namespace of the receiver's main module, or one
+stand-in for it in a worker of ours that has none. Names that exist there keep their values.
 
 This module is imported only where cloudpickle is installed.
 """
@@ -27,7 +23,7 @@ from typing import Any, Final
 
 import cloudpickle
 
-from .by_name import PROTOCOL, Main, registered
+from .by_name import PROTOCOL, Call, Main, registered
 
 __all__ = ["dumps"]
 
@@ -45,15 +41,12 @@ def dumps(thing: Any, main: Main, buffer_callback: Callable[[pickle.PickleBuffer
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    def __init__(
-        self, file: io.BytesIO, main: Main, buffer_callback: Callable[[pickle.PickleBuffer], Any] | None
-    ) -> None:
-        options: dict[str, Any] = {"protocol": PROTOCOL, "buffer_callback": buffer_callback}
-        super().__init__(file, **options)
+    def __init__(self, file: io.BytesIO, main: Main, buffer_callback: Any) -> None:
+        super().__init__(file, PROTOCOL, buffer_callback)
         tables: Any = registered(), cloudpickle.Pickler.dispatch_table
         self.dispatch_table = ChainMap(*tables)
         self._main = main
-        self._home = None if main is Main.LACKING else _Home(main)
+        self._home = None if main is Main.LACKING else Call(_namespace, main is Main.SAME)
         self._namespace = _main_namespace()
 
     def reducer_override(self, obj: Any) -> Any:
@@ -62,10 +55,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return super().reducer_override(obj)
         if self._main is Main.SAME and _is_found(obj):
             return NotImplemented  # by name
-        reduced = super().reducer_override(obj)
-        if kind is FunctionType and self._home is not None and obj.__globals__ is self._namespace:
-            return _at_home(reduced, self._home)
-        return reduced
+        reduced: Any = super().reducer_override(obj)
+        if kind is not FunctionType or self._home is None or obj.__globals__ is not self._namespace:
+            return reduced
+        if reduced is NotImplemented:  # by name
+            return reduced
+        make, (code, _, *more), state, items, pairs, settle = reduced  # `_` is a namespace of its own
+        return make, (code, self._home, *more), (settle, state), items, pairs, _settle
 
 
 def _is_found(obj: Any) -> bool:
@@ -78,28 +74,8 @@ def _is_found(obj: Any) -> bool:
     return found is obj
 
 
-def _at_home(reduced: Any, home: _Home) -> Any:
-    """The reduced function of cloudpickle, with the receiver's namespace instead of its own."""
-    if not isinstance(reduced, tuple):
-        return reduced  # by name
-    make, (code, _, *more), state, items, pairs, settle = reduced
-    return make, (code, home, *more), (settle, state), items, pairs, _settle
-
-
-class _Home:
-    """When it is unpickled, it is the namespace for functions of the main module."""
-
-    def __init__(self, main: Main) -> None:
-        self._main = main
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _namespace, (self._main is Main.SAME,)
-
-
-# ---- the receiver --------------------------------------------------------------------------------
-
-
 def _namespace(of_main: bool) -> dict[str, Any]:
+    """The namespace for functions of our main module, in the receiver."""
     return _main_namespace() if of_main else _stand_in
 
 
@@ -117,10 +93,7 @@ def _main_namespace() -> dict[str, Any]:
 
 
 def _settle(function: FunctionType, state: tuple[Callable[..., object], tuple[Any, dict[str, Any]]]) -> None:
-    """Set the function's state, without changing global variables that have a value already.
-
-    In the stand-in, a value that came from an earlier pickle is replaced.
-    """
+    """Set the function's state; global variables keep their values, unless those came from a pickle."""
     settle, (attributes, slots) = state
     names, there = slots["__globals__"], function.__globals__
     settle(function, (attributes, {**slots, "__globals__": {}}))

@@ -21,14 +21,13 @@ from __future__ import annotations
 import io
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .by_name import PROTOCOL, Main, Pickler, registered
-
-if TYPE_CHECKING:
-    from .shared_memory import Memory, Where
+from .shared_memory import Memory, Where
 
 __all__ = [
     "ATOMS",
@@ -50,7 +49,7 @@ __all__ = [
     "unpack_error",
 ]
 
-Packed = tuple[str, str, tuple[bytes, ...]]  # type and text; traceback as text; pickles of it and its causes
+Packed = tuple[str, str, list[bytes]]  # type and text; traceback as text; pickles of it and its causes
 _MOST_CAUSES: Final = 8
 
 ATOMS: Final = frozenset({int, float, bool, type(None), str, bytes})
@@ -63,34 +62,27 @@ LARGE: Final = 1 << 16
 class RemoteTraceback(Exception):
     """The cause of an error that came from another process: its traceback there, as text."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
     def __str__(self) -> str:
-        return f'\n"""\n{self.text}"""'
+        return f'\n"""\n{self.args[0]}"""'
 
 
 HINT: Final = "pip install 'inturn[pickle]'"
 CURE: Final = f"the worker lacks what the main module defines: put it into a module of its own, or {HINT}"
-_MAIN: Final = b"__main__"
 
 
 def noted(error: BaseException, text: str) -> BaseException:
     """The error, with a note unless it refuses notes."""
-    try:
+    with suppress(Exception):
         error.add_note(text)
-    except Exception:
-        pass
     return error
 
 
 def has_cloudpickle() -> bool:
-    try:
+    with suppress(ImportError):
         import cloudpickle
-    except ImportError:
-        return False
-    return bool(cloudpickle)
+
+        return bool(cloudpickle)
+    return False
 
 
 def dumps(
@@ -101,11 +93,7 @@ def dumps(
 ) -> bytes:
     """Pickle by name what the receiver has, and by value what it lacks, if cloudpickle is there.
 
-    Args:
-        thing: Any object.
-        main: What the receiver knows of the main module.
-        buffer_callback: As in `pickle`.
-        starts_over: Called before a second attempt, in which all buffers are passed again.
+    That may take a second attempt, which passes all buffers again: `starts_over` is called before.
     """
     if _is_plain(thing):
         return pickle.dumps(thing, PROTOCOL)
@@ -120,7 +108,7 @@ def dumps(
             raise
     else:
         blob = file.getvalue()
-        if main is Main.SAME or _MAIN not in blob or not has_cloudpickle():
+        if main is Main.SAME or b"__main__" not in blob or not has_cloudpickle():
             return blob  # without cloudpickle, the receiver's error names the cure
     from . import by_value
 
@@ -140,11 +128,7 @@ def _is_plain(thing: Any) -> bool:
 
 
 def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
-    """Pickle a function (guarantee 25); with cloudpickle, also a closure or a lambda.
-
-    Raises:
-        TypeError: It cannot be pickled; the message names the cure.
-    """
+    """Pickle a function (guarantee 25); the `TypeError` of one that cannot be pickled names the cure."""
     try:
         return dumps(fn, main)
     except Exception as error:  # an object may refuse to be pickled with any error
@@ -191,43 +175,28 @@ def pack_error(error: BaseException) -> Packed:
         text = type(error).__qualname__
     blobs: list[bytes] = []
     each: BaseException | None = error
-    while each is not None and len(blobs) < _MOST_CAUSES and (blob := _dumps_error(each)) is not None:
-        blobs.append(blob)
-        each = each.__cause__
-    return text, words, tuple(blobs)
-
-
-def _dumps_error(error: BaseException) -> bytes | None:
-    try:
-        return dumps(error)
-    except Exception:
-        return None
+    with suppress(Exception):  # neither one that cannot be pickled nor its causes can be sent
+        while each is not None and len(blobs) < _MOST_CAUSES:
+            blobs.append(dumps(each))
+            each = each.__cause__
+    return text, words, blobs
 
 
 def unpack_error(packed: Packed) -> BaseException:
     """The error, with its causes; the last cause is its traceback as text."""
     text, words, blobs = packed
-    chain = list(_loads_errors(blobs)) or [RuntimeError(text)]
+    chain: list[BaseException] = []
+    with suppress(BaseException):  # many errors can be pickled but not unpickled
+        for blob in blobs:
+            each = pickle.loads(blob)  # trusted: from a worker of the same run
+            if not isinstance(each, BaseException):
+                break
+            chain.append(each)
+    chain = chain or [RuntimeError(text)]
     for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
-        try:
+        with suppress(Exception):  # frozen exceptions exist
             error.__cause__ = cause
-        except Exception:  # frozen exceptions exist
-            pass
     return chain[0]
-
-
-def _loads_errors(blobs: tuple[bytes, ...]) -> Iterator[BaseException]:
-    for blob in blobs:
-        try:
-            error = pickle.loads(blob)  # trusted: from a worker of the same run
-        except BaseException:  # many errors can be pickled but not unpickled
-            return
-        if not isinstance(error, BaseException):
-            return
-        yield error
-
-
-# ---- items and results ---------------------------------------------------------------------------
 
 
 def is_atom(thing: Any) -> bool:
@@ -240,7 +209,7 @@ def pack(thing: Any, memory: Memory | None, main: Main = Main.SAME) -> tuple[Any
     kind = type(thing)
     if (kind is bytes or kind is bytearray) and len(thing) > LARGE:
         return None, (_stow(memoryview(thing), memory, writable=kind is bytearray),)
-    buffers: list[tuple[bool, Any]] = []
+    buffers: list[tuple[bool, bytes | Where]] = []
 
     def out_of_band(buffer: pickle.PickleBuffer) -> bool:
         with buffer.raw() as raw:
@@ -263,7 +232,7 @@ def _stow(data: memoryview, memory: Memory | None, *, writable: bool) -> tuple[b
     return writable, bytes(data) if where is None else where
 
 
-def unpack(packed: tuple[Any, ...], memory: Memory | None) -> Any:
+def unpack(packed: tuple[Any, ...], memory: Memory) -> Any:
     """The object that was packed; it keeps no reference to `memory`."""
     head, buffers = packed
     parts = [_fetch(data, memory, writable=writable) for writable, data in buffers]
@@ -271,14 +240,12 @@ def unpack(packed: tuple[Any, ...], memory: Memory | None) -> Any:
         return parts[0]
     if type(head) is bytes:
         return pickle.loads(head, buffers=parts)  # trusted: from our own worker or parent
-    assert memory is not None
     with memory.view(head) as view:
         return pickle.loads(view, buffers=parts)
 
 
-def _fetch(data: bytes | Where, memory: Memory | None, *, writable: bool) -> bytes | bytearray:
-    if type(data) is bytes:
+def _fetch(data: bytes | Where, memory: Memory, *, writable: bool) -> bytes | bytearray:
+    if isinstance(data, bytes):
         return bytearray(data) if writable else data
-    assert memory is not None
-    with memory.view(data) as view:  # type: ignore[arg-type]
+    with memory.view(data) as view:
         return bytearray(view) if writable else bytes(view)

@@ -1,8 +1,7 @@
 """Loads: what `inturn` submits to an executor whose calls run in other processes.
 
-A load runs there without help, and its future brings the outcomes back. It is not known beforehand
-whether such a worker has our main module. So objects are pickled by name first; what the worker
-does not find comes back as `Outcome.LACKS`, and is then sent by value.
+It is not known beforehand whether such a worker has our main module. So objects are pickled by name
+first; what the worker does not find comes back as `Outcome.LACKS`, and is then sent by value.
 """
 
 from __future__ import annotations
@@ -66,13 +65,9 @@ def _loads(blob: bytes, file: str | None, what: str) -> Any:
 def run_remote(
     fn_blob: bytes, items: list[tuple[bool, Any]], file: str | None, slice_s: float | None
 ) -> list[tuple[Outcome, Any, float]]:
-    """Run a load, in another process. Items that are not started when the time slice ends are left.
+    """Run a load, in another process; what is not started when the time slice ends is left.
 
-    Args:
-        fn_blob: The pickled function.
-        items: The items, packed by `pack_item`.
-        file: The file of the main module that pickled names refer to, or `ANY`.
-        slice_s: After so many seconds no further item is started; None: no limit.
+    The `file` is that of the main module which pickled names refer to.
     """
     outcomes: list[tuple[Outcome, Any, float]] = []
     begun = clock()
@@ -94,9 +89,8 @@ def run_remote(
 
 
 def run_packed(load: bytes) -> list[tuple[Outcome, Any, float]]:
-    """`run_remote` for a cluster, whose scheduler need not look into the load: its arguments are pickled as a whole."""
-    fn_blob, items, file, slice_s = pickle.loads(load)  # trusted: from the run that submitted it
-    return run_remote(fn_blob, items, file, slice_s)
+    """`run_remote` for a cluster, whose scheduler need not look into the load: the arguments are one pickle."""
+    return run_remote(*pickle.loads(load))  # trusted: from the run that submitted it
 
 
 def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:

@@ -1,32 +1,22 @@
 """Memory that two processes share, for large payloads.
 
 The problem: large objects are slow through a pipe. Named shared memory
-(`multiprocessing.shared_memory`) leaves files behind when processes are killed, and needs a
-resource tracker. And on a full file system, writing to mapped memory kills the process by
-``SIGBUS``. So a `Memory` has no name: it is a memfd, or a temporary file that is unlinked before
-anything is written. Both sides refer to it by a file descriptor, and the system frees it when both
-have ended, however they end. And space is allocated before it is mapped: a full file system is an
-``OSError``.
+(`multiprocessing.shared_memory`) leaves files behind when processes are killed. So a `Memory` has
+no name: it is a memfd, or a temporary file that is unlinked before anything is written. The system
+frees it when both sides have ended, however they end. On a full file system, writing to mapped
+memory would kill the process by ``SIGBUS``. So space is allocated first, which is an ``OSError``.
 
 Each worker process has two: the parent writes into *down*, the worker into *up*. The first page
-holds a few numbers (`numbers`). Payloads follow, from the front; the writer starts again at the
-front when the reader has read all of them. Readers copy, so a payload never changes after it was
-delivered.
-
-======== ==================================== ===============================================
-memory   condition                            left by
-======== ==================================== ===============================================
-filling  ``_end`` grows with `stow`           `clear`, when the reader has everything
-full     the next payload would exceed `MOST` `clear`; until then payloads go through the pipe
-======== ==================================== ===============================================
+holds a few numbers (`numbers`). Payloads follow, up to `MOST` bytes; then they go through the pipe,
+until the writer starts again at the front (`clear`), when the reader has copied all of them.
 """
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 __all__ = ["Memory", "Where"]
@@ -34,7 +24,6 @@ __all__ = ["Memory", "Where"]
 MOST: Final = 1 << 28
 """Bytes that the payloads of one chunk may use in all; a single payload may be larger."""
 
-_NO_MEMFD: Final = frozenset({errno.ENOSYS, errno.EPERM, errno.EINVAL})
 _HEAD: Final = 4096
 _STEP: Final = 1 << 20
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) and os.name == "posix" else {}
@@ -43,13 +32,13 @@ Where = tuple[int, int]  # offset and length in bytes
 
 
 class Memory:
-    """One process's view of shared memory: one process writes, one reads, each in one thread."""
+    """One process's view of shared memory: one writes, the other calls `view`, each in one thread."""
 
     __slots__ = ("_end", "_map", "_page", "_size", "fd", "numbers")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._page = _mapped(fd, _HEAD)
+        self._page = mmap.mmap(fd, _HEAD, **_UNTRACKED)
         self.numbers = memoryview(self._page).cast("q")
         self._map: mmap.mmap | None = None
         self._size = os.fstat(fd).st_size
@@ -66,16 +55,11 @@ class Memory:
             raise
 
     def close(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        os.close(self.fd)
         self.numbers.release()
         self._page.close()
         if self._map is not None:
             self._map.close()
-            self._map = None
-
-    # ---- the writer ------------------------------------------------------------------------------
 
     def clear(self) -> None:
         """Start again at the front: the reader has copied everything."""
@@ -85,7 +69,7 @@ class Memory:
         """Give the space back to the system: the reader has copied everything."""
         self.clear()
         if self._size > _HEAD:
-            os.ftruncate(self.fd, _HEAD)  # mappings stay valid: nothing is read before it was allocated again
+            os.ftruncate(self.fd, _HEAD)  # what is mapped is not read before it is allocated again
             self._size = _HEAD
 
     def fill(self) -> None:
@@ -113,8 +97,6 @@ class Memory:
         self._end = -(-end // 64) * 64
         return begin, size
 
-    # ---- the reader ------------------------------------------------------------------------------
-
     def view(self, where: Where) -> memoryview:
         """The data, without a copy; release it before any other use of this memory."""
         begin, size = where
@@ -126,26 +108,17 @@ class Memory:
             if self._map is not None:
                 self._map.close()
                 self._map = None
-            self._map = _mapped(self.fd, os.fstat(self.fd).st_size)
+            self._map = mmap.mmap(self.fd, os.fstat(self.fd).st_size, **_UNTRACKED)
         return self._map
 
 
-def _mapped(fd: int, size: int) -> mmap.mmap:
-    return mmap.mmap(fd, size, **_UNTRACKED)
-
-
 def _anonymous() -> int:
-    if hasattr(os, "memfd_create"):
-        try:
-            return os.memfd_create("inturn", os.MFD_CLOEXEC)
-        except OSError as error:
-            if error.errno not in _NO_MEMFD:
-                raise
+    with suppress(OSError, AttributeError):  # not on this system, or refused
+        return os.memfd_create("inturn", os.MFD_CLOEXEC)
     import tempfile
 
-    fd, path = tempfile.mkstemp(prefix="inturn-")
-    os.unlink(path)  # noqa: PTH108 - pathlib is not needed for anything else here
-    return fd
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _allocate(fd: int, begin: int, end: int) -> None:
