@@ -183,9 +183,11 @@ def test_g32_closing_closes_plain_generators_where_they_run(run, executor, tmp_p
 
 def test_g30_an_iterator_dropped_unclosed_closes_its_generators_and_warns(run):
     async def main():
-        closed = []
+        both_began, closed = asyncio.Event(), []
 
         async def produce(x):
+            if x == 1:
+                both_began.set()
             try:
                 for n in count():
                     yield n
@@ -194,6 +196,7 @@ def test_g30_an_iterator_dropped_unclosed_closes_its_generators_and_warns(run):
 
         elements = ordered_aflat_map(produce, range(2), concurrency=2)
         assert await anext(elements) == 0
+        await both_began.wait()  # in the same turn, unless the machine is busy
         with pytest.warns(ResourceWarning, match="unclosed"):
             del elements
             gc.collect()

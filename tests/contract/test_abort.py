@@ -162,7 +162,7 @@ def test_g09_a_flat_map_aborts_behind_a_slow_head():
 
 def test_g33_tasks_are_cancelled_at_once_also_while_the_consumer_is_away():
     async def main():
-        calls, fails = Calls(), asyncio.Event()
+        calls, fails, last_began = Calls(), asyncio.Event(), asyncio.Event()
 
         async def call(i):
             if i == 2:
@@ -170,10 +170,13 @@ def test_g33_tasks_are_cancelled_at_once_also_while_the_consumer_is_away():
                 raise Oops(i)
             if i == 0:
                 return i
+            if i == 3:
+                last_began.set()
             await calls(i)
 
         async with ordered_amap(call, range(4), on_error="abort") as run:
             assert await anext(run) == 0
+            await last_began.wait()  # in the same turn, unless the machine is busy
             fails.set()
             while calls.ended < 2:  # noqa: ASYNC110 - nothing announces it; the consumer is not in anext
                 await asyncio.sleep(0)

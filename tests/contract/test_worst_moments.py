@@ -310,7 +310,7 @@ def test_g21_what_a_stopped_run_still_starts_has_its_context(monkeypatch):
     held = []
 
     def call(i):
-        from inturn._core.job import inside
+        from inturn._core.nesting import inside
 
         seen.append(inside(job))
         return i

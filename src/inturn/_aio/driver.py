@@ -20,7 +20,8 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from weakref import ref
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.job import DROPPED, End, inside
+from inturn._core.job import DROPPED, End
+from inturn._core.nesting import inside
 from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
 

@@ -31,7 +31,8 @@ from inturn._model.progress import Progress, progress_of
 from inturn._model.stats import Stats
 
 from .clocks import Clocks
-from .job import End, Job, enclosing
+from .job import End, Job
+from .nesting import enclosing
 from .slot import Star
 from .source import HANDFUL_S, Source
 from .steps import AGAIN, BREATHE, CLOSED, DONE, LEFT_OUT, Raised, Wait, Watched, raised_for, sooner

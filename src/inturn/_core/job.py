@@ -44,12 +44,9 @@ if TYPE_CHECKING:
 
     from .throttle import Throttle
 
-__all__ = ["CLOSED", "DROPPED", "BasePool", "End", "Job", "drain", "enclosing", "inside"]
+__all__ = ["CLOSED", "DROPPED", "BasePool", "End", "Job", "drain"]
 
 _MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has so many threads
-
-# The jobs inside whose calls the code that asks runs, the outermost first.
-enclosing: contextvars.ContextVar[tuple[Job, ...]] = contextvars.ContextVar("inturn_enclosing", default=())
 
 
 class End(enum.Enum):
@@ -58,10 +55,6 @@ class End(enum.Enum):
 
 
 CLOSED, DROPPED = End
-
-
-def inside(job: Job) -> bool:
-    return job in enclosing.get()
 
 
 class BasePool(ABC):

@@ -37,7 +37,8 @@ from inturn._base.events import Latch, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 
-from .job import DROPPED, Job, inside
+from .job import DROPPED, Job
+from .nesting import inside
 from .roles import Timekeeper
 from .slot import Slot
 from .threads import DAEMON, CallThread, farewells, must_not_wait

@@ -18,7 +18,8 @@ from typing import Any, Final, TypeVar
 
 from inturn._base.events import Latch
 
-from .job import Job, inside
+from .job import Job
+from .nesting import inside
 from .slot import Slot
 
 __all__ = ["DAEMON", "NO_THREAD", "CallThread", "at_exit", "farewells", "kept_stores", "may_wait", "must_not_wait"]

@@ -5,8 +5,8 @@ numbers only: no item, no result, no error (guarantee 12). Each collection is ad
 needed. A `Trace` is what the user asks for it, at any time.
 
 Batches stay as they are. Where the calls of a chunk run in this process, `Timed` stands in the place of the chunk's
-items and notes when each is taken. From another process come reports, one per chunk or per time slice of 8 ms at least:
-the time between two of them is divided equally among the items that they report.
+items and notes when each is taken. From another process come reports, one per chunk or per time slice of 8.5 ms at
+least: the time between two of them is divided equally among the items that they report.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ from functools import partial
 from typing import Any, Final
 
 from inturn._base.clock import clock
-from inturn._core.job import BasePool, Job, enclosing, inside
+from inturn._core.job import BasePool, Job
+from inturn._core.nesting import enclosing, inside
 from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot
 from inturn._core.threads import CallThread, must_not_wait

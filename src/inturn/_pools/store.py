@@ -45,7 +45,8 @@ from typing import Any, Final, Generic, TypeVar
 from inturn._base.atomic import fence
 from inturn._base.clock import clock
 from inturn._base.events import Latch
-from inturn._core.job import Job, enclosing, inside
+from inturn._core.job import Job
+from inturn._core.nesting import enclosing, inside
 from inturn._core.threads import kept_stores, may_wait
 from inturn._model.workers import Block, Workers
 

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from inturn._base.atomic import Once, fence
 from inturn._base.events import Latch
-from inturn._core.job import Job, inside
+from inturn._core.job import Job
+from inturn._core.nesting import inside
 from inturn._core.slot import Call, Slot
 from inturn._core.threads import must_not_wait
 from inturn._engine.chunk import Chunk

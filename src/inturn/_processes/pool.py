@@ -39,7 +39,7 @@ from .worker import Answer, Ask
 
 __all__ = ["ProcessPool"]
 
-_AIM_S: Final = 0.006  # seconds that a batch is to take, as sending one is dear: nearly a time slice
+_AIM_S: Final = 0.0075  # seconds that a batch is to take, as sending one is dear: nearly a time slice
 _TINY: Final = 1 / 3  # items that take less than this part of it may widen a default window
 _EARLY_DEATHS: Final = 3  # in a row, of workers before their first item; then the run ends
 

@@ -31,18 +31,16 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from inturn._base.atomic import remainder_of, taking
 from inturn._base.clock import clock
-from inturn._core.job import enclosing
+from inturn._core.nesting import enclosing
 from inturn._model.outcome import detach
 from inturn._model.threads import finalize
 from inturn._transport import wire
 from inturn._transport.pickling import ATOMS, LARGE, PROTOCOL, note_result, note_unread, pack, pack_error, unpack
 from inturn._transport.shared_memory import Memory
-
-from .flat_worker import Streams
 
 __all__ = ["SLICE_S", "Answer", "Ask", "ignore_interrupts", "main"]
 
@@ -76,7 +74,7 @@ class Answer:
     REFUSED: Final = "fn refused"
 
 
-SLICE_S: Final = 0.008
+SLICE_S: Final = 0.0085
 """The time slice of a chunk in seconds: what is not started then is taken back, what is complete is reported."""
 
 _SWITCH_S: Final = 0.001  # the helper waits so long for the GIL: slice and switch are to be less than 10 ms
@@ -111,11 +109,8 @@ def main(link: Any, control: Any, down: Any, up: Any, parent: int, setup: Any) -
         os._exit(_FAULT)
 
 
-class _Run(NamedTuple):
-    """What the worker has of one run."""
-
-    fn: Callable[[Any], Any]
-    context: Context
+_Run = tuple[Callable[[Any], Any], Context]
+"""What the worker has of one run: its ``fn``, and the context in which that is called."""
 
 
 class _Worker:
@@ -146,7 +141,7 @@ class _Worker:
         del setup
         numbers, link = self._up.numbers, self._link
         run: _Run | None = None
-        streams = Streams(self)
+        streams: Any = None
         while True:
             size = wire.receive(link)
             numbers[0] = 0
@@ -164,9 +159,13 @@ class _Worker:
                 with self._lock:
                     wire.send(link, pickle.dumps(([], True, True, len(items), 0.0), PROTOCOL))
             elif how == Ask.STREAM:
-                run.context.run(streams.run, run.fn, serial, items)
+                if streams is None:
+                    from .flat_worker import Streams  # here, so that workers start sooner
+
+                    streams = Streams(self)
+                run[1].run(streams.run, run[0], serial, items)
             else:
-                run.context.run(self._run, run.fn, serial, how, items)
+                run[1].run(self._run, run[0], serial, how, items)
             del items
 
     def _prepare(self, setup: Any) -> bool:
@@ -201,7 +200,7 @@ class _Worker:
         except BaseException as error:  # it is sent to the parent
             self._answer(Answer.REFUSED, note_unread(error, "fn could not be unpickled in a worker process"))
             return None
-        runs[number] = run = _Run(fn, copy_context())
+        runs[number] = run = (fn, copy_context())
         self._answer(Answer.READY)
         return run
 

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.job import DROPPED, inside
+from inturn._core.job import DROPPED
+from inturn._core.nesting import inside
 from inturn._core.steps import found_nothing
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle
