@@ -18,6 +18,7 @@ from ._model.policy import Skip as Skip
 from ._model.processes import Processes, WorkerDied
 from ._model.stats import Stats
 from ._model.threads import Threads
+from ._sync.driver import OrderedMap
 
 if _t.TYPE_CHECKING:
     from ._aio.driver import OrderedAmap
@@ -30,7 +31,6 @@ if _t.TYPE_CHECKING:
     from ._model.recorder import TraceItem as TraceItem
     from ._model.report import Report
     from ._model.trace import Trace as Trace
-    from ._sync.driver import OrderedMap
     from ._sync.flat import OrderedFlatMap
 
 __all__ = [
@@ -62,7 +62,6 @@ _WHERE = {  # imported when first asked for, so that `import inturn` stays light
     "OrderedAflatMap": "_aio.flat",
     "OrderedAmap": "_aio.driver",
     "OrderedFlatMap": "_sync.flat",
-    "OrderedMap": "_sync.driver",
     "Report": "_model.report",
     "Trace": "_model.trace",  # what `run.trace` is, and what it consists of: for annotations
     "TraceItem": "_model.recorder",
@@ -96,7 +95,7 @@ def __dir__() -> list[str]:
     return sorted(set(globals()) | set(__all__))
 
 
-for _class in (Failure, Processes, Retry, RetryPolicy, Skip, Stats, Threads, WorkerDied):
+for _class in (Failure, OrderedMap, Processes, Retry, RetryPolicy, Skip, Stats, Threads, WorkerDied):
     _public(_class)
 for _function in (ordered_map, retry, sentinel):
     _public(_function)

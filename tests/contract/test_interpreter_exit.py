@@ -51,6 +51,27 @@ if "serial" not in "{executor}":
         assert script.lines.count("start") in ([0] if "serial" in executor else [2, 3])
 
 
+def test_g15_what_the_program_registers_for_its_exit_after_the_import_comes_before_the_wait_for_calls():
+    with Script(
+        """
+import atexit
+over = threading.Event()
+atexit.register(over.set)  # before the first run, which may then wait for it
+running = threading.Event()
+def call(i):
+    if i:
+        running.set()
+        say("over" if over.wait(HANG_S) else "left alone")
+run = ordered_map(call, range(2), concurrency=2)
+next(run)
+assert running.wait(HANG_S)
+"""
+    ) as script:
+        script.end()
+        assert (script.err, script.code) == ("", 0)
+        assert script.lines == ["over"]
+
+
 @every_executor
 def test_g15_running_calls_are_waited_for_when_the_body_raises(executor):
     with Script(

@@ -218,6 +218,20 @@ def test_a_program_without_a_console_shows_nothing(monkeypatch):
     assert len(list(ordered_map(double, range(9), executor="serial", progress=True))) == 9
 
 
+def test_a_log_that_is_closed_meanwhile_does_not_end_the_run(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    run = ordered_map(double, range(9), progress=True)
+    assert next(run) == 0
+    log.close()
+    assert len(list(run)) == 8
+
+
+def test_in_a_log_file_bars_that_the_environment_has_switched_off_are_no_lines(tmp_path, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert lines_of("from inturn import ordered_map\nlist(ordered_map(abs, range(9), progress=True))", tmp_path) == []
+
+
 # ---- a notebook ----------------------------------------------------------------------------------
 
 

@@ -1,10 +1,13 @@
 """`inturn.testing.Schedule`: any completion order, any fault, in virtual time, without threads."""
 
+import asyncio
+import gc
 import itertools
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 from hypothesis import given
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 import inturn.testing
 from functions_for_workers import Oops
-from inturn import Failure, Retry, WorkerDied, ordered_map, retry
+from inturn import Failure, Retry, WorkerDied, ordered_aflat_map, ordered_map, retry
 from inturn.testing import Dies, Fails, Hangs, Schedule, faults, schedules
 from waiting import HOUR
 
@@ -388,3 +391,24 @@ except ImportError as error:
     print(error)
 """
     assert "pip install inturn[testing]" in _python(code)
+
+
+def test_g12_a_delivered_element_of_an_async_flat_map_is_not_kept():
+    class Element:
+        pass
+
+    async def elements(_):
+        for _ in range(3):
+            await asyncio.sleep(0)
+            yield Element()
+
+    async def main():
+        delivered = []
+        async with ordered_aflat_map(elements, range(2), concurrency=1, buffer=1) as run:
+            async for element in run:
+                delivered.append(weakref.ref(element))
+                del element
+                gc.collect()
+                assert not any(each() for each in delivered)
+
+    Schedule().run(main())

@@ -1,4 +1,4 @@
-"""`ordered_map`: signatures and documentation; the engine is imported only when it is called."""
+"""`ordered_map`: signatures and documentation."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from inturn._base import checks
+from inturn._core.consumer import Run
+from inturn._sync.driver import OrderedMap
+
+from .executors import open_pool
+from .runs import options_of, sync_run
 
 if TYPE_CHECKING:
     from inturn._model.limit import Limiter
     from inturn._model.outcome import Failure
     from inturn._model.policy import S
-    from inturn._sync.driver import OrderedMap
 
     from .arguments import A, B, ExecutorLike, Function, Function2, R
     from .options import Kept, KeptPairs, Pairs, Passing, PassingPairs, Plain
@@ -142,12 +146,6 @@ def ordered_map(
 
     Cost: about half a microsecond per item for tiny calls on threads, 5 to 10 for calls that each travel alone.
     """
-    from inturn._core.consumer import Run
-    from inturn._sync.driver import OrderedMap
-
-    from .executors import open_pool
-    from .runs import options_of, sync_run
-
     options = options_of(ordered_map, locals())
     instead = {
         checks.ASYNC: "use ordered_amap, not ordered_map",

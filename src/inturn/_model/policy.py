@@ -152,7 +152,10 @@ def resolve(argument: str, given: object) -> Policy:
 def _cure(given: Any) -> str:
     if isinstance(given, type) and issubclass(given, BaseException):
         return f": write retry(on={given.__name__}), or a function of the Failure that looks at failure.error"
-    return next((cure for each, cure in _CURES if each is given or each is type(given)), "")
+    for each, cure in _CURES:
+        if given is each or (isinstance(each, type) and isinstance(given, each)):
+            return cure
+    return ""
 
 
 def ask(policy: Policy, failure: Failure) -> Any:

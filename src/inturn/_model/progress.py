@@ -99,8 +99,12 @@ class _Lines(_Bar):
     def __call__(self, stats: Stats) -> None:
         self._count(stats)
         self._bar.n = stats.delivered + stats.skipped
-        self._file.write(f"{str(self._bar).strip()}\n")  # in one piece, as other threads may write, too
-        self._file.flush()
+        try:
+            self._file.write(f"{str(self._bar).strip()}\n")  # in one piece, as other threads may write, too
+            self._file.flush()
+        except ValueError:
+            if not getattr(self._file, "closed", False):  # else nobody reads it any more: as tqdm does
+                raise
 
 
 def _overwrites(file: Any) -> bool:
@@ -125,6 +129,8 @@ def _own_bar(total: int | None, stage: str | None) -> Progress:
         return Progress(_ignore, _ignore)
     shape = None if total is None else "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     bar = auto.tqdm(total=total, desc=stage, file=StringIO(), bar_format=shape, position=0)  # draws nothing itself
+    if bar.disable:  # by `TQDM_DISABLE`
+        return Progress(_ignore, _ignore)
     return Progress(_Lines(bar, sys.stderr), bar.close, lines=True)
 
 

@@ -160,7 +160,9 @@ class Director:
             async for element in iterator:
                 record("made", index, attempt)
                 made += 1
-                yield element
+                held = [element]
+                del element
+                yield held.pop()  # so that the frame, which stays here, keeps nothing of it
                 await self._step(index, attempt, made)
             iterator = None
             happened = "ended"
