@@ -12,7 +12,7 @@ import pytest
 from coroutines import double, double_later, oops
 from event_loops import Steps, collect, settled, stream, virtual
 from functions_for_workers import Oops
-from inturn import SKIP, Report, Retry, ordered_amap, retry, sentinel
+from inturn import SKIP, Report, Retry, ordered_aflat_map, ordered_amap, retry, sentinel
 
 # ---- errors --------------------------------------------------------------------------------------
 
@@ -245,6 +245,64 @@ def test_g12_no_reference_is_kept_to_a_delivered_result_or_its_item(run):
                     assert previous is None or previous() is None
                     previous = weakref.ref(result)
                     del result
+        finally:
+            gc.enable()
+
+    run(main)
+
+
+@pytest.mark.parametrize("fn", ["awaitable", "generator"])
+def test_g12_no_reference_is_kept_to_a_delivered_element(run, fn):
+    class Element:
+        pass
+
+    def plain():
+        for _ in range(4):
+            yield Element()
+
+    async def awaitable(_):
+        return plain()
+
+    async def generator(_):
+        for _ in range(4):
+            yield [Element()].pop()  # the frame of a generator keeps what it has in a variable
+
+    async def main():
+        gc.disable()
+        try:
+            async with ordered_aflat_map(makes[fn], range(2), buffer=1) as elements:
+                async for element in elements:
+                    gone = weakref.ref(element)
+                    del element
+                    assert gone() is None
+        finally:
+            gc.enable()
+
+    makes = {"awaitable": awaitable, "generator": generator}
+    run(main)
+
+
+def test_g12_no_reference_is_kept_to_the_error_of_an_async_source(run):
+    async def source():
+        yield 0
+        raise Oops
+
+    async def fn(x):
+        return x
+
+    async def main():
+        gc.collect()
+        gc.disable()
+        try:
+            gone = None
+            try:
+                async for _ in ordered_amap(fn, source()):
+                    pass
+            except Oops as error:
+                gone = weakref.ref(error)
+            await settled()
+            assert gone is not None
+            assert gone() is None
         finally:
             gc.enable()
 

@@ -195,10 +195,10 @@ MUTATIONS = [
     ),
     Mutation(
         "an exception of a signal handler is taken for one of the source",
-        "_core",
+        "_base",
         "if _was_given(tb.tb_next.tb_frame, tb.tb_frame):",
         "if tb is None:",
-        "core/test_signals.py::test_g16_what_a_handler_raises_within_a_pull_is_raised_at_once",
+        "base/test_signals.py::test_g16_what_a_handler_raises_within_a_pull_is_raised_at_once",
     ),
     # ---- what workers share ----------------------------------------------------------------------
     Mutation(

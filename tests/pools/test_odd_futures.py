@@ -8,6 +8,7 @@ import pytest
 
 from inturn import Failure, ordered_map
 from inturn._engine.chunk import Chunk
+from inturn._pools.executors import ExecutorPool
 from inturn._pools.submission import Submission
 from waiting import SHORT, Background, Gate, wait_until
 
@@ -220,3 +221,28 @@ def test_g13_a_submission_may_land_between_two_looks_at_its_future():
         assert (len(recalled.looks), len(ended.looks)) == (1, 1)
         pool._submissions.clear()
         run.close()
+
+
+def test_g13_a_call_whose_submit_returns_just_as_the_run_is_closed_is_cancelled(monkeypatch):
+    entered, returns = Gate(), Gate()
+
+    class Full:
+        """An executor that comes to nothing, since its workers are busy for ever."""
+
+        def submit(self, fn):
+            entered.open()
+            returns.wait()
+            return Future()
+
+    def retire_just_before(pool):
+        retire(pool)
+        returns.open()
+        wait_until(lambda: all("future" in each.awaits or each.left.is_open for each in pool.slots()))
+
+    retire = ExecutorPool.retire
+    run = ordered_map(abs, range(3), executor=Full(), concurrency=1)
+    consumer = Background(next, run, None)
+    entered.wait()
+    monkeypatch.setattr(ExecutorPool, "retire", retire_just_before)
+    Background(run.close).result()
+    assert consumer.result() is None

@@ -1,6 +1,8 @@
 """`ordered_flat_map` on worker processes: elements stream over each worker's own link, against credits."""
 
+import gc
 import signal
+import weakref
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -31,6 +33,29 @@ def lines(directory: Path, x: object) -> list[str]:
 def test_g01_elements_are_delivered_as_if_by_chain_from_iterable_of_map(window, buffer, timeout):
     run = flat(calls.steps, range(20), window=window, buffer=buffer, timeout=timeout)
     assert list(run) == list(chain.from_iterable(map(calls.steps, range(20))))
+
+
+class Unpicklable:
+    def __reduce__(self):
+        raise ValueError
+
+
+def test_g12_no_reference_to_an_item_that_cannot_be_pickled_is_kept():
+    def source():
+        for _ in range(3):
+            item = Unpicklable()
+            items.append(weakref.ref(item))
+            yield item
+            del item
+
+    items = []
+    gc.collect()
+    gc.disable()
+    try:
+        assert list(flat(calls.steps, source(), on_error="skip")) == []
+        wait_until(lambda: not any(item() for item in items))
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])

@@ -68,17 +68,21 @@ class EagerTaskPool(TaskPool):
             turn.add_done_callback(self._turn_cancelled)
 
     async def _turn(self) -> Any:
-        task: Any = asyncio.current_task()
-        del self.tasks[task]
-        task.remove_done_callback(self._turn_cancelled)
-        self._task = task
-        self._pump()
-        remainder, self._remainder, self._task = self._remainder, None, None
+        try:
+            task: Any = asyncio.current_task()
+            del self.tasks[task]
+            task.remove_done_callback(self._turn_cancelled)
+            self._task = task
+            self._pump()
+            remainder, self._remainder, self._task = self._remainder, None, None
+        except BaseException as error:  # of a signal handler: this turn would count for ever
+            self._crash(error)
+            return None
         return None if remainder is None else await remainder
 
     def _turn_cancelled(self, task: asyncio.Task[Any]) -> None:
         """The task was cancelled before it ran the pump."""
-        del self.tasks[task]
+        self.tasks.pop(task, None)
         self._scheduled -= 1
         self.notify(1)
 

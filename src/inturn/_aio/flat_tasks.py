@@ -120,7 +120,7 @@ class LaneTaskPool(TaskPool):
         if isawaitable(result):
             result = await result
             if hasattr(type(result), "__iter__") and not hasattr(type(result), "__aiter__"):
-                result = _each(result)
+                result = _Each(result)
         if hasattr(type(result), "__aiter__"):
             self._proven = True
             return aiter(result)
@@ -171,6 +171,17 @@ class LaneTaskPool(TaskPool):
             self._attempt(slot)
 
 
-async def _each(items: Iterable[Any]) -> AsyncIterator[Any]:
-    for item in items:
-        yield item
+class _Each:
+    """An async iterator over a plain one; a generator's frame would keep the element that it has yielded."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._iterator = iter(items)
+
+    def __aiter__(self) -> _Each:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._iterator)
+        except StopIteration:
+            raise StopAsyncIteration from None

@@ -85,7 +85,8 @@ class TaskFeeder:
                         return
                     without_our_frames(error)
                     final = Err(error, kind=Kind.SOURCE)
-                pool.notify(window.finish(final))
+                fresh, final = window.finish(final), None  # the frames of the error keep this one
+                pool.notify(fresh)
                 job.notify()  # the consumer may wait for an item that does not come
                 return
             finally:

@@ -356,11 +356,12 @@ class Run:
         self.job.stop()
         self.job.end = End.CLOSED  # whatever it was, it is known now: no error is kept
         self.job.fn = _gone
-        try:
-            self._farewell()
-        finally:
-            self.forget()
-            self.source = None
+        progress, self.progress = self.progress, None
+        last = [] if progress is None else [self.stats()]  # before what is held is let go
+        self.forget()
+        self.source = None
+        if progress is not None:
+            progress.end(last.pop)
 
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""

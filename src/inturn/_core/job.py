@@ -390,6 +390,8 @@ class Job:
     def _end(self, end: End | BaseException) -> None:
         """Who ends the run first says how; one atomic step, from anywhere."""
         self.__dict__.setdefault("end", end)
+        if self.throttle is not None:
+            self.throttle.close(self.clock)
 
     def sleep(self, seconds: float | None) -> None:
         """Wait, in C, until something wakes the consumer; it may be for nothing (consumer only)."""
@@ -408,8 +410,6 @@ class Job:
             drain(slot.chunk)
         # Last, when nothing starts any more: it holds `enclosing`, and that this job, which is a cycle.
         self.context = contextvars.Context()
-        if self.throttle is not None:
-            self.throttle.close(self.clock)
         self.pool.stop()
         if self.feeder is not None:
             self.feeder.stop()

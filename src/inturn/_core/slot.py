@@ -50,5 +50,8 @@ class Star:
     def __call__(self, args: tuple[Any, ...]) -> Any:
         return self.fn(*args)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Star, (self.fn,)
+
     def __repr__(self) -> str:
         return repr(self.fn)

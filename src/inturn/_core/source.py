@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
+from inturn._base.signals import raised_by_handler
 from inturn._engine.window import NEVER, Window
 from inturn._model.outcome import Err, Kind, without_our_frames
 
 from .job import Job
-from .signals import raised_by_handler
 
 __all__ = ["HANDFUL_S", "Source"]
 

@@ -35,6 +35,7 @@ from itertools import repeat
 from typing import Any, Final
 
 from inturn._base.atomic import fence, remainder_of, taking
+from inturn._base.signals import raised_by_handler
 from inturn._model.outcome import Err, Failure
 
 from .chunk import Backlog, Chunk
@@ -57,7 +58,9 @@ def weight(thing: Any) -> int:
         size = sys.getsizeof(thing)
         if type(thing) is tuple or type(thing) is list:
             size += sum(map(sys.getsizeof, thing[:8]))
-    except Exception:  # an object may refuse to be measured
+    except Exception as error:  # an object may refuse to be measured
+        if raised_by_handler(error):
+            raise
         return _BATCH_BYTES
     return size
 

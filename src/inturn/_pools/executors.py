@@ -21,9 +21,9 @@ from functools import partial
 from typing import Any, Final
 
 from inturn._base.clock import clock
+from inturn._base.signals import raised_by_handler
 from inturn._core.job import BasePool, Job
 from inturn._core.nesting import enclosing, inside
-from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot
 from inturn._core.threads import CallThread, must_not_wait
 from inturn._engine.chunk import Chunk
@@ -327,9 +327,8 @@ class ExecutorPool(BasePool):
         return None
 
     def retire(self) -> None:
-        if threading.get_ident() == self._claimer:
-            return  # in the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too
-        if not self._retired:
+        # In the midst of `submit` the executor's own locks are held: the interrupted `next` comes here too.
+        if not self._retired and threading.get_ident() != self._claimer:
             self._retired = True
             for submission in reversed(list(self._submissions)):  # or what waits would start in the place of what runs
                 submission.cancel()
@@ -341,8 +340,11 @@ class ExecutorPool(BasePool):
     def join(self) -> None:
         self.retire()
         for submission in list(self._submissions):
-            if submission.begin(State.WITHDRAWN) and submission.ends("call"):
-                self.finish(submission)  # another thread is still in its `submit`
+            if submission.begin(State.WITHDRAWN):  # `retire` has seen no future: another thread was in its `submit`
+                if submission.ends("call"):
+                    self.finish(submission)  # and still is
+                else:
+                    submission.cancel()
             if submission.state is not State.REMOTE or "future" in submission.awaits:
                 submission.left.wait()
         if self._build is not None and self._retired and self.executor is not None:

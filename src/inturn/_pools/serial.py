@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
 from inturn._core.elements import close, elements_of
 from inturn._core.flat_job import NOTHING, FlatJob
@@ -78,8 +79,8 @@ class FlatSerial(Serial):
 
     def __init__(self, job: FlatJob) -> None:
         super().__init__(job)
-        self._steps: dict[None, Iterator[None]] = {}  # each step produces an element of the head, in `_context`
-        self._context = contextvars.Context()
+        # Each step produces an element of the head, in this context.
+        self._steps: dict[None, tuple[contextvars.Context, Iterator[None]]] = {}
 
     def work(self, *, block: bool) -> float | None:
         """Produce one element of the head; or start it, or let it pause."""
@@ -93,16 +94,14 @@ class FlatSerial(Serial):
                 return left
             lane.reopen()
         if lane.phase is Phase.OPEN:
-            steps = self._steps.pop(None, None)
-            if steps is None:
-                self._context = job.context.copy()
-                steps = self._produce(chunk, lane)
+            taken: Any = self._steps.pop(None, None)
+            context, steps = taken or (job.context.copy(), self._produce(chunk, lane))
+            done = False
             try:
-                if self._context.run(next, steps, NOTHING) is NOTHING:
-                    steps = None
+                done = context.run(next, steps, NOTHING) is NOTHING
             finally:
-                if steps is not None:
-                    self._steps[None] = steps
+                if not done:
+                    self._steps[None] = context, steps
             if job.stopped:
                 self.stop()
         if lane.phase is Phase.ENDED:
@@ -132,6 +131,7 @@ class FlatSerial(Serial):
 
     def stop(self) -> None:
         """Close the iterator, unless it is running: then `work` does."""
-        steps = self._steps.pop(None, None)
-        if steps is not None:
-            self._context.run(close, steps)
+        taken = self._steps.pop(None, None)
+        if taken is not None:
+            context, steps = taken
+            context.run(close, steps)

@@ -251,6 +251,7 @@ class ChunkExchange(Exchange):
     def _died(self, late: TimeoutError | None = None) -> None:
         """Settle what becomes of each item: see above."""
         job, chunk, items, worker = self._job, self._chunk, self.items, self._worker
+        self._bad.clear()  # an error's frames keep this exchange
         begun = min(worker.up.numbers[0], len(items) - 1)
         if begun >= 0:
             worker.used = True

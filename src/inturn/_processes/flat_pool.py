@@ -85,7 +85,7 @@ class _Stream(Exchange):
             load = item if is_atom(item) else self._pack(0, item)
         del item
         if self._bad:
-            job.failed(chunk, self._item, self._bad[0], 0.0)
+            job.failed(chunk, self._item, self._bad.pop(0), 0.0)
             return
         if not self._may_begin():
             return
@@ -108,7 +108,7 @@ class _Stream(Exchange):
             return
         worker.used = True
         if not job.stopped and chunk.index <= job.window.last_index:
-            error = self._bad.get(0, late or WorkerDied.of(chunk.index, worker.exitcode))
+            error = self._bad.pop(0, late or WorkerDied.of(chunk.index, worker.exitcode))
             job.failed(chunk, self._item, error, clock() - self._begun, Kind.FAILED)
 
     def _take(self, message: tuple[list[Any], bool, tuple[bool, Any, float] | None]) -> bool:
@@ -123,12 +123,11 @@ class _Stream(Exchange):
         if end is None:
             return self._worker.grace_until is None and self._grant(stowed=stowed)
         complete, packed, seconds = end
-        error = self._bad.get(0)
-        if packed is not None and error is None:
+        if packed is not None and not self._bad:
             with self._user_code:
-                error = unpack_error(packed)
-        if error is not None:
-            job.failed(chunk, self._item, error, seconds)
+                self._bad[0] = unpack_error(packed)
+        if self._bad:
+            job.failed(chunk, self._item, self._bad.pop(0), seconds)  # no frame keeps it: its own lead here
         elif complete:
             lane.finish()
             job.rouse(lane.index)

@@ -129,7 +129,8 @@ def main_of_workers(method: str) -> tuple[Main, str | None]:
     name, path = data.get("init_main_from_name"), data.get("init_main_from_path")
     if name is not None:
         return Main.OWN_WORKER if name.rpartition(".")[2] == "__main__" else Main.SAME, None
-    if path is not None and Path(path).is_file() and Path(path).stem != "ipython":  # ``<stdin>`` is no file
+    # ``<stdin>`` is no file; `Path.is_file` may raise
+    if path is not None and os.path.isfile(path) and Path(path).stem != "ipython":  # noqa: PTH113
         return Main.SAME, None
     return Main.OWN_WORKER, path
 

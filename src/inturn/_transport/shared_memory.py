@@ -13,10 +13,10 @@ until the writer starts again at the front (`clear`), when the reader has copied
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import sys
-from contextlib import suppress
 from typing import Any, Final
 
 __all__ = ["Memory", "Where"]
@@ -24,6 +24,7 @@ __all__ = ["Memory", "Where"]
 MOST: Final = 1 << 28
 """Bytes that the payloads of one chunk may use in all; a single payload may be larger."""
 
+_NO_MEMFD: Final = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
 _HEAD: Final = 4096
 _STEP: Final = 1 << 20
 _UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) and os.name == "posix" else {}
@@ -113,8 +114,12 @@ class Memory:
 
 
 def _anonymous() -> int:
-    with suppress(OSError, AttributeError):  # not on this system, or refused
-        return os.memfd_create("inturn", os.MFD_CLOEXEC)
+    if hasattr(os, "memfd_create"):
+        try:
+            return os.memfd_create("inturn", os.MFD_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _NO_MEMFD:
+                raise
     import tempfile
 
     with tempfile.TemporaryFile() as file:

@@ -21,9 +21,9 @@ never closes a generator that is running.
 
 from __future__ import annotations
 
+from inturn._base.signals import raised_by_handler
 from inturn._core.elements import close, elements_of
 from inturn._core.flat_job import NOTHING, FlatJob
-from inturn._core.signals import raised_by_handler
 from inturn._engine.lanes import Lane, Phase
 
 from ._pool import CallSlot, SchedulePool

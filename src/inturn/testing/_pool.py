@@ -32,10 +32,10 @@ from math import inf
 from typing import Any
 
 from inturn._base.atomic import Once
+from inturn._base.signals import raised_by_handler
 from inturn._core.flat_job import NOTHING
 from inturn._core.job import BasePool, Job, drain
 from inturn._core.roles import Timekeeper
-from inturn._core.signals import raised_by_handler
 from inturn._core.slot import Slot
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import NEVER
