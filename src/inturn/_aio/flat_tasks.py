@@ -132,11 +132,7 @@ class LaneTaskPool(TaskPool):
     async def _hold(self, lane: Lane) -> None:
         """Keep the slot until the item runs again, or has ended."""
         while True:
-            left = None
-            if lane.phase is Phase.PAUSING:
-                left = max(0.0, lane.due - self.job.clock()) or self.job.again_in()
-                if not left:
-                    lane.reopen()
+            left = self.job.reopens_in(lane)
             if lane.phase is Phase.OPEN or lane.phase is Phase.ENDED:
                 return
             await lane.event.wait(left)  # type: ignore[attr-defined]

@@ -83,14 +83,19 @@ class FlatJob(Job):
         while not self.stopped and lane.phase is not Phase.ENDED:
             if lane.phase is Phase.OPEN:
                 return True
-            left = None
-            if lane.phase is Phase.PAUSING:
-                left = max(0.0, lane.due - self.clock()) or self.again_in()
-                if not left:
-                    lane.reopen()
-                    continue
-            self._wait(lane, left)
+            left = self.reopens_in(lane)
+            if left != 0.0:
+                self._wait(lane, left)
         return False
+
+    def reopens_in(self, lane: Lane) -> float | None:
+        """Seconds until a lane that pauses may produce again; 0: now it does. None: it does not pause."""
+        if lane.phase is not Phase.PAUSING:
+            return None
+        left = max(0.0, lane.due - self.clock()) or self.again_in()
+        if not left:
+            lane.reopen()
+        return left
 
     def again_in(self) -> float:
         """Start another attempt of an item: 0, or the seconds until the limit may allow it."""

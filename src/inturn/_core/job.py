@@ -388,7 +388,7 @@ class Job:
         self.notify()
 
     def _end(self, end: End | BaseException) -> None:
-        """Who ends the run first says how; one atomic step, from anywhere."""
+        """Who ends the run first says how, in one atomic step; from anywhere. Nothing waits for the limit then."""
         self.__dict__.setdefault("end", end)
         if self.throttle is not None:
             self.throttle.close(self.clock)

@@ -88,11 +88,8 @@ class FlatSerial(Serial):
         if chunk is None:
             return self._left
         lane: Lane = chunk.out[0]
-        if lane.phase is Phase.PAUSING:
-            left = lane.due - job.clock()
-            if left > 0 or (left := job.again_in()) > 0:
-                return left
-            lane.reopen()
+        if left := job.reopens_in(lane):
+            return left
         if lane.phase is Phase.OPEN:
             taken: Any = self._steps.pop(None, None)
             context, steps = taken or (job.context.copy(), self._produce(chunk, lane))

@@ -39,6 +39,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
@@ -79,7 +80,7 @@ class Share:
         return self.held - self.leaving
 
 
-class Store(Generic[W]):
+class Store(ABC, Generic[W]):
     """Workers, and who has them (guarantee 35); without a `block` it is the store of one run.
 
     At most `most` workers work at once; if that is None, `least`, or more if a run has a higher
@@ -264,9 +265,9 @@ class Store(Generic[W]):
         self._end_here()
         self.gone.wait()
 
+    @abstractmethod
     def _end_idle(self) -> bool:
         """Have idle workers end, waiting for nothing; False if the caller has to call `_end_here`."""
-        raise NotImplementedError
 
     def _end_here(self) -> None:
         with self.lock:

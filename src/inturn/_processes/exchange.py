@@ -28,6 +28,7 @@ chunks of one or with a ``timeout``.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -65,7 +66,7 @@ class Away:
         raise StopIteration
 
 
-class Exchange:
+class Exchange(ABC):
     """What is under way between a slot and its worker: a chunk, or an item of a flat map."""
 
     _takes_longer = "the call took longer than timeout={:g} s"
@@ -136,13 +137,13 @@ class Exchange:
                 return
         self._died(TimeoutError(f"{self._takes_longer.format(timeout)}; its process was killed"))
 
+    @abstractmethod
     def _take(self, message: Any) -> bool:
         """Receive a message; True if it was the last one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _died(self, late: TimeoutError | None = None) -> None:
         """The process has ended; it was killed if an item took too long."""
-        raise NotImplementedError
 
 
 class ChunkExchange(Exchange):
