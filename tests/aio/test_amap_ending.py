@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import signal
+import sys
 
 import pytest
 
@@ -428,3 +430,34 @@ def test_g30_a_pause_before_a_retry_ends_with_the_run(run):
             await head
 
     run(main)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="later Pythons start tasks eagerly")
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
+def test_g16_a_handler_that_raises_in_a_turn_of_the_pump_ends_the_run():
+    def interrupt(frame, event, called):
+        if event == "c_return" and called.__name__ == "remove_done_callback" and frame.f_code.co_name == "_turn":
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGUSR1)
+
+    def handler(*_):
+        raise Oops
+
+    async def call(x):
+        await asyncio.sleep(0)
+        return x
+
+    async def main():
+        run = ordered_amap(call, range(40), concurrency=4)
+        sys.setprofile(interrupt)
+        with pytest.raises(Oops):
+            async for _ in run:
+                pass
+        await run.aclose()
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        asyncio.run(main())
+    finally:
+        sys.setprofile(None)
+        signal.signal(signal.SIGUSR1, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from inturn._engine.chunk import Chunk
-from inturn._engine.window import NEVER, Now, Window
+from inturn._engine.window import NEVER, Now, Window, weight
 from inturn._model.outcome import Err, Kind
 
 ITEMS = 60
@@ -387,3 +388,20 @@ def test_g04_a_default_window_has_so_many_items_ahead_for_each_worker() -> None:
     assert Window(3000, None, None, ahead=4).limit == 6000  # never past max(4096, 2 * concurrency)
     assert Window(2, None, 5, ahead=4).limit == 20
     assert Window(2, 3, None, ahead=4).limit == 3
+
+
+def test_g16_what_a_signal_handler_raises_while_an_item_is_weighed_is_raised():
+    class Weighed:
+        def __sizeof__(self):
+            handler(14, sys._getframe())  # as CPython calls a handler: with the frame that it interrupts
+
+    class Refuses:
+        def __sizeof__(self):
+            raise ValueError
+
+    def handler(number, frame):
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        weight(Weighed())
+    assert weight(Refuses()) == 1 << 16

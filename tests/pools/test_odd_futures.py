@@ -1,7 +1,9 @@
 """Executors and futures that are odd: cancelled while they run, ended before they are asked, with results of their own."""
 
+import gc
 import pickle
 import threading
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -246,3 +248,43 @@ def test_g13_a_call_whose_submit_returns_just_as_the_run_is_closed_is_cancelled(
     monkeypatch.setattr(ExecutorPool, "retire", retire_just_before)
     Background(run.close).result()
     assert consumer.result() is None
+
+
+def test_g19_an_executor_is_let_go_of_though_the_last_call_ended_within_its_submit():
+    class InPlace(ThreadPoolExecutor):
+        """It makes a call in place if one of its own workers asks for it."""
+
+        def submit(self, fn):
+            if threading.current_thread() is consumer:
+                return super().submit(fn)
+            future = Future()
+            future.set_running_or_notify_cancel()
+            future.set_result(fn())
+            return future
+
+    def source():
+        yield 0
+        yield 1
+        pulled.open()
+        yield from range(2, 5)
+
+    def call(x):
+        if x == 0:
+            pulled.wait()
+        if x == 1:
+            runs.open()
+            ends.wait()
+
+    consumer, pulled, runs, ends = threading.current_thread(), Gate(), Gate(), Gate()
+    executor = InPlace(1)
+    run = ordered_map(call, source(), executor=executor, concurrency=1, window=3)
+    next(run)
+    runs.wait()
+    closing = Background(run.close)
+    ends.open()
+    closing.result()
+    executor.shutdown()
+    gone = weakref.ref(executor)
+    del executor
+    gc.collect()
+    wait_until(lambda: gone() is None)

@@ -1,5 +1,6 @@
 """Guarantee 20: `executor="serial"`."""
 
+import contextvars
 import itertools
 import sys
 import threading
@@ -7,8 +8,8 @@ import threading
 import pytest
 
 from functions_for_workers import double
-from inturn import ordered_map
-from waiting import Tally
+from inturn import ordered_flat_map, ordered_map
+from waiting import Background, Gate, Tally
 
 # 20: serial
 
@@ -60,3 +61,37 @@ def test_g16_a_run_that_was_interrupted_at_the_end_of_a_call_says_that_nothing_r
     with pytest.raises(KeyboardInterrupt):
         next(run)
     assert run.stats.running == 0
+
+
+def test_g21_a_generator_is_closed_in_its_context_though_the_consumer_takes_another_step():
+    class Holding(dict):
+        """What is taken out of it by another thread arrives only when that is let go."""
+
+        def pop(self, *args):
+            taken = super().pop(*args)
+            if threading.current_thread() is not consumer:
+                took.open()
+                goes_on.wait()
+            return taken
+
+    def elements(x):
+        variable.set(x)
+        try:
+            yield x
+            yield x
+        finally:
+            seen.append(variable.get())
+
+    variable, seen = contextvars.ContextVar("variable", default="nothing"), []
+    consumer, took, goes_on = threading.current_thread(), Gate(), Gate()
+    run = ordered_flat_map(elements, ["mine", "other"], executor="serial")
+    assert next(run) == "mine"
+    pool = run._run.job.pool
+    pool._steps = Holding(pool._steps)
+    closing = Background(pool.stop)  # as `Job.stop` calls it
+    took.wait()
+    pool.work(block=True)  # by a consumer that has found just before that the run goes on
+    goes_on.open()
+    closing.result()
+    assert seen == ["mine"]
+    run.close()

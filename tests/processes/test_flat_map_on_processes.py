@@ -40,10 +40,11 @@ class Unpicklable:
         raise ValueError
 
 
-def test_g12_no_reference_to_an_item_that_cannot_be_pickled_is_kept():
+@pytest.mark.parametrize(("make", "fn"), [(Unpicklable, calls.steps), (calls.Token, calls.yields_unreadable)])
+def test_g12_no_reference_to_an_item_is_kept_if_it_or_its_element_cannot_travel(make, fn):
     def source():
         for _ in range(3):
-            item = Unpicklable()
+            item = make()
             items.append(weakref.ref(item))
             yield item
             del item
@@ -52,7 +53,7 @@ def test_g12_no_reference_to_an_item_that_cannot_be_pickled_is_kept():
     gc.collect()
     gc.disable()
     try:
-        assert list(flat(calls.steps, source(), on_error="skip")) == []
+        assert list(flat(fn, source(), on_error="skip")) == []
         wait_until(lambda: not any(item() for item in items))
     finally:
         gc.enable()

@@ -164,3 +164,22 @@ def paced(seconds: float, x: Any) -> Iterator[tuple[Any, int]]:
 
 def pid(x: Any) -> list[int]:
     return [os.getpid()]
+
+
+class Token:
+    """Something that can be pickled, and referred to weakly."""
+
+
+class Unreadable:
+    """What can be pickled, but not unpickled."""
+
+    def __reduce__(self):
+        return unreadable, ()
+
+
+def unreadable():
+    raise ValueError
+
+
+def yields_unreadable(_):
+    yield Unreadable()

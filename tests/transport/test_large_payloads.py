@@ -1,5 +1,6 @@
 """Large payloads, and shared memory, descriptors and kernel features that are not to be had."""
 
+import errno
 import os
 import sys
 from functools import partial
@@ -106,6 +107,15 @@ def test_g28_memory_is_had_where_there_is_no_memfd(monkeypatch):
     monkeypatch.delattr(os, "memfd_create", raising=False)
     items = [bytes([i]) * 400_000 for i in range(10)]
     assert list(ordered_map(same, items, executor=FORK, concurrency=2)) == items
+
+
+def test_g28_without_a_descriptor_for_shared_memory_the_run_says_so(monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", refused, raising=False)
+    with pytest.raises(OSError, match="Too many open files"):
+        list(ordered_map(same, range(3), executor=FORK))
 
 
 def test_the_end_of_a_process_is_noticed_where_there_is_no_pidfd(monkeypatch):

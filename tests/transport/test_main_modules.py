@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import inturn
+from inturn._processes.start import main_of_workers
+from inturn._transport.pickling import Main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 
@@ -270,3 +272,10 @@ def test_g25_what_is_sent_by_value_while_the_main_module_defines_more(monkeypatc
     monkeypatch.setitem(sys.modules, "__main__", main)
     assert _main_namespace() is vars(main)
     assert main.another_name
+
+
+def test_a_main_script_that_nobody_may_look_at_is_none(monkeypatch):
+    path = "/" + "x" * 5000  # looking at it is an error, as it is for a service that has dropped its privileges
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", path, raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert main_of_workers("spawn") == (Main.OWN_WORKER, path)
