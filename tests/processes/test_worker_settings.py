@@ -313,3 +313,38 @@ def test_g26_a_worker_hands_the_gil_over_within_a_millisecond_so_that_a_batch_ca
     before = sys.getswitchinterval()
     assert max(ordered_map(interval, range(4), executor=processes, concurrency=2)) <= 0.0011
     assert sys.getswitchinterval() == before
+
+
+WATCHER = """
+import os, sys
+
+class Watcher:
+    def find_spec(self, name, path=None, target=None):
+        if name == "inturn._processes.worker":
+            looked_for.append(os.getpid())
+
+looked_for = []
+sys.meta_path.insert(0, Watcher())
+
+def the_server_imported_it(_):
+    return looked_for == [os.getppid()]
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="its fork server does not use the program's sys.path")
+def test_g28_the_fork_server_imports_what_workers_need_beside_what_the_program_asked_for(tmp_path):
+    (tmp_path / "watcher.py").write_text(WATCHER)
+    body = f"""
+import multiprocessing, sys
+sys.path.insert(0, {str(tmp_path)!r})
+multiprocessing.set_forkserver_preload(["watcher"])
+from inturn import Processes
+import watcher
+watcher.looked_for.clear()
+for _ in range(2):
+    executor = Processes(start_method="forkserver")
+    print(*ordered_map(watcher.the_server_imported_it, range(4), executor=executor, concurrency=2))
+"""
+    with Script(body) as script:
+        script.end()
+    assert script.lines == ["True True True True"] * 2, script.err

@@ -1,6 +1,6 @@
 """How a worker process is started.
 
-`multiprocessing` starts it, with three additions.
+`multiprocessing` starts it, with four additions.
 
 *Fork and locks.* A worker that is started late is forked while the threads of other slots run. A
 lock that one of them holds at that moment stays locked in the child for ever: the child's next
@@ -14,6 +14,12 @@ suppressed.
 *Ctrl-C.* A worker must not receive SIGINT before it has set its own handler. A child inherits the
 signal mask, so SIGINT is blocked while it is started. A child of a fork server inherits that
 server's mask: there the first object that the child unpickles makes it ignore SIGINT.
+
+*Imports.* What a worker imports takes it longer than all else of its start. A fork server that we
+start imports it once, beside what the program wants it to. (Before 3.14, it does not use the
+program's ``sys.path``, so it could find another inturn than the program.)
+
+*A main module that cannot be imported* is not looked for (`main_of_workers`).
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ import operator
 import os
 import pickle
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Generator
@@ -57,6 +64,8 @@ NO_GUARD: Final = 78
 GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
 SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
+_WORKER: Final = "inturn._processes.worker"
+_SERVER_HAS_OUR_PATH: Final = sys.version_info >= (3, 14)
 _PIPES: Final = 4  # more than a client of the fork server opens to start a process
 _FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
 
@@ -158,7 +167,9 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
 
     server: Any = forkserver._forkserver
     if path is not None and server._preload_modules == ["__main__"]:
-        server.set_forkserver_preload([])  # not `__main__`, the default: its import would end the server
+        server._preload_modules = []  # not `__main__`, the default: its import would end the server
+    if _SERVER_HAS_OUR_PATH and _WORKER not in server._preload_modules:
+        server._preload_modules = [*server._preload_modules, _WORKER]
     for _ in range(2):
         forkserver.ensure_running()
         spare = [multiprocessing.Pipe() for _ in range(_PIPES)]  # a client that lacks some leaks others
