@@ -331,7 +331,7 @@ def the_server_imported_it(_):
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 14), reason="its fork server does not use the program's sys.path")
+@pytest.mark.skipif(sys.version_info < (3, 13, 1), reason="its fork server does not use the program's sys.path")
 def test_g28_the_fork_server_imports_what_workers_need_beside_what_the_program_asked_for(tmp_path):
     (tmp_path / "watcher.py").write_text(WATCHER)
     body = f"""

@@ -16,7 +16,7 @@ signal mask, so SIGINT is blocked while it is started. A child of a fork server 
 server's mask: there the first object that the child unpickles makes it ignore SIGINT.
 
 *Imports.* What a worker imports takes it longer than all else of its start. A fork server that we
-start imports it once, beside what the program wants it to. (Before 3.14, it does not use the
+start imports it once, beside what the program wants it to. (Before 3.13.1, it does not use the
 program's ``sys.path``, so it could find another inturn than the program.)
 
 *A main module that cannot be imported* is not looked for (`main_of_workers`).
@@ -65,7 +65,7 @@ GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
 SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
 _WORKER: Final = "inturn._processes.worker"
-_SERVER_HAS_OUR_PATH: Final = sys.version_info >= (3, 14)
+_SERVER_HAS_OUR_PATH: Final = sys.version_info >= (3, 13, 1)
 _PIPES: Final = 4  # more than a client of the fork server opens to start a process
 _FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
 
