@@ -76,9 +76,6 @@ class Skip(enum.Enum):
     def __repr__(self) -> str:
         return "SKIP"
 
-    def __reduce_ex__(self, protocol: object) -> Any:
-        return "SKIP"  # of `inturn`, by name
-
 
 SKIP: Final = Skip.SKIP
 """What an error policy returns to leave the item out. From ``fn`` it is an ordinary value."""
