@@ -97,24 +97,19 @@ def run(options: argparse.Namespace) -> int:
     return 0 if same else 1
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Read the command line and run; return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["prove"]:
+    if sys.argv[1:2] == ["prove"]:
         from .testing import _prove as prove
 
-        return _guarded(prove.main, argv[1:])
+        return _guarded(prove.main, sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m inturn",
         description=(__doc__ or "").partition("\n\n")[2],
         epilog="`python -m inturn prove` shows what inturn promises, beside the standard library.",
     )
     parser.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        metavar="PATH",
-        help="file or directory; the default is Python's standard library",
+        "paths", nargs="*", type=Path, metavar="PATH", help="file or directory; by default Python's standard library"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the archive to this file; by default it is discarded"
@@ -125,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-e", "--executor", choices=["thread", "serial"], default="thread", help="the default is %(default)s"
     )
-    return _guarded(run, parser.parse_args(argv))
+    return _guarded(run, parser.parse_args())
 
 
 def _guarded(command: Callable[[Any], int], options: Any) -> int:
