@@ -378,8 +378,7 @@ def retry(
     for name, function in (("on", on), ("after", after), ("on_retry", on_retry)):
         if name != "on" and function is not None and not callable(function):
             raise TypeError(f"{name} must be a function of the Failure or None, got {function!r}")
-        if callable(function):
-            checks.plain(name, function, "it is asked as soon as a failure is noticed, and nobody would await it")
+        checks.plain(name, function, "it is asked as soon as a failure is noticed, and nobody would await it")
     return RetryPolicy(
         attempts=checks.count("attempts", attempts),
         on=on,
