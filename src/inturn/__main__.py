@@ -1,19 +1,19 @@
 """``python -m inturn``: `ordered_map` at work on real files.
 
 Compresses files in parallel into one archive, in order, and again with a plain loop; compares the two archives, which
-must be identical, and the times. The archive is a sequence of gzip members, one per file, each with the file's name
-and without a time stamp; ``zcat`` reads it.
+must be identical, and the times. The archive is a sequence of gzip members, one per file, without time stamps;
+``zcat`` reads it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import os
 import sys
 import sysconfig
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -26,13 +26,6 @@ _WINDOW = 256  # files differ in size by orders of magnitude: hold many, so that
 _NOT_OURS = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
 
 
-class Entry(NamedTuple):
-    """A file to compress and the name it has in the archive."""
-
-    name: str
-    path: Path
-
-
 class Figures(NamedTuple):
     """What was measured in one pass over the files."""
 
@@ -42,29 +35,24 @@ class Figures(NamedTuple):
     sha256: str
 
 
-def gzip_member(entry: Entry) -> bytes:
-    """Return the file as one gzip member (RFC 1952) with its name and without a time stamp."""
-    data = entry.path.read_bytes()
-    head = b"\x1f\x8b\x08\x08\0\0\0\0\x02\xff" + os.fsencode(entry.name) + b"\0"
-    tail = zlib.crc32(data).to_bytes(4, "little") + (len(data) & 0xFFFFFFFF).to_bytes(4, "little")
-    return head + zlib.compress(data, 9, wbits=-15) + tail
+def gzip_member(path: Path) -> bytes:
+    """Return the file as one gzip member without a time stamp."""
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
-def files(path: Path, pattern: str = "*") -> Iterator[Entry]:
+def files(path: Path, pattern: str = "*") -> Iterator[Path]:
     """Yield the file, or every file below the directory; `OSError` if there is neither."""
-    if not path.is_dir():
+    if path.is_dir():
+        yield from (each for each in sorted(path.rglob(pattern)) if each.is_file())
+    else:
         path.stat()
-        yield Entry(path.name, path)
-        return
-    for each in sorted(path.rglob(pattern)):
-        if each.is_file():
-            yield Entry(each.relative_to(path).as_posix(), each)
+        yield path
 
 
-def standard_library() -> Iterator[Entry]:
+def standard_library() -> Iterator[Path]:
     """Yield the Python files of the standard library, without its tests."""
-    everything = files(Path(sysconfig.get_path("stdlib")), "*.py")
-    return (entry for entry in everything if _NOT_OURS.isdisjoint(Path(entry.name).parts))
+    root = Path(sysconfig.get_path("stdlib"))
+    return (path for path in files(root, "*.py") if _NOT_OURS.isdisjoint(path.relative_to(root).parts))
 
 
 def write(members: Iterable[bytes], sink: BinaryIO | None) -> Figures:
@@ -87,20 +75,20 @@ def one_line(stats: Stats) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compress twice, compare, and print the figures; return the exit status."""
-    entries = [e for path in options.paths for e in files(path)] if options.paths else list(standard_library())
-    if not entries:
+    paths = [each for path in options.paths for each in files(path)] if options.paths else list(standard_library())
+    if not paths:
         raise ValueError("no files to compress")
-    if options.output and any(options.output.resolve() == entry.path.resolve() for entry in entries):
+    if options.output and any(options.output.resolve() == path.resolve() for path in paths):
         raise ValueError(f"{options.output} is one of the files to compress")
-    read = sum(len(entry.path.read_bytes()) for entry in entries)  # so that neither pass pays for a cold cache
+    read = sum(len(path.read_bytes()) for path in paths)  # so that neither pass pays for a cold cache
     progress = find_spec("tqdm") is not None or (one_line if sys.stderr.isatty() else False)
     settings: dict[str, Any] = {"executor": options.executor, "concurrency": options.concurrency, "progress": progress}
-    members = ordered_map(gzip_member, entries, window=_WINDOW, **settings)
+    members = ordered_map(gzip_member, paths, window=_WINDOW, **settings)
     with options.output.open("wb") if options.output else nullcontext() as sink, members:
         ours = write(members, sink)
-    plain = write(map(gzip_member, entries), None)
+    plain = write(map(gzip_member, paths), None)
 
-    print(f"{len(entries)} files, {read / 1e6:.1f} MB, compressed to {ours.size / 1e6:.1f} MB")
+    print(f"{len(paths)} files, {read / 1e6:.1f} MB, compressed to {ours.size / 1e6:.1f} MB")
     print(f"plain loop   first result {plain.first_s * 1e3:7.1f} ms   total {plain.total_s:6.2f} s")
     print(f"ordered_map  first result {ours.first_s * 1e3:7.1f} ms   total {ours.total_s:6.2f} s", end="   ")
     print(f"{plain.total_s / ours.total_s:.2f} times as fast ({os.cpu_count()} CPUs, {options.executor})")
@@ -109,24 +97,19 @@ def run(options: argparse.Namespace) -> int:
     return 0 if same else 1
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Read the command line and run; return the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["prove"]:
+    if sys.argv[1:2] == ["prove"]:
         from .testing import _prove as prove
 
-        return _guarded(prove.main, argv[1:])
+        return _guarded(prove.main, sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m inturn",
         description=(__doc__ or "").partition("\n\n")[2],
         epilog="`python -m inturn prove` shows what inturn promises, beside the standard library.",
     )
     parser.add_argument(
-        "paths",
-        nargs="*",
-        type=Path,
-        metavar="PATH",
-        help="file or directory; the default is Python's standard library",
+        "paths", nargs="*", type=Path, metavar="PATH", help="file or directory; by default Python's standard library"
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="write the archive to this file; by default it is discarded"
@@ -137,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "-e", "--executor", choices=["thread", "serial"], default="thread", help="the default is %(default)s"
     )
-    return _guarded(run, parser.parse_args(argv))
+    return _guarded(run, parser.parse_args())
 
 
 def _guarded(command: Callable[[Any], int], options: Any) -> int:

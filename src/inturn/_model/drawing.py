@@ -179,7 +179,7 @@ class _Picture:
         entries = [("done", "call")]
         if self._blocks:
             entries.append(("head", "call that holds finished results back"))
-        entries += [(kind, text) for kind, text in (("failed", "failed"), ("cancelled", "cancelled")) if kind in kinds]
+        entries += [(kind, kind) for kind in ("failed", "cancelled") if kind in kinds]
         entries += [("body", "body of the loop"), ("mark", "delivery"), ("track", "idle, or waiting")]
         for kind, text in entries:
             if kind == "mark":

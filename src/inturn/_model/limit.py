@@ -149,6 +149,7 @@ class Limiter:
             books = self._books = _Books(clock)
         while True:
             start = books.start.latest()
+            past = start.past or start
             paused = books.pause.latest().until
             now = clock()
             due_at = now if turn.since is None else max(turn.since, paused, now - self._lag_s)
@@ -156,7 +157,7 @@ class Limiter:
             next_at = max(
                 full_at
                 + (1 - self.burst + _ahead(turn, books.queue, now - self._late_s)) * self._interval,  # there is a token
-                (start.past or start).at + self._span,  # the memory allows it
+                past.at + self._span,  # the memory allows it
                 paused,
             )
             if next_at > now:
@@ -166,7 +167,6 @@ class Limiter:
                 return next_at - now
             if not take:
                 return None
-            past = start.past or start
             behind = past.after() if start.number + 1 >= self._most else past  # None: the one being made
             after = _Start(now, full_at + self._interval, start.number + 1, behind)
             if start.follow(after):
@@ -195,9 +195,9 @@ def _ahead(turn: Turn, queue: dict[Turn, float], late: float) -> int:
     return ahead
 
 
-def limiter_of(limit: Any) -> Limiter | None:
-    """What a ``limit`` argument stands for."""
-    if limit is None or isinstance(limit, Limiter):
+def limiter_of(limit: Any) -> Limiter:
+    """What a ``limit`` argument, which is not None, stands for."""
+    if isinstance(limit, Limiter):
         return limit
     if limit is Limiter:
         raise TypeError("limit must be a number, a Limiter or None: call it, Limiter(rate)")

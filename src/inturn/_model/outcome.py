@@ -145,13 +145,13 @@ def failure_among(arguments: tuple[Any, ...]) -> Failure | None:
     return next((each for each in arguments if issubclass(type(each), Failure)), None)
 
 
-def note(error: BaseException, index: int, item: object, stage: str | None = None, origin: int | None = None) -> None:
+def note(error: BaseException, index: int, item: object, stage: str | None, origin: int) -> None:
     """Say on the error which item it belongs to (guarantee 8); an error that refuses notes stays as it is."""
     try:
         notes = getattr(error, "__notes__", ())
         if len(notes) < _MOST_NOTES:
             where = [] if stage is None else [f"stage {stage!r}"]
-            where += [] if origin is None or origin == index else [f"item {origin} of the first stage"]
+            where += [] if origin == index else [f"item {origin} of the first stage"]
             text = f"item {index}: {shorten(item)}" + (f" ({', '.join(where)})" if where else "")
             if text not in notes:
                 error.add_note(text)

@@ -76,9 +76,6 @@ class Skip(enum.Enum):
     def __repr__(self) -> str:
         return "SKIP"
 
-    def __reduce_ex__(self, protocol: object) -> Any:
-        return "SKIP"  # of `inturn`, by name
-
 
 SKIP: Final = Skip.SKIP
 """What an error policy returns to leave the item out. From ``fn`` it is an ordinary value."""
@@ -381,8 +378,7 @@ def retry(
     for name, function in (("on", on), ("after", after), ("on_retry", on_retry)):
         if name != "on" and function is not None and not callable(function):
             raise TypeError(f"{name} must be a function of the Failure or None, got {function!r}")
-        if callable(function):
-            checks.plain(name, function, "it is asked as soon as a failure is noticed, and nobody would await it")
+        checks.plain(name, function, "it is asked as soon as a failure is noticed, and nobody would await it")
     return RetryPolicy(
         attempts=checks.count("attempts", attempts),
         on=on,

@@ -115,8 +115,8 @@ def _overwrites(file: Any) -> bool:
         return False
 
 
-def _own_bar(total: int | None, stage: str | None) -> Progress:
-    """A bar of tqdm, drawn where errors are written."""
+def _own_bar(total: int | None, stage: str | None) -> Progress | None:
+    """A bar of tqdm, drawn where errors are written; None if it would be nowhere."""
     from tqdm import auto
 
     notebook = any(each.__module__ == "tqdm.notebook" for each in auto.tqdm.__mro__)
@@ -126,11 +126,11 @@ def _own_bar(total: int | None, stage: str | None) -> Progress:
             bar.leave = not bar.pos
         return Progress(_Bar(bar), bar.close)
     if sys.stderr is None:  # as in programs without a console
-        return Progress(_ignore, _ignore)
+        return None
     shape = None if total is None else "{l_bar}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
     bar = auto.tqdm(total=total, desc=stage, file=StringIO(), bar_format=shape, position=0)  # draws nothing itself
     if bar.disable:  # by `TQDM_DISABLE`
-        return Progress(_ignore, _ignore)
+        return None
     return Progress(_Lines(bar, sys.stderr), bar.close, lines=True)
 
 

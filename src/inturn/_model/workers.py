@@ -70,9 +70,8 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        block = self._current()
-        if block is not None:
-            block.leave(wait=self._ends_calls or kind is None or not issubclass(kind, KeyboardInterrupt))
+        if self._block is not None:
+            self._block.leave(wait=self._ends_calls or kind is None or not issubclass(kind, KeyboardInterrupt))
 
     def _current(self) -> Block | None:
         """The block whose workers a run is to use; None if it has to make its own."""
