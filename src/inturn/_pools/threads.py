@@ -53,8 +53,6 @@ class ThreadSlot(Slot):
     How it runs them is said by `open`, `ready`, `run` and `close`, which are called in that thread.
     """
 
-    __slots__ = ("_context", "event", "leased_at", "leaving", "left", "pool", "thread")
-
     watched = True  # whether the supervisor looks after time slices
 
     def __init__(self, pool: ThreadPool) -> None:
