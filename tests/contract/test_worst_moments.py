@@ -16,6 +16,7 @@ import pytest
 from inturn import ordered_map, retry
 from inturn._core.threads import may_wait
 from inturn._engine.window import NEVER, Window
+from inturn._pools.executors import ExecutorPool
 from inturn._pools.threads import ThreadPool
 from programs import Script
 from waiting import HANG_S, Background, Gate, Meter, Tally, absence, handling, wait_until
@@ -387,6 +388,33 @@ def test_g19_a_nested_run_whose_head_pauses_keeps_to_its_concurrency():
 
         assert list(ordered_map(outer, [0], executor=executor)) == [list(range(12))]
     assert meter.peak <= 2
+
+
+def test_g22_a_nested_run_whose_head_pauses_without_room_waits_for_it_asleep(monkeypatch):
+    """The head pauses, and the calls that take its room are in the queue: nothing is to be looked at meanwhile."""
+    looks, failed, paused = [], [], threading.Event()
+    look = ExecutorPool._look_after_head
+    monkeypatch.setattr(ExecutorPool, "_look_after_head", lambda pool: looks.append(None) or look(pool))
+
+    def call(x):
+        if x == 0 and not failed:
+            failed.append(x)
+            raise OSError(x)
+        return x
+
+    with ThreadPoolExecutor(2) as executor:
+
+        def outer(blocks):
+            if blocks:
+                return paused.wait(60)
+            try:
+                policy = retry(backoff=0.3, jitter=False)
+                return list(ordered_map(call, range(6), executor=executor, concurrency=2, on_error=policy))
+            finally:
+                paused.set()
+
+        assert list(ordered_map(outer, [False, True], executor=executor)) == [list(range(6)), True]
+    assert len(looks) < 50
 
 
 def test_g28_a_nested_run_ends_with_the_lack_of_a_thread_for_its_head(monkeypatch):

@@ -98,7 +98,8 @@ class ExecutorPool(BasePool):
             return act(*args)
         finally:
             self._claiming.release()
-            self.notify()  # for threads that tried to claim meanwhile
+            if self.has_capacity():  # else the supervisor, which comes here, would wake itself
+                self.notify()  # for threads that tried to claim meanwhile
 
     def notify(self, chunks: int = 1) -> None:
         """Submit while there is something to run, up to `concurrency` at once.

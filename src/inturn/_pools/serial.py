@@ -44,9 +44,6 @@ class Serial(BasePool):
     def slots(self) -> list[Slot]:
         return [self.slot]
 
-    def take_back(self, chunk: object) -> bool | None:
-        return None  # the consumer is at it
-
     def work(self, *, block: bool) -> float | None:
         job, chunk = self.job, self._claim()
         if chunk is None:

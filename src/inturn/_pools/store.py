@@ -63,7 +63,7 @@ W = TypeVar("W")
 
 
 class Share:
-    __slots__ = ("dismiss", "granted", "held", "job", "leaving", "nested", "number", "resting")
+    """What a run has of a store."""
 
     def __init__(self, job: Job, dismiss: Callable[[], bool]) -> None:
         self.job = job

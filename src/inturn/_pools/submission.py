@@ -69,7 +69,7 @@ class Submission(Slot):
 
     def settle(self) -> bool:
         """Whether its items get their outcomes from what the future brings: they have none yet."""
-        return not (self.given_up or self.load.ended) and (self.call is None or self.call.settle())
+        return not self.load.ended and (self.call is None or self.call.settle())
 
     def recall(self) -> bool:
         """Take it back from the executor's queue if it is still there."""

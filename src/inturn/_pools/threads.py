@@ -1,7 +1,7 @@
 """Threads of the library's own: the pool behind ``executor="thread"``, and the threads of worker processes.
 
-A slot is a thread that claims chunks and runs them with its *backend*: here in the thread itself, in `_processes` in
-a worker process. Only the run's supervisor starts threads. The `Store` lends workers to runs: here, the threads.
+A slot is a thread that claims chunks and runs them: here by itself, in `_processes` in a worker process.
+Only the run's supervisor starts threads. The `Store` lends workers to runs: here, the threads.
 
 ======== =============================================== ==========================================
 slot     how it is told                                  left by
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
 from typing import Any, Final
@@ -38,29 +37,37 @@ from inturn._core.threads import NO_THREAD
 from inturn._engine.chunk import Chunk
 from inturn._model.outcome import Kind, detach
 from inturn._model.threads import Threads
-from inturn._model.workers import Block
+from inturn._model.workers import Block, Workers
 
 from .store import Share, Store, store_of
 from .worker_threads import ThreadStore, WorkerThread
 
-__all__ = ["Backend", "ThreadPool", "ThreadSlot"]
+__all__ = ["ThreadPool", "ThreadSlot"]
 
 _TINY: Final = 1 / 2  # without the GIL: items that take less than this part of a batch may widen a default window
 
 
-class Backend:
-    """How a slot runs chunks: here in its thread. All methods but `started` are called in the slot's thread."""
+class ThreadSlot(Slot):
+    """Claims chunks and runs them, in a thread, until its run is over or another run gets its worker.
 
-    watched = True  # whether the supervisor looks after time slices and limits
+    How it runs them is said by `open`, `ready`, `run` and `close`, which are called in that thread.
+    """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    watched = True  # whether the supervisor looks after time slices
+
+    def __init__(self, pool: ThreadPool) -> None:
+        super().__init__()
+        self.pool = pool
+        self.event = ThreadEvent()  # what it sleeps by when it is idle
+        self.left = Latch()
+        self.leaving = False  # for another run
+        self.leased_at = clock()
+        self.thread: WorkerThread
         self._context: Context | None = None  # what the initializer has set, which the calls of this thread see
 
     def open(self) -> None:
         """Before the first chunk; an error ends the run."""
-        thread: Any = threading.current_thread()
-        self._context = thread.prepare(self._job)
+        self._context = self.thread.prepare(self.pool.job)
 
     def ready(self) -> bool:
         """Before each chunk is claimed; False if the slot has to leave."""
@@ -69,46 +76,29 @@ class Backend:
     def started(self) -> None:
         """Wait for what must not overlap with whoever waits for the supervisor (supervisor only)."""
 
-    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
+    def run(self, chunk: Chunk) -> bool:
         """Append the chunk's outcomes; False if the slot has to leave."""
-        return self._job.run(chunk, slot, self._context)
+        return self.pool.job.run(chunk, self, self._context)
 
     def close(self) -> Any:
         """After the last chunk; returns the worker that goes back to the store, or None."""
-        thread: Any = threading.current_thread()
         self._context = None  # it holds the job, which holds the thread
-        return None if thread.prepared is None else thread
+        return None if self.thread.prepared is None else self.thread
 
     def discard(self, worker: Any) -> None:
         """The store does not keep the worker: end it. A thread ends by itself."""
 
-
-class ThreadSlot(Slot):
-    """Claims chunks and runs them, in a thread, until its run is over or another run gets its worker."""
-
-    __slots__ = ("backend", "event", "leased_at", "leaving", "left", "pool", "thread")
-
-    def __init__(self, pool: ThreadPool, backend: Backend) -> None:
-        super().__init__()
-        self.pool = pool
-        self.backend = backend
-        self.event = ThreadEvent()  # what it sleeps by when it is idle
-        self.left = Latch()
-        self.leaving = False  # for another run
-        self.leased_at = clock()
-        self.thread: WorkerThread
-
     def work(self) -> bool:
         """Run chunks until the slot leaves; whether the store of its thread keeps the thread."""
-        pool, job, backend = self.pool, self.pool.job, self.backend
+        pool, job = self.pool, self.pool.job
         stays = True
         worker: Any = None
         try:
             opened = self._opens()
-            while opened and backend.ready() and (chunk := pool.next_chunk(self)) is not None:
-                self.sliced = backend.watched and job.timeout is None and pool.slices and chunk.size > 1
+            while opened and self.ready() and (chunk := pool.next_chunk(self)) is not None:
+                self.sliced = self.watched and job.timeout is None and pool.slices and chunk.size > 1
                 job.begun(self, chunk)
-                stays = backend.run(chunk, self)
+                stays = self.run(chunk)
                 if not stays:
                     break  # it was given up: the supervisor has released the slot
                 job.ended(self, chunk)
@@ -124,15 +114,15 @@ class ThreadSlot(Slot):
             try:
                 pool.coming.pop(self, None)
                 pool.notify(1)  # some may count on this slot
-                worker = backend.close()
+                worker = self.close()
             finally:
                 kept = stays and pool.vacate(self, worker)
         return kept
 
     def _opens(self) -> bool:
-        """Open the backend; if that fails, so does the next item, past every policy, and the run with it."""
+        """`open`; if that fails, so does the next item, past every policy, and the run with it."""
         try:
-            self.backend.open()
+            self.open()
             return True
         except Exception as error:  # whatever an initializer raises
             job, chunk = self.pool.job, self.pool.next_chunk(self)
@@ -163,21 +153,18 @@ class ThreadPool(BasePool):
 
     kind = "thread"
 
-    def __init__(
-        self, job: Job, store: Store[Any], threads: ThreadStore, backend: Callable[[], Backend], *, slices: bool
-    ) -> None:
+    def __init__(self, job: Job, settings: Workers, store: Store[Any], threads: ThreadStore, *, slices: bool) -> None:
         super().__init__(job)
         self.store = store
         self.threads = threads
         self.share = Share(job, self.dismiss)
         self.slices = slices
         self.lock = threading.Lock()
-        self._backend = backend
         self._slots: dict[ThreadSlot, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: dict[ThreadSlot, bool] = {}
         self.coming: dict[ThreadSlot, bool] = {}  # those that were started or woken, and have not claimed since
-        self.keeper: Any = None  # what keeps the workers of a block from being lost, while the run is open
+        self.keeper: Workers | None = settings  # keeps the workers of a block from being lost, while the run is open
 
     @classmethod
     def of(cls, job: Job, settings: Threads, *, least: int, slices: bool) -> ThreadPool:
@@ -188,9 +175,10 @@ class ThreadPool(BasePool):
         if not GIL:  # what computes profits from threads, too: an item that is handed over alone waits for the consumer
             job.window.tiny = _TINY
         store: ThreadStore = store_of(settings, make)
-        pool = cls(job, store, store, lambda: Backend(job), slices=slices)
-        pool.keeper = settings
-        return pool
+        return cls(job, settings, store, store, slices=slices)
+
+    def new_slot(self) -> ThreadSlot:
+        return ThreadSlot(self)
 
     def open(self) -> None:
         not_since_import()
@@ -236,7 +224,7 @@ class ThreadPool(BasePool):
             self._permits.pop()
             for slot in [each for each in self._slots if each.left.is_open and not self._joins(each)]:
                 del self._slots[slot]  # they have left for other runs
-            slot = ThreadSlot(self, self._backend())
+            slot = self.new_slot()
             self._slots[slot] = None
             self.coming[slot] = True
             try:
@@ -247,7 +235,7 @@ class ThreadPool(BasePool):
                 if not self._slots:
                     raise
                 break  # no further thread can be had: go on with those there are
-            slot.backend.started()
+            slot.started()
         self.store.settle(self.share)
         return None
 
@@ -295,7 +283,7 @@ class ThreadPool(BasePool):
             self._permits.append(None)
         kept = self.store.give_back(self.share, worker, leaving=leaving)
         if not kept and worker is not None:
-            slot.backend.discard(worker)
+            slot.discard(worker)
         if leaving and self._wanting():
             self.job.supervisor.wake()
         return kept

@@ -16,12 +16,11 @@ from inturn._engine.chunk import Chunk
 from inturn._engine.lanes import Lane
 from inturn._model.outcome import Kind
 from inturn._model.processes import WorkerDied
-from inturn._pools.threads import ThreadSlot
 from inturn._transport.pickling import is_atom, noted, unpack, unpack_error
 
 from .exchange import Exchange
 from .handle import Event, Handle
-from .pool import ProcessPool, WorkerBackend
+from .pool import ProcessPool, ProcessSlot
 from .worker import Ask
 
 __all__ = ["FlatProcessPool"]
@@ -32,15 +31,15 @@ class FlatProcessPool(ProcessPool):
 
     sends_ahead = False
 
-    def backend(self) -> WorkerBackend:
-        return FlatBackend(self)
+    def new_slot(self) -> ProcessSlot:
+        return FlatProcessSlot(self)
 
 
-class FlatBackend(WorkerBackend):
+class FlatProcessSlot(ProcessSlot):
     """Runs each item of its slot from the first element to the last."""
 
-    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
-        pool, job = self._pool, cast("FlatJob", self._job)
+    def run(self, chunk: Chunk) -> bool:
+        pool, job = self.pool, cast("FlatJob", self.pool.job)
         lane: Lane = chunk.out[0]
         while job.cleared(lane):
             item = next(chunk.todo, NOTHING)

@@ -27,7 +27,7 @@ from inturn._model.outcome import Kind, detach
 from inturn._model.processes import Processes, WorkerDied
 from inturn._model.workers import Block
 from inturn._pools.store import store_of
-from inturn._pools.threads import Backend, ThreadPool, ThreadSlot
+from inturn._pools.threads import ThreadPool, ThreadSlot
 from inturn._transport.pickling import Main, dumps_fn, noted, unpack_error
 from inturn._transport.wire import PipeEvent
 
@@ -70,19 +70,18 @@ class ProcessPool(ThreadPool):
             return ProcessStore(settings, name=name, least=least, block=block)
 
         store: ProcessStore = store_of(settings, make)
-        super().__init__(job, store, store.threads, self.backend, slices=slices)
-        self.keeper = settings
+        super().__init__(job, settings, store, store.threads, slices=slices)
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
         self.method = ""
         self._main = Main.SAME
         self.stop_event: PipeEvent | None = None
         self.fatal_error: BaseException | None = None
         self.early_deaths = 0  # since a worker has run an item
-        self.registered: set[WorkerBackend] = set()  # those that have a process, or are about to start one
+        self.registered: set[ProcessSlot] = set()  # those that have a process, or are about to start one
         self._fns: dict[Main, bytes] = {}
 
-    def backend(self) -> WorkerBackend:
-        return WorkerBackend(self)
+    def new_slot(self) -> ProcessSlot:
+        return ProcessSlot(self)
 
     def open(self) -> None:
         no_processes()
@@ -131,18 +130,18 @@ class ProcessPool(ThreadPool):
         store.add(handle)
         return handle
 
-    def unregister(self, backend: WorkerBackend, *, unused: bool, why: BaseException | None = None) -> None:
-        """The backend's process has ended. Guarantee 25: three in a row before their first item end the run."""
+    def unregister(self, slot: ProcessSlot, *, unused: bool, why: BaseException | None = None) -> None:
+        """The slot's process has ended. Guarantee 25: three in a row before their first item end the run."""
         with self.lock:
-            self.registered.discard(backend)
+            self.registered.discard(slot)
             self.early_deaths += unused
             if unused and self.early_deaths >= _EARLY_DEATHS and self.fatal_error is None:
                 self.fatal_error = why
 
-    def continue_without(self, backend: WorkerBackend, error: BaseException) -> bool:
+    def continue_without(self, slot: ProcessSlot, error: BaseException) -> bool:
         """The system refuses a process; whether the run continues with those that it has (guarantee 28)."""
         with self.lock:
-            self.registered.discard(backend)
+            self.registered.discard(slot)
             if self.registered:
                 return True
             self.fatal_error = self.fatal_error or error
@@ -156,14 +155,14 @@ class ProcessPool(ThreadPool):
             self.stop_event = None
 
 
-class WorkerBackend(Backend):
-    """The worker processes of one slot, one after the other."""
+class ProcessSlot(ThreadSlot):
+    """A slot whose thread has a worker process, or several, one after the other."""
 
     watched = False
+    pool: ProcessPool
 
     def __init__(self, pool: ProcessPool) -> None:
-        self._pool = pool
-        self._job = pool.job
+        super().__init__(pool)
         self._worker: Handle | None = None
         self._user_code: Any = None
         self._process_started = Latch()
@@ -178,12 +177,12 @@ class WorkerBackend(Backend):
             self._process_started.open()
 
     def started(self) -> None:
-        if self._pool.method == "fork":
+        if self.pool.method == "fork":
             self._process_started.wait()
 
     def ready(self) -> bool:
         """Make sure that a process is up; False if the system refuses one and the run goes on."""
-        pool, worker = self._pool, self._worker
+        pool, worker = self.pool, self._worker
         if worker is not None and (worker.ended or self._exhausted(worker)):
             self.discard(worker)
         while self._worker is None and pool.fatal_error is None:
@@ -205,10 +204,10 @@ class WorkerBackend(Backend):
         return True
 
     def _exhausted(self, worker: Handle) -> bool:
-        return worker.tasks == self._pool.store.settings.max_tasks_per_worker
+        return worker.tasks == self.pool.store.settings.max_tasks_per_worker
 
     def _wait_until_up(self, worker: Handle) -> None:
-        pool, number = self._pool, self._pool.share.number
+        pool, number = self.pool, self.pool.share.number
         introduced = False
         while True:
             # One that is kept may be kept without being up, and must have nothing of this run then.
@@ -244,7 +243,7 @@ class WorkerBackend(Backend):
 
     def _introduce(self, worker: Handle) -> bool:
         """Have the process use ``fn``; False if that fails, as when memory runs out."""
-        pool, number = self._pool, self._pool.share.number
+        pool, number = self.pool, self.pool.share.number
         try:
             if number in worker.known:
                 worker.send((0, Ask.USE, number))
@@ -259,7 +258,7 @@ class WorkerBackend(Backend):
 
     def _refused(self, worker: Handle) -> bool:
         """Whether the worker could not unpickle ``fn``, which ends the run, but not the worker."""
-        pool = self._pool
+        pool = self.pool
         packed = worker.refusals.pop(pool.share.number, None)
         if packed is not None:
             pool.fatal_error = unpack_error(packed)
@@ -268,10 +267,10 @@ class WorkerBackend(Backend):
     def _usable(self) -> Handle | None:
         """The worker, if there is one and it has ``fn``."""
         worker = self._worker
-        return worker if worker is not None and self._pool.share.number in worker.known else None
+        return worker if worker is not None and self.pool.share.number in worker.known else None
 
-    def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
-        pool, job, worker = self._pool, self._job, self._usable()
+    def run(self, chunk: Chunk) -> bool:
+        pool, job, worker = self.pool, self.pool.job, self._usable()
         items = list(chunk.todo)
         if not items:
             return True
@@ -280,7 +279,7 @@ class WorkerBackend(Backend):
                 job.failed(chunk, items[0], pool.fatal_error, 0.0, Kind.FATAL)
             return True  # without an error: the run is over
         worker.forget()
-        exchange = ChunkExchange(slot, chunk, items, worker, self._user_code)
+        exchange = ChunkExchange(self, chunk, items, worker, self._user_code)
         if (most := pool.store.settings.max_tasks_per_worker) is not None:
             exchange.give_back(most - worker.tasks)
         exchange.run()
@@ -293,12 +292,12 @@ class WorkerBackend(Backend):
         worker = self._worker
         if worker is None:
             return None
-        if not self._pool.store.keeps or worker.ended or self._exhausted(worker):
+        if not self.pool.store.keeps or worker.ended or self._exhausted(worker):
             self.discard(worker)
             return None
         self._worker = None
         worker.detach()
-        self._pool.unregister(self, unused=False)
+        self.pool.unregister(self, unused=False)
         return worker
 
     def discard(self, worker: Handle, why: BaseException | None = None) -> None:
@@ -306,8 +305,8 @@ class WorkerBackend(Backend):
         self._worker = None
         unused = why is not None or (worker.ended and not worker.used)
         worker.end()
-        self._pool.store.remove(worker)
-        self._pool.unregister(self, unused=unused, why=why or _early_death(worker.exitcode))
+        self.pool.store.remove(worker)
+        self.pool.unregister(self, unused=unused, why=why or _early_death(worker.exitcode))
 
 
 def _early_death(exitcode: int | None) -> BaseException:
