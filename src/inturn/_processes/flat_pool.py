@@ -21,23 +21,16 @@ from inturn._transport.pickling import is_atom, noted, unpack, unpack_error
 
 from .exchange import Exchange
 from .handle import Event, Handle
-from .pool import ProcessPool, WorkerBackend
+from .pool import WorkerBackend
 from .worker import Ask
 
-__all__ = ["FlatProcessPool"]
-
-
-class FlatProcessPool(ProcessPool):
-    """Slots with a worker process each, which produce into lanes."""
-
-    sends_ahead = False
-
-    def backend(self) -> WorkerBackend:
-        return FlatBackend(self)
+__all__ = ["FlatBackend"]
 
 
 class FlatBackend(WorkerBackend):
     """Runs each item of its slot from the first element to the last."""
+
+    sends_ahead = False
 
     def run(self, chunk: Chunk, slot: ThreadSlot) -> bool:
         pool, job = self._pool, cast("FlatJob", self._job)

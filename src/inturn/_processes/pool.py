@@ -37,7 +37,7 @@ from .start import GUARD, NO_GUARD, Setup, choose_method, main_of_workers, user_
 from .store import ProcessStore
 from .worker import Answer, Ask
 
-__all__ = ["ProcessPool"]
+__all__ = ["ProcessPool", "WorkerBackend"]
 
 _AIM_S: Final = 0.0075  # seconds that a batch is to take, as sending one is dear: nearly a time slice
 _TINY: Final = 1 / 3  # items that take less than this part of it may widen a default window
@@ -60,17 +60,18 @@ class ProcessPool(ThreadPool):
 
     kind = "process"
     kills = True
-    sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 
     store: ProcessStore
 
-    def __init__(self, job: Job, settings: Processes, *, least: int, slices: bool = False) -> None:
+    def __init__(
+        self, job: Job, settings: Processes, backend: type[WorkerBackend], *, least: int, slices: bool
+    ) -> None:
         def make(block: Block | None) -> ProcessStore:
             name = "inturn-process" if block else job.label("process")
             return ProcessStore(settings, name=name, least=least, block=block)
 
         store: ProcessStore = store_of(settings, make)
-        super().__init__(job, store, store.threads, self.backend, slices=slices)
+        super().__init__(job, store, store.threads, lambda: backend(self), slices=slices)
         self.keeper = settings
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
         self.method = ""
@@ -80,9 +81,6 @@ class ProcessPool(ThreadPool):
         self.early_deaths = 0  # since a worker has run an item
         self.registered: set[WorkerBackend] = set()  # those that have a process, or are about to start one
         self._fns: dict[Main, bytes] = {}
-
-    def backend(self) -> WorkerBackend:
-        return WorkerBackend(self)
 
     def open(self) -> None:
         no_processes()
@@ -160,6 +158,7 @@ class WorkerBackend(Backend):
     """The worker processes of one slot, one after the other."""
 
     watched = False
+    sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 
     def __init__(self, pool: ProcessPool) -> None:
         self._pool = pool
@@ -167,8 +166,6 @@ class WorkerBackend(Backend):
         self._worker: Handle | None = None
         self._user_code: Any = None
         self._process_started = Latch()
-        # A time limit counts from when the worker takes an item, and unpickling `fn` may take long.
-        self._sends_ahead = pool.store.keeps and pool.sends_ahead and pool.job.timeout is None
 
     def open(self) -> None:
         try:
@@ -209,6 +206,8 @@ class WorkerBackend(Backend):
 
     def _wait_until_up(self, worker: Handle) -> None:
         pool, number = self._pool, self._pool.share.number
+        # A time limit counts from when the worker takes an item, and unpickling `fn` may take long.
+        ahead = self.sends_ahead and pool.store.keeps and self._job.timeout is None
         introduced = False
         while True:
             # One that is kept may be kept without being up, and must have nothing of this run then.
@@ -216,7 +215,7 @@ class WorkerBackend(Backend):
                 introduced = True
                 if not self._introduce(worker):
                     return
-                if self._sends_ahead and not worker.down.used():  # else a chunk would overwrite `fn`
+                if ahead and not worker.down.used():  # else a chunk would overwrite `fn`
                     break
             if introduced and worker.is_up and number not in worker.unanswered:
                 break
