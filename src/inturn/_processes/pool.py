@@ -181,7 +181,7 @@ class WorkerBackend(Backend):
     def ready(self) -> bool:
         """Make sure that a process is up; False if the system refuses one and the run goes on."""
         pool, worker = self._pool, self._worker
-        if worker is not None and (worker.ended or self._exhausted(worker)):
+        if worker is not None and self._spent(worker):
             self.discard(worker)
         while self._worker is None and pool.fatal_error is None:
             pool.registered.add(self)
@@ -201,8 +201,8 @@ class WorkerBackend(Backend):
             self._wait_until_up(worker)
         return True
 
-    def _exhausted(self, worker: Handle) -> bool:
-        return worker.tasks == self._pool.store.settings.max_tasks_per_worker
+    def _spent(self, worker: Handle) -> bool:
+        return worker.ended or worker.tasks == self._pool.store.settings.max_tasks_per_worker
 
     def _wait_until_up(self, worker: Handle) -> None:
         pool, number = self._pool, self._pool.share.number
@@ -292,7 +292,7 @@ class WorkerBackend(Backend):
         worker = self._worker
         if worker is None:
             return None
-        if not self._pool.store.keeps or worker.ended or self._exhausted(worker):
+        if not self._pool.store.keeps or self._spent(worker):
             self.discard(worker)
             return None
         self._worker = None
