@@ -199,7 +199,7 @@ def _processes(settings: Processes, flat: bool) -> Callable[..., BasePool]:
             "PyTorch DataLoader: num_workers=0)"
         )
     try:
-        from inturn._processes.pool import ProcessPool
+        from inturn._processes.pool import ProcessPool, ProcessSlot
     except (ImportError, AttributeError, ValueError) as error:  # Windows has neither poll nor fork
         raise RuntimeError(
             'executor="process" needs a POSIX system: pass a concurrent.futures.ProcessPoolExecutor instead'
@@ -210,10 +210,11 @@ def _processes(settings: Processes, flat: bool) -> Callable[..., BasePool]:
         raise SystemExit(NO_GUARD)
 
     def open_(job: Any, *, slices: bool) -> BasePool:
+        slot = ProcessSlot
         if flat:
-            from inturn._processes.flat_pool import FlatProcessPool
+            from inturn._processes.flat_pool import FlatProcessSlot
 
-            return FlatProcessPool(job, settings, least=checks.cpus())
-        return ProcessPool(job, settings, least=checks.cpus(), slices=slices)
+            slot = FlatProcessSlot
+        return ProcessPool(job, settings, slot, least=checks.cpus(), slices=slices)
 
     return open_

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextvars import Context
 from itertools import repeat
 from typing import Any, Final
@@ -153,13 +154,23 @@ class ThreadPool(BasePool):
 
     kind = "thread"
 
-    def __init__(self, job: Job, settings: Workers, store: Store[Any], threads: ThreadStore, *, slices: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        settings: Workers,
+        store: Store[Any],
+        threads: ThreadStore,
+        slot: Callable[[Any], ThreadSlot],
+        *,
+        slices: bool,
+    ) -> None:
         super().__init__(job)
         self.store = store
         self.threads = threads
         self.share = Share(job, self.dismiss)
         self.slices = slices
         self.lock = threading.Lock()
+        self._new_slot = slot
         self._slots: dict[ThreadSlot, None] = {}
         self._permits: deque[None] = deque(repeat(None, job.concurrency))
         self._idle: dict[ThreadSlot, bool] = {}
@@ -175,10 +186,7 @@ class ThreadPool(BasePool):
         if not GIL:  # what computes profits from threads, too: an item that is handed over alone waits for the consumer
             job.window.tiny = _TINY
         store: ThreadStore = store_of(settings, make)
-        return cls(job, settings, store, store, slices=slices)
-
-    def new_slot(self) -> ThreadSlot:
-        return ThreadSlot(self)
+        return cls(job, settings, store, store, ThreadSlot, slices=slices)
 
     def open(self) -> None:
         not_since_import()
@@ -224,7 +232,7 @@ class ThreadPool(BasePool):
             self._permits.pop()
             for slot in [each for each in self._slots if each.left.is_open and not self._joins(each)]:
                 del self._slots[slot]  # they have left for other runs
-            slot = self.new_slot()
+            slot = self._new_slot(self)
             self._slots[slot] = None
             self.coming[slot] = True
             try:

@@ -151,7 +151,6 @@ class ChunkExchange(Exchange):
 
     def __init__(self, slot: ThreadSlot, chunk: Chunk, items: list[Any], worker: Handle, user_code: Any) -> None:
         super().__init__(slot.pool.job, chunk, worker, user_code)
-        self._pool = slot.pool
         self._slot = slot
         self.items = items  # without those that were handed back
         self._taken = 0  # outcomes received
@@ -166,7 +165,7 @@ class ChunkExchange(Exchange):
         how = Ask.EACH
         if self._job.timeout is None:
             how = Ask.PACED if len(load) > 1 else Ask.ALONE
-            if self._pool.slices and len(load) > 1:
+            if self._slot.pool.slices and len(load) > 1:
                 self._due_at = self._begun + SLICE_S
         done = self._send(how, load)
         del load
@@ -178,9 +177,9 @@ class ChunkExchange(Exchange):
         remainder = self.items[position:]
         if remainder:
             del self.items[position:]
-            with self._pool.lock:
+            with self._slot.pool.lock:
                 self._job.window.give_back(self._chunk, remainder)
-            self._pool.notify(self._job.window.available())
+            self._slot.pool.notify(self._job.window.available())
 
     def _load(self) -> list[Any]:
         """The items in the form of a message: atoms as they are, everything else packed."""
@@ -267,7 +266,6 @@ class ChunkExchange(Exchange):
                 job.window.again(fresh)
             error = late or WorkerDied.of(chunk.index + len(chunk.out), worker.exitcode)
             job.failed(chunk, items[begun], error, clock() - self._begun, Kind.FAILED)
-            if following < begun:
-                self._pool.notify(begun - following)
+            self._slot.pool.notify(begun - following)
             following = begun + 1
         self.give_back(following)

@@ -20,23 +20,16 @@ from inturn._transport.pickling import is_atom, noted, unpack, unpack_error
 
 from .exchange import Exchange
 from .handle import Event, Handle
-from .pool import ProcessPool, ProcessSlot
+from .pool import ProcessSlot
 from .worker import Ask
 
-__all__ = ["FlatProcessPool"]
-
-
-class FlatProcessPool(ProcessPool):
-    """Slots with a worker process each, which produce into lanes."""
-
-    sends_ahead = False
-
-    def new_slot(self) -> ProcessSlot:
-        return FlatProcessSlot(self)
+__all__ = ["FlatProcessSlot"]
 
 
 class FlatProcessSlot(ProcessSlot):
     """Runs each item of its slot from the first element to the last."""
+
+    sends_ahead = False
 
     def run(self, chunk: Chunk) -> bool:
         pool, job = self.pool, cast("FlatJob", self.pool.job)

@@ -37,7 +37,7 @@ from .start import GUARD, NO_GUARD, Setup, choose_method, main_of_workers, user_
 from .store import ProcessStore
 from .worker import Answer, Ask
 
-__all__ = ["ProcessPool"]
+__all__ = ["ProcessPool", "ProcessSlot"]
 
 _AIM_S: Final = 0.0075  # seconds that a batch is to take, as sending one is dear: nearly a time slice
 _TINY: Final = 1 / 3  # items that take less than this part of it may widen a default window
@@ -60,17 +60,16 @@ class ProcessPool(ThreadPool):
 
     kind = "process"
     kills = True
-    sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 
     store: ProcessStore
 
-    def __init__(self, job: Job, settings: Processes, *, least: int, slices: bool = False) -> None:
+    def __init__(self, job: Job, settings: Processes, slot: type[ProcessSlot], *, least: int, slices: bool) -> None:
         def make(block: Block | None) -> ProcessStore:
             name = "inturn-process" if block else job.label("process")
             return ProcessStore(settings, name=name, least=least, block=block)
 
         store: ProcessStore = store_of(settings, make)
-        super().__init__(job, settings, store, store.threads, slices=slices)
+        super().__init__(job, settings, store, store.threads, slot, slices=slices)
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
         self.method = ""
         self._main = Main.SAME
@@ -79,9 +78,6 @@ class ProcessPool(ThreadPool):
         self.early_deaths = 0  # since a worker has run an item
         self.registered: set[ProcessSlot] = set()  # those that have a process, or are about to start one
         self._fns: dict[Main, bytes] = {}
-
-    def new_slot(self) -> ProcessSlot:
-        return ProcessSlot(self)
 
     def open(self) -> None:
         no_processes()
@@ -160,14 +156,13 @@ class ProcessSlot(ThreadSlot):
 
     watched = False
     pool: ProcessPool
+    sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 
     def __init__(self, pool: ProcessPool) -> None:
         super().__init__(pool)
         self._worker: Handle | None = None
         self._user_code: Any = None
         self._process_started = Latch()
-        # A time limit counts from when the worker takes an item, and unpickling `fn` may take long.
-        self._sends_ahead = pool.store.keeps and pool.sends_ahead and pool.job.timeout is None
 
     def open(self) -> None:
         try:
@@ -183,7 +178,7 @@ class ProcessSlot(ThreadSlot):
     def ready(self) -> bool:
         """Make sure that a process is up; False if the system refuses one and the run goes on."""
         pool, worker = self.pool, self._worker
-        if worker is not None and (worker.ended or self._exhausted(worker)):
+        if worker is not None and self._spent(worker):
             self.discard(worker)
         while self._worker is None and pool.fatal_error is None:
             pool.registered.add(self)
@@ -203,11 +198,13 @@ class ProcessSlot(ThreadSlot):
             self._wait_until_up(worker)
         return True
 
-    def _exhausted(self, worker: Handle) -> bool:
-        return worker.tasks == self.pool.store.settings.max_tasks_per_worker
+    def _spent(self, worker: Handle) -> bool:
+        return worker.ended or worker.tasks == self.pool.store.settings.max_tasks_per_worker
 
     def _wait_until_up(self, worker: Handle) -> None:
         pool, number = self.pool, self.pool.share.number
+        # A time limit counts from when the worker takes an item, and unpickling `fn` may take long.
+        ahead = self.sends_ahead and pool.store.keeps and pool.job.timeout is None
         introduced = False
         while True:
             # One that is kept may be kept without being up, and must have nothing of this run then.
@@ -215,7 +212,7 @@ class ProcessSlot(ThreadSlot):
                 introduced = True
                 if not self._introduce(worker):
                     return
-                if self._sends_ahead and not worker.down.used():  # else a chunk would overwrite `fn`
+                if ahead and not worker.down.used():  # else a chunk would overwrite `fn`
                     break
             if introduced and worker.is_up and number not in worker.unanswered:
                 break
@@ -292,7 +289,7 @@ class ProcessSlot(ThreadSlot):
         worker = self._worker
         if worker is None:
             return None
-        if not self.pool.store.keeps or worker.ended or self._exhausted(worker):
+        if not self.pool.store.keeps or self._spent(worker):
             self.discard(worker)
             return None
         self._worker = None

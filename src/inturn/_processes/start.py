@@ -42,6 +42,7 @@ from types import FunctionType
 from typing import Any, Final, Self
 
 from inturn._base.clock import clock
+from inturn._core.threads import CallThread
 from inturn._model.processes import Processes
 from inturn._transport.by_name import Call
 from inturn._transport.pickling import Main, dumps
@@ -118,8 +119,6 @@ def choose_method(wanted: str | None) -> str:
     method = multiprocessing.get_start_method(allow_none=True) or methods[0]
     if method != "fork" or "forkserver" not in methods:
         return method
-    from inturn._core.threads import CallThread  # here, as workers import this module, too
-
     others = {each for each in threading.enumerate() if not isinstance(each, CallThread)}
     others -= {threading.current_thread()}
     return "fork" if all(each.name.startswith("inturn-") for each in others) else "forkserver"

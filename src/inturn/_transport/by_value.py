@@ -46,8 +46,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         tables: Any = registered(), cloudpickle.Pickler.dispatch_table
         self.dispatch_table = ChainMap(*tables)
         self._main = main
-        self._home = None if main is Main.LACKING else Call(_namespace, main is Main.SAME)
-        self._namespace = _main_namespace()
+        self._home = Call(_namespace, main is Main.SAME)
+        self._namespace = None if main is Main.LACKING else _main_namespace()
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -56,9 +56,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if self._main is Main.SAME and _is_found(obj):
             return NotImplemented  # by name
         reduced: Any = super().reducer_override(obj)
-        if kind is not FunctionType or self._home is None or obj.__globals__ is not self._namespace:
-            return reduced
-        if reduced is NotImplemented:  # by name
+        by_name = reduced is NotImplemented
+        if by_name or kind is not FunctionType or obj.__globals__ is not self._namespace:
             return reduced
         make, (code, _, *more), state, items, pairs, settle = reduced  # `_` is a namespace of its own
         return make, (code, self._home, *more), (settle, state), items, pairs, _settle

@@ -94,14 +94,13 @@ def run_packed(load: bytes) -> list[tuple[Outcome, Any, float]]:
 
 
 def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:
-    kind = Outcome.ERROR
     try:
         try:
             item = _loads(packed, file, "the item")
         except AttributeError as error:
-            if lacks_main(error):
-                kind = Outcome.LACKS
-            raise
+            if not lacks_main(error):
+                raise
+            return Outcome.LACKS, pack_error(error)
         result = fn(item)
         try:
             return Outcome.RESULT, dumps(result)
@@ -109,4 +108,4 @@ def _outcome(fn: Any, packed: bytes, file: str | None) -> tuple[Outcome, Any]:
             note_result(error, result)
             raise
     except BaseException as error:  # it is raised in the consumer
-        return kind, pack_error(error)
+        return Outcome.ERROR, pack_error(error)

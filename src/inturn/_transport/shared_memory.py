@@ -27,7 +27,7 @@ MOST: Final = 1 << 28
 _NO_MEMFD: Final = {errno.ENOSYS, errno.EPERM, errno.EINVAL}
 _HEAD: Final = 4096
 _STEP: Final = 1 << 20
-_UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) and os.name == "posix" else {}
+_UNTRACKED: Final[dict[str, Any]] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 Where = tuple[int, int]  # offset and length in bytes
 
