@@ -166,8 +166,8 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 run.until = self._clock() + HANDFUL_S
             else:
                 break
-        if run.held:
-            self._held = run.held
+        if run.window.held:
+            self._held = run.window.held
         try:
             return step
         finally:

@@ -105,8 +105,6 @@ class Run:
         self.clocks = Clocks(self.job, self.window)
         self.skipped = 0
         self.failed = 0
-        self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
-        self._lost = 0  # of these, when the run ended
         self.name = checks.name_of(fn)
         self._progress = progress
         self.progress: Progress | None = None
@@ -177,7 +175,6 @@ class Run:
     def enter(self) -> None:
         """The consumer is back, in another ``next``."""
         job, clocks = self.job, self.clocks
-        self.held = []
         now = job.clock()
         if clocks.left:
             clocks.body += now - clocks.left
@@ -260,7 +257,7 @@ class Run:
     def deliver(self) -> Any:
         """What takes the complete head's place: a value, `LEFT_OUT`, `AGAIN`, or `Raised`.
 
-        What is complete behind it in its chunk is taken too, into `held`.
+        What is complete behind it in its chunk is taken too, into `Window.held`.
         """
         window, indexed = self.window, self.indexed
         index = window.taken
@@ -272,7 +269,7 @@ class Run:
             if indexed:
                 results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
             result = results.pop()
-            self.held = window.held = Watched(results, self.handed_over) if self._watched() else results
+            window.held = Watched(results, self.handed_over) if self._watched() else results
             return result
         outcome = window.peek()
         if type(outcome) is Err:
@@ -366,8 +363,6 @@ class Run:
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""
         self.window.clear()
-        self._lost += len(self.held)
-        self.held = []
 
     def _farewell(self) -> None:
         """Show the last progress; where the run was dropped, in a thread of its own."""
@@ -379,10 +374,10 @@ class Run:
         window, job, clocks = self.window, self.job, self.clocks
         held = pulled = taken = waiting = 0
         for _ in range(_LOOKS):  # the consumer may go on between two counts
-            held, pulled = len(self.held), window.pulled
+            held, pulled = len(window.held), window.pulled
             taken = min(window.taken, pulled)
             waiting = min(window.waiting(), pulled - taken) + held
-            if held == len(self.held) and taken == window.taken:
+            if held == len(window.held) and taken == window.taken:
                 break
         now = job.clock()
         elapsed = 0.0 if clocks.started is None else (clocks.ended or now) - clocks.started
@@ -391,7 +386,7 @@ class Run:
             pulled=pulled,
             running=job.pool.running(),
             waiting=waiting,
-            delivered=taken - held - self._lost - self.skipped,
+            delivered=max(0, taken - held - self.skipped),  # `held` is written before `taken`
             failed=self.failed + job.aborted.taken(),
             skipped=self.skipped,
             retried=int(job.retried.value),

@@ -140,8 +140,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                     run.after_wait(begun)
             elif step is not BREATHE:
                 break
-        if run.held:
-            self._held = run.held
+        if run.window.held:
+            self._held = run.window.held
         try:
             return step
         finally:
