@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from .throttle import Throttle
 
-__all__ = ["CLOSED", "DROPPED", "BasePool", "End", "Job", "drain"]
+__all__ = ["BasePool", "End", "Job", "drain"]
 
 _MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has so many threads
 
@@ -52,9 +52,6 @@ _MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has
 class End(enum.Enum):
     CLOSED = "closed"
     DROPPED = "dropped"
-
-
-CLOSED, DROPPED = End
 
 
 class BasePool(ABC):
@@ -171,10 +168,6 @@ class Job:
     @property
     def stopped(self) -> bool:
         return self.end is not None
-
-    @property
-    def crashed(self) -> bool:
-        return isinstance(self.end, BaseException)
 
     def may_start(self) -> bool:
         return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
@@ -402,7 +395,7 @@ class Job:
         """Wake the consumer, whatever it waits for."""
         self.wake.set()
 
-    def stop(self, end: End = CLOSED) -> None:
+    def stop(self, end: End = End.CLOSED) -> None:
         """The run is over: nothing is started any more."""
         self._end(end)
         fence()
