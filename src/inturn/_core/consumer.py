@@ -60,7 +60,7 @@ class Run:
         window: int | None,
         chunksize: int | None,
         batch: bool,
-        ahead: int = 2,
+        ahead: int = 2,  # so many items for each worker are in a window that nobody has set
         on_error: object,
         timeout: float | None,
         deadline: float | None,
@@ -70,13 +70,13 @@ class Run:
         stage: str | None = None,
         pass_failures: bool = False,
         trace: bool = False,
+        make_window: Callable[..., Window] = Window,
     ) -> None:
         given = resolve("on_error", on_error)
         self.policy: Policy = in_turn(given)
-        self._ahead = ahead  # so many items for each worker are in a window that nobody has set
         self.stage = stage
         batch = batch and timeout is None and limit is None
-        self.window = self._window_of(concurrency, window, chunksize, batch)
+        self.window = make_window(concurrency, window, chunksize, batch=batch, ahead=ahead)
         if pass_failures:
             self.window.passing = failure_among if spread else failure_of
         call, decide = Star(fn) if spread else fn, decision_of(given)
@@ -108,9 +108,6 @@ class Run:
         self.name = checks.name_of(fn)
         self._progress = progress
         self.progress: Progress | None = None
-
-    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
-        return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
     def chain(self, sources: tuple[Any, ...]) -> None:
         """Those of the sources that are runs are the stages before this one."""
