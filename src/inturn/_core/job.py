@@ -297,14 +297,9 @@ class Job:
         return True
 
     def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
-        """Run a chunk in this thread, in copies of `context`; False if the worker must leave."""
+        """Run a chunk in this thread, each item in a copy of `context` (guarantee 21); False if the worker must leave."""
         if self.timeout is not None:
             return self._run_watched(chunk, slot, context)
-        self._run_unlimited(chunk, context)
-        return True
-
-    def _run_unlimited(self, chunk: Chunk, context: contextvars.Context | None = None) -> None:
-        """Run the items of a chunk, each in a context of its own (guarantee 21)."""
         fn, clock, append = self.fn, self.clock, chunk.out.append
         copy = (self.context if context is None else context).copy
         mark = clock()
@@ -320,6 +315,7 @@ class Job:
         finally:
             # The frames of an error's traceback keep their callers' frames alive, also this one.
             del fn, append, item, chunk, self
+        return True
 
     def _run_watched(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None) -> bool:
         """The same under a time limit; False if a call was given up, and the worker must leave."""
