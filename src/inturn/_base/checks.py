@@ -118,7 +118,9 @@ def iterators(sources: tuple[Iterable[Any], ...], *, strict: bool) -> Iterator[A
     """One iterator over the items: ``iter()`` of each source is taken here and now."""
     if not sources:
         raise TypeError("no iterable given: at least one is needed after fn")
-    each = [iterator(source, at, len(sources), may_be_async=False) for at, source in enumerate(sources)]
+    each: list[Iterator[Any]] = []
+    for source in sources:
+        each.append(iterator(source, len(each), len(sources), may_be_async=False))
     if len(each) == 1:
         return each[0]
     # Not bare `zip`: it keeps the tuple that it has handed out last.

@@ -297,7 +297,7 @@ class Job:
         return True
 
     def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
-        """Run a chunk in this thread, each item in a copy of `context` (guarantee 21); False if the worker must leave."""
+        """Run a chunk here, each item in a copy of `context` (guarantee 21); False if the worker must leave."""
         if self.timeout is not None:
             return self._run_watched(chunk, slot, context)
         fn, clock, append = self.fn, self.clock, chunk.out.append
@@ -381,11 +381,6 @@ class Job:
         self.__dict__.setdefault("end", end)
         if self.throttle is not None:
             self.throttle.close(self.clock)
-
-    def sleep(self, seconds: float | None) -> None:
-        """Wait, in C, until something wakes the consumer; it may be for nothing (consumer only)."""
-        assert isinstance(self.wake, ThreadEvent)
-        self.wake.wait(seconds)
 
     def notify(self) -> None:
         """Wake the consumer, whatever it waits for."""

@@ -135,7 +135,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                     if begun is not None:
                         seconds = sooner(run.job.pool.work(block=True), step.seconds)
                         if seconds != 0.0:
-                            run.job.sleep(seconds)
+                            run.job.wake.wait(seconds)  # type: ignore[attr-defined]
                 finally:
                     run.after_wait(begun)
             elif step is not BREATHE:
