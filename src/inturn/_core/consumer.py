@@ -102,7 +102,7 @@ class Run:
         self.foreign = True  # whether other sources are among them
         self.pulling = False  # whether one of those is being pulled
         self.total = total
-        self.clocks = Clocks(self.job, self.window)
+        self.clocks = Clocks(self.job)
         self.skipped = 0
         self.failed = 0
         self.name = checks.name_of(fn)
