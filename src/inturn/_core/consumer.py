@@ -74,7 +74,6 @@ class Run:
     ) -> None:
         given = resolve("on_error", on_error)
         self.policy: Policy = in_turn(given)
-        self.stage = stage
         batch = batch and timeout is None and limit is None
         self.window = make_window(concurrency, window, chunksize, batch=batch, ahead=ahead)
         if pass_failures:
@@ -129,7 +128,7 @@ class Run:
             self.hurry(self.deadline, f"the run took longer than deadline={self.deadline:g} s")
         if self.job.trace is not None:
             self.job.trace.zero = started
-        self.progress = progress_of(self._progress, self.total, self.stage)
+        self.progress = progress_of(self._progress, self.total, self.job.stage)
         if self.progress is not None:
             self.job.farewell = self._farewell
         self.job.pool.open()
@@ -395,7 +394,7 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             throttled=0.0 if job.throttle is None else job.throttle.waited_s(job.clock),
             total=self.total,
-            measured=clocks.measured(self.stage or self.name, ahead=self.feeder is not None, above=above),
+            measured=clocks.measured(job.stage or self.name, ahead=self.feeder is not None, above=above),
         )
 
 
