@@ -199,7 +199,8 @@ def test_g12_a_run_that_has_ended_holds_neither_its_function_nor_its_source(insi
 
 
 @pytest.mark.usefixtures("uncollected")
-def test_g12_a_closed_run_holds_no_results_and_no_items(overlapping):
+@pytest.mark.parametrize("chunksize", [1, 4])
+def test_g12_a_closed_run_holds_no_results_and_no_items(overlapping, chunksize):
     farewells, ended = [], Tally()
 
     def call(thing):
@@ -208,7 +209,7 @@ def test_g12_a_closed_run_holds_no_results_and_no_items(overlapping):
         ended.add(thing.name)
         return result
 
-    run = overlapping.map(call, (Thing(i) for i in itertools.count()), window=8)
+    run = overlapping.map(call, (Thing(i) for i in itertools.count()), window=8, chunksize=chunksize)
     next(run)
     ended.wait(1)
     run.close()

@@ -31,7 +31,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(concurrency=st.integers(1, 3), limit=st.none() | st.integers(1, 5), buffer=st.integers(1, 3))
     def begin(self, concurrency: int, limit: int | None, buffer: int) -> None:
-        self.window = LaneWindow(concurrency, limit, buffer, CountingEvent)
+        self.window = LaneWindow(concurrency, limit, None, batch=False, buffer=buffer, event=CountingEvent)
         self.limit = 2 * concurrency if limit is None else limit
         self.buffer = buffer
         self.concurrency = concurrency

@@ -189,7 +189,7 @@ MUTATIONS = [
     Mutation(
         "a run that is dropped goes on",
         "_sync",
-        "run.job.stop(DROPPED)\n",
+        "run.job.stop(End.DROPPED)\n",
         "pass\n",
         "contract/test_closing.py::test_g13_losing_the_last_reference_waits_for_nothing_and_starts_nothing",
     ),

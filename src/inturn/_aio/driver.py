@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from weakref import ref
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.job import DROPPED, End
+from inturn._core.job import End
 from inturn._core.nesting import inside
 from inturn._core.source import HANDFUL_S
 from inturn._model.handle import Handle
@@ -166,8 +166,8 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 run.until = self._clock() + HANDFUL_S
             else:
                 break
-        if run.held:
-            self._held = run.held
+        if run.window.held:
+            self._held = run.window.held
         try:
             return step
         finally:
@@ -272,7 +272,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             return False
         if loop is not None:
             farewell, job.farewell = job.farewell, None
-            job.stop(DROPPED)
+            job.stop(End.DROPPED)
             me = object()
             if self._consumer.setdefault(None, me) is me:  # else the feeder of the next stage awaits `anext`
                 run.forget()
@@ -312,6 +312,6 @@ async def _shutdown_hook(run: ref[OrderedAmap[Any]]) -> AsyncGenerator[None, Non
     finally:
         handle = run()
         if handle is not None and handle._hook is not None:
-            handle._stop(DROPPED)
+            handle._stop(End.DROPPED)
             handle._run.job.pool.retire()
             await handle._gone(threads=True)

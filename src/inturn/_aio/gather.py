@@ -25,11 +25,8 @@ class GatherRun(Run):
     """The run of `ordered_gather` (guarantee 33): nothing bounds what is held but `batch_size`."""
 
     def __init__(self, *args: Any, batch_size: int | None, **settings: Any) -> None:
-        super().__init__(*args, **settings, window=batch_size or NEVER)
+        super().__init__(*args, **settings, window=batch_size or NEVER, make_window=_Batches)
         self.job.fail_fast = True
-
-    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
-        return _Batches(concurrency, limit, chunksize, batch=batch)
 
 
 async def gather(run: OrderedAmap[Any]) -> list[Any]:

@@ -42,7 +42,7 @@ def sync_run(
     for flag, value in (("live", live), ("indexed", indexed), ("strict", strict)):
         checks.flag(flag, value)
     run = _run_of(engine, fn, sources, opener, **options)
-    source = Source(checks.iterators(sources, strict=strict), run.window, run.job)
+    source = Source(checks.iterators(sources, strict=strict), run.job)
     run.chain(sources)
     if run.upstream:
         run.job.origins = Origins(run.upstream[0]._run, run.window)
@@ -75,7 +75,7 @@ def async_run(
     if any(hasattr(type(each), "__aiter__") for each in pulled):
         source = TaskFeeder(pulled, run.job, strict=strict)
     else:
-        source = Source(checks.iterators(pulled, strict=strict), run.window, run.job)
+        source = Source(checks.iterators(pulled, strict=strict), run.job)
     run.chain(sources)
     earlier = next((each for each in pulled if issubclass(type(each), (PulledInThread, Handle))), None)
     if earlier is not None:

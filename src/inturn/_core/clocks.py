@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from inturn._base import checks
 from inturn._base.atomic import GIL
-from inturn._engine.window import Window
 
 from .job import Job
 
@@ -19,9 +18,8 @@ _MANY: Final = 64  # slots that are not looked at before each wait
 class Clocks:
     """Of one run; only its consumer writes here. Times are in seconds of the run's clock."""
 
-    def __init__(self, job: Job, window: Window) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._window = window
         self.started: float | None = None
         self.ended: float | None = None
         self.left = 0.0  # when the consumer was last given something; 0: it is in ``next``
@@ -47,7 +45,7 @@ class Clocks:
 
     def wait(self) -> float:
         """The consumer waits from now on."""
-        now, window = self._job.clock(), self._window
+        now, window = self._job.clock(), self._job.window
         self._nothing_pulled = window.taken == window.pulled
         full = not self._nothing_pulled and window.room() <= 0 and not window.exhausted
         self._busy_before = self.busy(now, exact=False) if full else None
@@ -65,7 +63,7 @@ class Clocks:
             busy = self.busy(now, exact=False) - self._busy_before
             self._idle_behind_head += job.concurrency * (now - begun) - busy
         if job.trace is not None and not job.pool.inline:
-            job.trace.waits.note((begun, now, None if self._nothing_pulled else self._window.taken))
+            job.trace.waits.note((begun, now, None if self._nothing_pulled else job.window.taken))
 
     def pulled(self, begun: float) -> None:
         """The consumer has read the source until now."""
@@ -83,7 +81,7 @@ class Clocks:
 
     def measured(self, title: str, *, ahead: bool, above: Any) -> dict[str, Any]:
         """What `Stats.advice` needs."""
-        job, window = self._job, self._window
+        job, window = self._job, self._job.window
         return {
             "title": title,  # the `name` of the run, or what it is of
             "kind": job.pool.kind,

@@ -60,7 +60,7 @@ class Run:
         window: int | None,
         chunksize: int | None,
         batch: bool,
-        ahead: int = 2,
+        ahead: int = 2,  # so many items for each worker are in a window that nobody has set
         on_error: object,
         timeout: float | None,
         deadline: float | None,
@@ -70,13 +70,12 @@ class Run:
         stage: str | None = None,
         pass_failures: bool = False,
         trace: bool = False,
+        make_window: Callable[..., Window] = Window,
     ) -> None:
         given = resolve("on_error", on_error)
         self.policy: Policy = in_turn(given)
-        self._ahead = ahead  # so many items for each worker are in a window that nobody has set
-        self.stage = stage
         batch = batch and timeout is None and limit is None
-        self.window = self._window_of(concurrency, window, chunksize, batch)
+        self.window = make_window(concurrency, window, chunksize, batch=batch, ahead=ahead)
         if pass_failures:
             self.window.passing = failure_among if spread else failure_of
         call, decide = Star(fn) if spread else fn, decision_of(given)
@@ -102,17 +101,12 @@ class Run:
         self.foreign = True  # whether other sources are among them
         self.pulling = False  # whether one of those is being pulled
         self.total = total
-        self.clocks = Clocks(self.job, self.window)
+        self.clocks = Clocks(self.job)
         self.skipped = 0
         self.failed = 0
-        self.held: list[Any] = []  # taken from the window, not yet delivered; newest first
-        self._lost = 0  # of these, when the run ended
         self.name = checks.name_of(fn)
         self._progress = progress
         self.progress: Progress | None = None
-
-    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> Window:
-        return Window(concurrency, limit, chunksize, batch=batch, ahead=self._ahead)
 
     def chain(self, sources: tuple[Any, ...]) -> None:
         """Those of the sources that are runs are the stages before this one."""
@@ -134,7 +128,7 @@ class Run:
             self.hurry(self.deadline, f"the run took longer than deadline={self.deadline:g} s")
         if self.job.trace is not None:
             self.job.trace.zero = started
-        self.progress = progress_of(self._progress, self.total, self.stage)
+        self.progress = progress_of(self._progress, self.total, self.job.stage)
         if self.progress is not None:
             self.job.farewell = self._farewell
         self.job.pool.open()
@@ -177,7 +171,6 @@ class Run:
     def enter(self) -> None:
         """The consumer is back, in another ``next``."""
         job, clocks = self.job, self.clocks
-        self.held = []
         now = job.clock()
         if clocks.left:
             clocks.body += now - clocks.left
@@ -260,7 +253,7 @@ class Run:
     def deliver(self) -> Any:
         """What takes the complete head's place: a value, `LEFT_OUT`, `AGAIN`, or `Raised`.
 
-        What is complete behind it in its chunk is taken too, into `held`.
+        What is complete behind it in its chunk is taken too, into `Window.held`.
         """
         window, indexed = self.window, self.indexed
         index = window.taken
@@ -272,7 +265,7 @@ class Run:
             if indexed:
                 results = list(zip(range(index + len(results) - 1, index - 1, -1), results, strict=True))
             result = results.pop()
-            self.held = window.held = Watched(results, self.handed_over) if self._watched() else results
+            window.held = Watched(results, self.handed_over) if self._watched() else results
             return result
         outcome = window.peek()
         if type(outcome) is Err:
@@ -366,8 +359,6 @@ class Run:
     def forget(self) -> None:
         """Let go of what is held, if there is no consumer any more."""
         self.window.clear()
-        self._lost += len(self.held)
-        self.held = []
 
     def _farewell(self) -> None:
         """Show the last progress; where the run was dropped, in a thread of its own."""
@@ -379,10 +370,10 @@ class Run:
         window, job, clocks = self.window, self.job, self.clocks
         held = pulled = taken = waiting = 0
         for _ in range(_LOOKS):  # the consumer may go on between two counts
-            held, pulled = len(self.held), window.pulled
+            held, pulled = len(window.held), window.pulled
             taken = min(window.taken, pulled)
             waiting = min(window.waiting(), pulled - taken) + held
-            if held == len(self.held) and taken == window.taken:
+            if held == len(window.held) and taken == window.taken:
                 break
         now = job.clock()
         elapsed = 0.0 if clocks.started is None else (clocks.ended or now) - clocks.started
@@ -391,7 +382,7 @@ class Run:
             pulled=pulled,
             running=job.pool.running(),
             waiting=waiting,
-            delivered=taken - held - self._lost - self.skipped,
+            delivered=max(0, taken - held - self.skipped),  # `held` is written before `taken`
             failed=self.failed + job.aborted.taken(),
             skipped=self.skipped,
             retried=int(job.retried.value),
@@ -403,7 +394,7 @@ class Run:
             blocked_on_consumer=clocks.on_consumer,
             throttled=0.0 if job.throttle is None else job.throttle.waited_s(job.clock),
             total=self.total,
-            measured=clocks.measured(self.stage or self.name, ahead=self.feeder is not None, above=above),
+            measured=clocks.measured(job.stage or self.name, ahead=self.feeder is not None, above=above),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from inturn._base.events import Event, ThreadEvent
@@ -23,16 +24,12 @@ class FlatRun(Run):
     _job_class = FlatJob
 
     def __init__(self, fn: Any, *, buffer: int, event: Callable[[], Event] = ThreadEvent, **settings: Any) -> None:
-        self._buffer = buffer
-        self._event = event
         self.lane = NO_LANE
         self._latest = -1  # the item whose element, or failure, was delivered last
-        super().__init__(fn, chunksize=None, batch=False, **settings)
+        make_window = partial(LaneWindow, buffer=buffer, event=event)
+        super().__init__(fn, chunksize=None, batch=False, make_window=make_window, **settings)
         self.window.straight = False
         self.job.asks = not never_retries(self.policy)
-
-    def _window_of(self, concurrency: int, limit: int | None, chunksize: int | None, batch: bool) -> LaneWindow:
-        return LaneWindow(concurrency, limit, self._buffer, self._event)
 
     def deliver(self) -> Any:
         """The next element of the head, or what takes the place of the rest; LEFT_OUT at its end.

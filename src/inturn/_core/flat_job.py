@@ -27,7 +27,7 @@ from inturn._model.outcome import Err, Kind, as_failure_kind, detach
 from inturn._model.policy import ENDS, LATER, Retry
 
 from .elements import close, elements_of
-from .job import CLOSED, End, Job
+from .job import End, Job
 from .slot import Call, Slot
 
 __all__ = ["NOTHING", "FlatJob", "produce"]
@@ -119,7 +119,7 @@ class FlatJob(Job):
         finally:
             self.pool.rest(over=True)
 
-    def stop(self, end: End = CLOSED) -> None:
+    def stop(self, end: End = End.CLOSED) -> None:
         super().stop(end)
         for slot in self.pool.slots():
             chunk = slot.chunk

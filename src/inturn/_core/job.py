@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from .throttle import Throttle
 
-__all__ = ["CLOSED", "DROPPED", "BasePool", "End", "Job", "drain"]
+__all__ = ["BasePool", "End", "Job", "drain"]
 
 _MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has so many threads
 
@@ -52,9 +52,6 @@ _MOST_AT_ONCE: Final = 1 << 20  # users write ``sys.maxsize``, and no system has
 class End(enum.Enum):
     CLOSED = "closed"
     DROPPED = "dropped"
-
-
-CLOSED, DROPPED = End
 
 
 class BasePool(ABC):
@@ -171,10 +168,6 @@ class Job:
     @property
     def stopped(self) -> bool:
         return self.end is not None
-
-    @property
-    def crashed(self) -> bool:
-        return isinstance(self.end, BaseException)
 
     def may_start(self) -> bool:
         return self.end is None and (self.deadline_at is None or self.clock() < self.deadline_at)
@@ -304,14 +297,9 @@ class Job:
         return True
 
     def run(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None = None) -> bool:
-        """Run a chunk in this thread, in copies of `context`; False if the worker must leave."""
+        """Run a chunk here, each item in a copy of `context` (guarantee 21); False if the worker must leave."""
         if self.timeout is not None:
             return self._run_watched(chunk, slot, context)
-        self._run_unlimited(chunk, context)
-        return True
-
-    def _run_unlimited(self, chunk: Chunk, context: contextvars.Context | None = None) -> None:
-        """Run the items of a chunk, each in a context of its own (guarantee 21)."""
         fn, clock, append = self.fn, self.clock, chunk.out.append
         copy = (self.context if context is None else context).copy
         mark = clock()
@@ -327,6 +315,7 @@ class Job:
         finally:
             # The frames of an error's traceback keep their callers' frames alive, also this one.
             del fn, append, item, chunk, self
+        return True
 
     def _run_watched(self, chunk: Chunk, slot: Slot, context: contextvars.Context | None) -> bool:
         """The same under a time limit; False if a call was given up, and the worker must leave."""
@@ -393,16 +382,11 @@ class Job:
         if self.throttle is not None:
             self.throttle.close(self.clock)
 
-    def sleep(self, seconds: float | None) -> None:
-        """Wait, in C, until something wakes the consumer; it may be for nothing (consumer only)."""
-        assert isinstance(self.wake, ThreadEvent)
-        self.wake.wait(seconds)
-
     def notify(self) -> None:
         """Wake the consumer, whatever it waits for."""
         self.wake.set()
 
-    def stop(self, end: End = CLOSED) -> None:
+    def stop(self, end: End = End.CLOSED) -> None:
         """The run is over: nothing is started any more."""
         self._end(end)
         fence()

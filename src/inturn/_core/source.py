@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from inturn._base.signals import raised_by_handler
-from inturn._engine.window import NEVER, Window
+from inturn._engine.window import NEVER
 from inturn._model.outcome import Err, Kind, without_our_frames
 
 from .job import Job
@@ -30,17 +30,17 @@ _PROMPT: Final = tuple(type(iter(each)) for each in _SEQUENCES)
 
 
 class Source:
-    def __init__(self, iterator: Iterator[Any], window: Window, job: Job) -> None:
+    def __init__(self, iterator: Iterator[Any], job: Job) -> None:
         self._iterator: Iterator[Any] | None = iterator
         self._prompt = type(iterator) in _PROMPT
-        self._window = window
         self._job = job
         self.errors: list[Exception] = []  # one, until its turn: its frames refer to this object
-        self._add = window.add if job.trace is None else job.trace.adding(window.add, job.clock)
+        add = job.window.add
+        self._add = add if job.trace is None else job.trace.adding(add, job.clock)
 
     def pull(self, until: float) -> None:
         """Pull an item, and further ones until this moment; there must be room (guarantee 6)."""
-        window, pool, watcher = self._window, self._job.pool, self._job.watcher
+        window, pool, watcher = self._job.window, self._job.pool, self._job.watcher
         room = window.room() if pool.ahead else 1  # who runs a call in its turn pulls its item in its turn
         iterator = self._iterator
         assert iterator is not None
@@ -95,5 +95,5 @@ class Source:
 
     def _finish(self, final: Err | None) -> None:
         self._iterator = None
-        self._job.pool.notify(self._window.finish(final))
+        self._job.pool.notify(self._job.window.finish(final))
         self._job.pool.settle()

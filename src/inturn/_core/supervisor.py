@@ -37,7 +37,7 @@ from inturn._base.events import Latch, ThreadEvent
 from inturn._engine.chunk import Chunk
 from inturn._engine.window import SLICE_S
 
-from .job import DROPPED, Job
+from .job import End, Job
 from .nesting import inside
 from .roles import Timekeeper
 from .slot import Slot
@@ -126,7 +126,7 @@ class Supervisor(Timekeeper):
                 job.crash(error)
             self._answer(sys.maxsize)
             job.pool.released()
-            if job.end is DROPPED:  # nobody else comes to end things
+            if job.end is End.DROPPED:  # nobody else comes to end things
                 job.pool.retire()
                 if job.farewell is not None:
                     job.farewell()

@@ -125,8 +125,8 @@ class Lane:
 class LaneWindow(Window):
     _releases_outcomes = False  # its outcomes are lanes, which their producers hold and close
 
-    def __init__(self, concurrency: int, limit: int | None, buffer: int, event: Callable[[], Event]) -> None:
-        super().__init__(concurrency, limit, None, batch=False)
+    def __init__(self, *args: Any, buffer: int, event: Callable[[], Event], **settings: Any) -> None:
+        super().__init__(*args, **settings)
         self._buffer = buffer
         self._event = event
 

@@ -30,7 +30,7 @@ import bisect
 import enum
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Final
 
@@ -98,7 +98,7 @@ class Window:
         self.taken = 0
         self.exhausted = False
         self.final: Err | None = None
-        self.held: Sized = ()  # results that count as taken, and are not yet delivered
+        self.held: list[Any] = []  # results that count as taken, and are not yet delivered; the newest first
         self.straight = True  # whether the origin of each item is its index (38)
         self.last_index = NEVER  # nothing of a higher index is started
         self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
@@ -374,7 +374,7 @@ class Window:
             self.limit = max(self._base, self.limit // 2)
 
     def clear(self) -> None:
-        """The run is over: let go of everything that is held; the counts stay."""
+        """The run is over: let go of everything in the window; the counts tell what was delivered."""
         for chunk, _ in self._chunks():
             if self._releases_outcomes:  # see `_put`
                 chunk.out = []
@@ -384,6 +384,8 @@ class Window:
             backlog.items.clear()
             backlog.tail = None
         self._again.clear()
+        self.taken -= len(self.held)  # they never will be delivered
+        self.held = []
         self.final = None
 
     def waiting(self) -> int:

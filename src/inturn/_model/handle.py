@@ -74,7 +74,7 @@ class Handle:
         return Trace(recorder, self._title())
 
     def _title(self) -> str:
-        stage = "" if self._run.stage is None else f"{self._run.stage}: "
+        stage = "" if self._run.job.stage is None else f"{self._run.job.stage}: "
         return f"{stage}{self._name} of {self._run.name}"
 
     def _repr_html_(self) -> str:
@@ -84,7 +84,7 @@ class Handle:
 
     def __repr__(self) -> str:
         stats = self.stats
-        stage = "" if self._run.stage is None else f" {self._run.stage!r}"
+        stage = "" if self._run.job.stage is None else f" {self._run.job.stage!r}"
         return (
             f"<{self._name}{stage} of {self._run.name}: {stats.pulled} pulled, {stats.running} running, "
             f"{stats.waiting} waiting, {stats.delivered} delivered, {stats.failed} failed>"

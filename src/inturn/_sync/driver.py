@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
-from inturn._core.job import DROPPED
+from inturn._core.job import End
 from inturn._core.nesting import inside
 from inturn._core.steps import found_nothing
 from inturn._core.threads import may_wait
@@ -94,7 +94,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                     if step is DONE:
                         self._join()
                 self._consumer.pop(None)
-                if job.stopped and not over and not job.crashed:  # closed meanwhile: what is held is not delivered
+                if not over and isinstance(job.end, End):  # closed meanwhile: what is held is not delivered
                     self._leave_chain()
             elif job.stopped:  # it is being closed from elsewhere
                 step = CLOSED
@@ -135,13 +135,13 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                     if begun is not None:
                         seconds = sooner(run.job.pool.work(block=True), step.seconds)
                         if seconds != 0.0:
-                            run.job.sleep(seconds)
+                            run.job.wake.wait(seconds)  # type: ignore[attr-defined]
                 finally:
                     run.after_wait(begun)
             elif step is not BREATHE:
                 break
-        if run.held:
-            self._held = run.held
+        if run.window.held:
+            self._held = run.window.held
         try:
             return step
         finally:
@@ -186,7 +186,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         run = self._run
         if self._ours() and not run.job.stopped:
             run.job.supervisor.drop()
-            run.job.stop(DROPPED)
+            run.job.stop(End.DROPPED)
             me = object()
             if self._consumer.setdefault(None, me) is me:  # else a feeder of the next stage is in `next`
                 run.forget()
