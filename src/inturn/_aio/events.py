@@ -13,7 +13,6 @@ from inturn._core.threads import DAEMON
 
 __all__ = ["LoopEvent", "all_done", "call_in", "in_thread", "tell"]
 
-
 _FOR_EVER_S: Final = 1e9  # a loop cannot count any number of seconds (uvloop: milliseconds in 64 bits)
 
 

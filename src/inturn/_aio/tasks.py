@@ -244,11 +244,9 @@ class TaskPool(BasePool, Timekeeper):
             self._crash(error)
 
     def _crash(self, error: BaseException) -> None:
-        """Have the consumer raise an error of this library, or one of a signal handler (guarantee
-        14).
+        """Have the consumer raise an error of this library, or of a signal handler (guarantee 14).
 
-        While the consumer does not wait for the run, Ctrl-C also stops the loop, as in any
-        callback.
+        While the consumer does not wait for the run, Ctrl-C also stops the loop, as in any callback.
         """
         self.job.crash(error)
         if isinstance(error, (KeyboardInterrupt, SystemExit)) and not self.job.sleeping:
