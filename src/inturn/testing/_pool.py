@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable, Iterator
 from contextvars import Context
 from math import inf
 from typing import Any
@@ -42,7 +41,7 @@ from inturn._engine.window import NEVER
 from inturn._model.outcome import Kind
 
 from ._book import Book
-from ._fault import Dies, Fault, Hangs
+from ._fault import Dies, Hangs
 from ._record import RunRecord
 
 __all__ = ["CallSlot", "SchedulePool", "Timers"]
@@ -51,7 +50,9 @@ __all__ = ["CallSlot", "SchedulePool", "Timers"]
 class CallSlot(Slot):
     """A call that is under way: what it needs, as of when it was started."""
 
-    __slots__ = ("attempt", "context", "fault", "fn", "hangs_until", "index", "item", "iterator", "started", "turn")
+    __slots__ = ("context", "fault", "fn", "hangs_until", "index", "item", "iterator", "started", "turn")
+
+    chunk: Any  # a Chunk, unless the slot is free
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,14 +61,13 @@ class CallSlot(Slot):
 
     def clear(self) -> None:
         self.index = -1
-        self.attempt = 1
         self.started = 0.0
         self.hangs_until = 0.0  # when it is given up
-        self.fault: Fault | None = None
+        self.fault: Any = None  # a Fault, if one hits this attempt
         self.item: Any = NOTHING
-        self.fn: Callable[[Any], Any] | None = None
-        self.context: Context | None = None
-        self.iterator: Iterator[Any] | None = None  # in flat runs
+        self.fn: Any = None
+        self.context: Any = None  # a Context, in which the call is made
+        self.iterator: Any = None  # in flat runs
 
 
 class Timers(Timekeeper):
@@ -176,26 +176,23 @@ class SchedulePool(BasePool):
     def _next(self, slot: CallSlot) -> None:
         """Start the next item of the slot's chunk, or free the slot."""
         chunk = slot.chunk
-        assert chunk is not None
         slot.clear()
         item = next(chunk.todo, NOTHING)
         if item is NOTHING:
             self._free(slot)
             return
-        slot.item, slot.index, slot.attempt = item, chunk.index + len(chunk.out), chunk.attempt
+        slot.item, slot.index = item, chunk.index + len(chunk.out)
         self._start(slot)
 
     def _start(self, slot: CallSlot) -> None:
         job = self.job
         slot.fn, slot.context, slot.started = job.fn, job.context.copy(), job.clock()
-        slot.fault = self.book.fault_of(slot.index, slot.attempt)
-        self.recorder.record("started", slot.index, slot.attempt)
+        slot.fault = self.book.fault_of(slot.index, slot.chunk.attempt)
+        self.recorder.record("started", slot.index, slot.chunk.attempt)
 
     def _free(self, slot: CallSlot) -> None:
-        chunk = slot.chunk
-        assert chunk is not None
         self.busy.remove(slot)
-        self.job.ended(slot, chunk)
+        self.job.ended(slot, slot.chunk)
         self._idle.append(slot)
 
     # ---- which one, and when ---------------------------------------------------------------------
@@ -263,8 +260,7 @@ class SchedulePool(BasePool):
 
     def _step(self, slot: CallSlot) -> None:
         """Make the call, and record what comes of it."""
-        job, chunk, index, attempt = self.job, slot.chunk, slot.index, slot.attempt
-        assert chunk is not None
+        job, chunk, index, attempt = self.job, slot.chunk, slot.index, slot.chunk.attempt
         item, begun = slot.item, job.clock()
         result: Any = None
         error = None if slot.fault is None else slot.fault.error(index, attempt)
@@ -291,8 +287,6 @@ class SchedulePool(BasePool):
     def _make(self, slot: CallSlot) -> Any:
         """Call the function; the slot keeps nothing of it."""
         fn, item, context = slot.fn, slot.item, slot.context
-        assert fn is not None
-        assert context is not None
         slot.item, slot.fn, slot.context = NOTHING, None, None
         try:
             return context.run(fn, item)
@@ -302,11 +296,10 @@ class SchedulePool(BasePool):
     def _give_up(self, slot: CallSlot) -> None:
         """The time limit of a call that hangs is over (guarantee 17)."""
         job, chunk = self.job, slot.chunk
-        assert chunk is not None
         assert job.timeout is not None
         job.abandoned += 1
         job.window.take_back(chunk)
-        self.recorder.record("given up", slot.index, slot.attempt)
+        self.recorder.record("given up", slot.index, chunk.attempt)
         error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
         job.failed(chunk, slot.item, error, job.timeout, Kind.FAILED)
         slot.clear()
@@ -324,7 +317,7 @@ class SchedulePool(BasePool):
         try:
             self.timers.pauses.clear()
             while (slot := self._choose()) is not None:
-                index, attempt = slot.index, slot.attempt
+                index, attempt = slot.index, slot.chunk.attempt
                 try:
                     if slot.fault is None:
                         self._make(slot)
