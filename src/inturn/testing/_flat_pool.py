@@ -49,12 +49,8 @@ class FlatSchedulePool(SchedulePool):
         job, chunk, lane = self.job, slot.chunk, _lane(slot)
         slot.clear()
         slot.index = lane.index
-        if lane.phase is Phase.PAUSING and lane.due <= job.clock():
-            left = job.again_in()
-            if left > 0:
-                lane.due = job.clock() + left
-            else:
-                lane.reopen()
+        if lane.due <= job.clock() and (left := job.reopens_in(lane)):
+            lane.due = job.clock() + left  # the limit does not let it start yet
         if lane.phase is Phase.OPEN:
             item = next(chunk.todo, NOTHING)
             if item is not NOTHING:
