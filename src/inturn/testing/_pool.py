@@ -12,7 +12,7 @@ under way ``slot.item`` is set                          `_choose`, then `_make`
 hanging   under way, and its fault is a `Hangs`         its time limit (`_give_up`); nothing else
 being     `_make` is on the stack                       its end; meanwhile a nested run may do the same
 made
-pausing   it is in ``Timers.pauses``                    its moment; then it waits again
+pausing   it is in ``_pauses``                          its moment; then it waits again
 ========= ============================================= ==================================================
 
 Invariants: at most `concurrency` slots; each attempt is made once, or fails by its fault and is not made; time moves
@@ -44,7 +44,7 @@ from ._book import Book
 from ._fault import Dies, Hangs
 from ._record import RunRecord
 
-__all__ = ["CallSlot", "SchedulePool", "Timers"]
+__all__ = ["CallSlot", "SchedulePool"]
 
 
 class CallSlot(Slot):
@@ -70,36 +70,11 @@ class CallSlot(Slot):
         self.iterator: Any = None  # in flat runs
 
 
-class Timers(Timekeeper):
-    """The timekeeper of a run in virtual time: it keeps the pauses before a retry, and starts no thread."""
+class SchedulePool(BasePool, Timekeeper):
+    """Slots for calls that are under way together, of which a script chooses the one that ends next.
 
-    def __init__(self, pool: SchedulePool) -> None:
-        self._pool = pool
-        self.pauses: list[tuple[float, int, Chunk]] = []
-        self.look_at = inf  # when the limit may let something start
-
-    def later(self, seconds: float, chunk: Chunk) -> None:
-        heapq.heappush(self.pauses, (self._pool.job.clock() + seconds, chunk.index, chunk))
-
-    def look_in(self, seconds: float) -> None:
-        self.look_at = self._pool.job.clock() + seconds
-
-    def ready(self) -> None:
-        """Let what has paused long enough run again."""
-        job = self._pool.job
-        if self.look_at <= job.clock():
-            self.look_at = inf
-        while self.pauses and self.pauses[0][0] <= job.clock():
-            job.window.again(heapq.heappop(self.pauses)[-1])
-
-    def drop(self) -> None:
-        """The last reference to the run is about to go: show its last progress."""
-        if self._pool.job.farewell is not None:
-            self._pool.job.farewell()
-
-
-class SchedulePool(BasePool):
-    """Slots for calls that are under way together, of which a script chooses the one that ends next."""
+    It is its run's timekeeper, too: time is virtual, so no thread has to look at a clock.
+    """
 
     inline = True
 
@@ -107,13 +82,14 @@ class SchedulePool(BasePool):
         super().__init__(job)
         self.book = book
         self.recorder = RunRecord(book, job)
-        self.timers = Timers(self)
+        self._pauses: list[tuple[float, int, Chunk]] = []  # before a retry
+        self._look_at = inf  # when the limit may let something start
         self.busy: list[CallSlot] = []
         self._idle: list[CallSlot] = []
         self._live: Context | None = None  # in which a live source is pulled
         self._retiring = Once()
         job.clock = book.clock
-        job.supervisor = self.timers
+        job.supervisor = self
 
     # ---- what it is told -------------------------------------------------------------------------
 
@@ -133,6 +109,17 @@ class SchedulePool(BasePool):
 
     def worker_of(self, slot: Slot) -> int:
         return id(slot)
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        heapq.heappush(self._pauses, (self.job.clock() + seconds, chunk.index, chunk))
+
+    def look_in(self, seconds: float) -> None:
+        self._look_at = self.job.clock() + seconds
+
+    def drop(self) -> None:
+        """The last reference to the run is about to go: show its last progress."""
+        if self.job.farewell is not None:
+            self.job.farewell()
 
     # ---- the consumer waits ----------------------------------------------------------------------
 
@@ -221,8 +208,11 @@ class SchedulePool(BasePool):
 
     def _look(self) -> bool:
         """Start what can be started, and give up calls that hang; whether there were any."""
-        self.timers.ready()
         now = self.job.clock()
+        if self._look_at <= now:
+            self._look_at = inf
+        while self._pauses and self._pauses[0][0] <= now:
+            self.job.window.again(heapq.heappop(self._pauses)[-1])
         late = [slot for slot in self._hanging() if slot.hangs_until <= now]
         for slot in late:
             self._give_up(slot)
@@ -232,7 +222,7 @@ class SchedulePool(BasePool):
     def _dues(self) -> list[float]:
         """The moments at which something will happen by itself."""
         job = self.job
-        dues = [self.timers.look_at, *(pause[0] for pause in self.timers.pauses[:1])]
+        dues = [self._look_at, *(pause[0] for pause in self._pauses[:1])]
         dues += [slot.hangs_until for slot in self._hanging()]
         if job.deadline_at is not None and not job.stopped:
             dues.append(job.deadline_at)
@@ -315,7 +305,7 @@ class SchedulePool(BasePool):
         if not self._retiring.take():
             return
         try:
-            self.timers.pauses.clear()
+            self._pauses.clear()
             while (slot := self._choose()) is not None:
                 index, attempt = slot.index, slot.chunk.attempt
                 try:
@@ -331,7 +321,10 @@ class SchedulePool(BasePool):
             self._retiring.give_back()
 
     def join(self) -> None:
-        """Wait for the calls that hang, until their time limit, in virtual time; an error if they have none."""
+        """Wait for the calls that hang, until their time limit, in virtual time; an error if they have none.
+
+        It is called twice, as pool and as timekeeper: the second time nothing hangs any more.
+        """
         self.retire()
         until = max((slot.hangs_until for slot in self._hanging()), default=0.0)
         if 0.0 < until < inf:
