@@ -88,7 +88,6 @@ class SchedulePool(BasePool, Timekeeper):
         self._idle: list[CallSlot] = []
         self._live: Context | None = None  # in which a live source is pulled
         self._retiring = Once()
-        job.clock = book.clock
         job.supervisor = self
 
     # ---- what it is told -------------------------------------------------------------------------
