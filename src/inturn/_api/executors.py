@@ -136,8 +136,7 @@ def _interpreters() -> Callable[[int], Any]:
 
 def _cluster(executor: Any) -> Opener | None:
     """A cluster's client, if it is one; whoever has one has imported its library."""
-    loaded = sys.modules.get
-    distributed, ray = loaded("distributed"), loaded("ray")
+    distributed, ray = sys.modules.get("distributed"), sys.modules.get("ray")
     if distributed is not None and isinstance(executor, _dask_types(distributed)):
         from inturn._pools.dask import DaskExecutorPool, DaskPool, threads_of
 

@@ -48,13 +48,12 @@ class FlatSchedulePool(SchedulePool):
         """Begin an attempt of the slot's item, if its time has come; or free the slot."""
         job, chunk, lane = self.job, slot.chunk, _lane(slot)
         slot.clear()
-        slot.index = lane.index
         if lane.due <= job.clock() and (left := job.reopens_in(lane)):
             lane.due = job.clock() + left  # the limit does not let it start yet
         if lane.phase is Phase.OPEN:
             item = next(chunk.todo, NOTHING)
             if item is not NOTHING:
-                slot.item = item
+                slot.item, slot.index = item, lane.index
                 self._start(slot)
                 return
         elif lane.phase is not Phase.ENDED and not job.stopped:
