@@ -127,7 +127,7 @@ class FlatSchedulePool(SchedulePool):
     def _close(self, slot: CallSlot) -> None:
         """Close the item's iterator, in its context."""
         iterator, slot.iterator = slot.iterator, None
-        if iterator is not None and slot.context is not None:
+        if iterator is not None:
             slot.context.run(close, iterator)
 
     def _give_up(self, slot: CallSlot) -> None:
