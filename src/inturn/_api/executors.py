@@ -136,8 +136,7 @@ def _interpreters() -> Callable[[int], Any]:
 
 def _cluster(executor: Any) -> Opener | None:
     """A cluster's client, if it is one; whoever has one has imported its library."""
-    loaded = sys.modules.get
-    distributed, ray = loaded("distributed"), loaded("ray")
+    distributed, ray = sys.modules.get("distributed"), sys.modules.get("ray")
     if distributed is not None and isinstance(executor, _dask_types(distributed)):
         from inturn._pools.dask import DaskExecutorPool, DaskPool, threads_of
 
@@ -161,20 +160,13 @@ def _dask_types(distributed: Any) -> tuple[type, ...]:
 
 
 def _cluster_opener(pool: Callable[..., BasePool], client: Any, workers: Callable[[], int]) -> Opener:
-    def open_(job: Job, *, slices: bool) -> BasePool:
-        return pool(job, client, slices=slices)
-
-    return Opener(open_, lambda: workers() or _threads(), batches=True, ahead=4)
+    return Opener(partial(pool, client=client), lambda: workers() or _threads(), batches=True, ahead=4)
 
 
 def _serial(flat: bool, job: Any, *, slices: bool) -> BasePool:
-    if flat:
-        from inturn._pools.serial import FlatSerial
+    from inturn._pools.serial import FlatSerial, Serial
 
-        return FlatSerial(job)
-    from inturn._pools.serial import Serial
-
-    return Serial(job)
+    return FlatSerial(job) if flat else Serial(job)
 
 
 def _executor_pool(executor: Any, build: Callable[[int], Any] | None, job: Job, *, slices: bool) -> BasePool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from inturn._base import checks
 from inturn._core.origins import Origins
@@ -11,8 +11,7 @@ from inturn._core.source import Source
 from inturn._model.handle import Handle
 from inturn._model.progress import check_progress
 
-if TYPE_CHECKING:
-    from .executors import Opener
+from .executors import Opener
 
 __all__ = ["async_run", "options_of", "sync_run"]
 

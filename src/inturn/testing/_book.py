@@ -77,8 +77,5 @@ class Book:
         """What goes wrong with this attempt."""
         return next((fault for fault in self._faults if fault.meets(index, attempt)), None)
 
-    def record(self, run: int, what: str, index: int, attempt: int = 1) -> None:
-        self.events.append(Event(self.now, what, index, attempt, run))
-
     def timeline(self) -> str:
         return timeline(self.title, self.events)

@@ -39,30 +39,21 @@ class FlatSchedulePool(SchedulePool):
     # ---- the slots -------------------------------------------------------------------------------
 
     def _able(self, slot: CallSlot) -> bool:
-        if slot.item is NOTHING or slot.chunk is None:
-            return False
-        lane = _lane(slot)
-        return lane.phase is Phase.OPEN and not lane.full()
+        return slot.item is not NOTHING and _lane(slot).phase is Phase.OPEN and not _lane(slot).full()
 
     def _hangs(self, slot: CallSlot) -> bool:
-        return super()._hangs(slot) and slot.fault is not None and _lane(slot).made >= slot.fault.after
+        return super()._hangs(slot) and _lane(slot).made >= slot.fault.after
 
     def _next(self, slot: CallSlot) -> None:
         """Begin an attempt of the slot's item, if its time has come; or free the slot."""
         job, chunk, lane = self.job, slot.chunk, _lane(slot)
-        assert chunk is not None
         slot.clear()
-        slot.index = lane.index
-        if lane.phase is Phase.PAUSING and lane.due <= job.clock():
-            left = job.again_in()
-            if left > 0:
-                lane.due = job.clock() + left
-            else:
-                lane.reopen()
+        if lane.due <= job.clock() and (left := job.reopens_in(lane)):
+            lane.due = job.clock() + left  # the limit does not let it start yet
         if lane.phase is Phase.OPEN:
             item = next(chunk.todo, NOTHING)
             if item is not NOTHING:
-                slot.item, slot.attempt = item, chunk.attempt
+                slot.item, slot.index = item, lane.index
                 self._start(slot)
                 return
         elif lane.phase is not Phase.ENDED and not job.stopped:
@@ -86,14 +77,12 @@ class FlatSchedulePool(SchedulePool):
     def _step(self, slot: CallSlot) -> None:
         """Produce an element of the item, or find its end."""
         job, chunk, lane = self.job, slot.chunk, _lane(slot)
-        assert chunk is not None
         if not slot.turn.take():
             return  # `stop` is just closing it
         item, context, fault = slot.item, slot.context, slot.fault
         error: BaseException | None = None
-        assert context is not None
         if fault is not None and lane.made >= fault.after:
-            error = fault.error(slot.index, slot.attempt)
+            error = fault.error(slot.index, chunk.attempt)
         try:
             if error is not None:
                 self._close(slot)
@@ -103,7 +92,7 @@ class FlatSchedulePool(SchedulePool):
             slot.turn.give_back()
         try:
             if error is not None:
-                self.recorder.record("failed", slot.index, slot.attempt)
+                self.recorder.record("failed", slot.index, chunk.attempt)
                 slot.item = NOTHING
                 job.failed(chunk, item, error, job.clock() - slot.started)
             if lane.phase is not Phase.OPEN:
@@ -117,16 +106,15 @@ class FlatSchedulePool(SchedulePool):
         """In the item's context; the error that it ends with."""
         try:
             if slot.iterator is None:
-                assert slot.fn is not None
                 slot.iterator = elements_of(slot.fn(slot.item))
             element = next(slot.iterator, NOTHING)
             if element is NOTHING:
                 slot.iterator = slot.context = None
                 slot.item = NOTHING
-                self.recorder.record("ended", slot.index, slot.attempt)
+                self.recorder.record("ended", slot.index, slot.chunk.attempt)
                 lane.finish()
             else:
-                self.recorder.record("made", slot.index, slot.attempt)
+                self.recorder.record("made", slot.index, slot.chunk.attempt)
                 lane.made += 1
                 lane.append(element)
             return None
@@ -139,7 +127,7 @@ class FlatSchedulePool(SchedulePool):
     def _close(self, slot: CallSlot) -> None:
         """Close the item's iterator, in its context."""
         iterator, slot.iterator = slot.iterator, None
-        if iterator is not None and slot.context is not None:
+        if iterator is not None:
             slot.context.run(close, iterator)
 
     def _give_up(self, slot: CallSlot) -> None:
@@ -156,7 +144,7 @@ class FlatSchedulePool(SchedulePool):
                 continue
             try:
                 if slot.context is not None and not self._hangs(slot):
-                    self.recorder.record("closed", slot.index, slot.attempt)
+                    self.recorder.record("closed", slot.index, slot.chunk.attempt)
                     self._close(slot)
                     slot.clear()
             finally:
@@ -171,6 +159,5 @@ class FlatSchedulePool(SchedulePool):
 
 
 def _lane(slot: CallSlot) -> Lane:
-    assert slot.chunk is not None
     lane: Lane = slot.chunk.out[0]
     return lane

@@ -118,7 +118,6 @@ class Director:
         self._recorder = RunRecord(book, job)
         self._gates: dict[int, asyncio.Future[None]] = {}
         self._recorder.begin()
-        job.clock = book.clock
         pool.director = self.elements_of if isinstance(job, FlatJob) else self.call_of
 
     def over(self) -> bool:

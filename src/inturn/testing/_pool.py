@@ -12,7 +12,7 @@ under way ``slot.item`` is set                          `_choose`, then `_make`
 hanging   under way, and its fault is a `Hangs`         its time limit (`_give_up`); nothing else
 being     `_make` is on the stack                       its end; meanwhile a nested run may do the same
 made
-pausing   it is in ``Timers.pauses``                    its moment; then it waits again
+pausing   it is in ``_pauses``                          its moment; then it waits again
 ========= ============================================= ==================================================
 
 Invariants: at most `concurrency` slots; each attempt is made once, or fails by its fault and is not made; time moves
@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import heapq
 import sys
-from collections.abc import Callable, Iterator
 from contextvars import Context
 from math import inf
 from typing import Any
@@ -42,16 +41,18 @@ from inturn._engine.window import NEVER
 from inturn._model.outcome import Kind
 
 from ._book import Book
-from ._fault import Dies, Fault, Hangs
+from ._fault import Dies, Hangs
 from ._record import RunRecord
 
-__all__ = ["CallSlot", "SchedulePool", "Timers"]
+__all__ = ["CallSlot", "SchedulePool"]
 
 
 class CallSlot(Slot):
     """A call that is under way: what it needs, as of when it was started."""
 
-    __slots__ = ("attempt", "context", "fault", "fn", "hangs_until", "index", "item", "iterator", "started", "turn")
+    __slots__ = ("context", "fault", "fn", "hangs_until", "index", "item", "iterator", "started", "turn")
+
+    chunk: Any  # a Chunk, unless the slot is free
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,46 +61,20 @@ class CallSlot(Slot):
 
     def clear(self) -> None:
         self.index = -1
-        self.attempt = 1
         self.started = 0.0
         self.hangs_until = 0.0  # when it is given up
-        self.fault: Fault | None = None
+        self.fault: Any = None  # a Fault, if one hits this attempt
         self.item: Any = NOTHING
-        self.fn: Callable[[Any], Any] | None = None
-        self.context: Context | None = None
-        self.iterator: Iterator[Any] | None = None  # in flat runs
+        self.fn: Any = None
+        self.context: Any = None  # a Context, in which the call is made
+        self.iterator: Any = None  # in flat runs
 
 
-class Timers(Timekeeper):
-    """The timekeeper of a run in virtual time: it keeps the pauses before a retry, and starts no thread."""
+class SchedulePool(BasePool, Timekeeper):
+    """Slots for calls that are under way together, of which a script chooses the one that ends next.
 
-    def __init__(self, pool: SchedulePool) -> None:
-        self._pool = pool
-        self.pauses: list[tuple[float, int, Chunk]] = []
-        self.look_at = inf  # when the limit may let something start
-
-    def later(self, seconds: float, chunk: Chunk) -> None:
-        heapq.heappush(self.pauses, (self._pool.job.clock() + seconds, chunk.index, chunk))
-
-    def look_in(self, seconds: float) -> None:
-        self.look_at = self._pool.job.clock() + seconds
-
-    def ready(self) -> None:
-        """Let what has paused long enough run again."""
-        job = self._pool.job
-        if self.look_at <= job.clock():
-            self.look_at = inf
-        while self.pauses and self.pauses[0][0] <= job.clock():
-            job.window.again(heapq.heappop(self.pauses)[-1])
-
-    def drop(self) -> None:
-        """The last reference to the run is about to go: show its last progress."""
-        if self._pool.job.farewell is not None:
-            self._pool.job.farewell()
-
-
-class SchedulePool(BasePool):
-    """Slots for calls that are under way together, of which a script chooses the one that ends next."""
+    It is its run's timekeeper, too: time is virtual, so no thread has to look at a clock.
+    """
 
     inline = True
 
@@ -107,13 +82,13 @@ class SchedulePool(BasePool):
         super().__init__(job)
         self.book = book
         self.recorder = RunRecord(book, job)
-        self.timers = Timers(self)
+        self._pauses: list[tuple[float, int, Chunk]] = []  # before a retry
+        self._look_at = inf  # when the limit may let something start
         self.busy: list[CallSlot] = []
         self._idle: list[CallSlot] = []
         self._live: Context | None = None  # in which a live source is pulled
         self._retiring = Once()
-        job.clock = book.clock
-        job.supervisor = self.timers
+        job.supervisor = self
 
     # ---- what it is told -------------------------------------------------------------------------
 
@@ -133,6 +108,17 @@ class SchedulePool(BasePool):
 
     def worker_of(self, slot: Slot) -> int:
         return id(slot)
+
+    def later(self, seconds: float, chunk: Chunk) -> None:
+        heapq.heappush(self._pauses, (self.job.clock() + seconds, chunk.index, chunk))
+
+    def look_in(self, seconds: float) -> None:
+        self._look_at = self.job.clock() + seconds
+
+    def drop(self) -> None:
+        """The last reference to the run is about to go: show its last progress."""
+        if self.job.farewell is not None:
+            self.job.farewell()
 
     # ---- the consumer waits ----------------------------------------------------------------------
 
@@ -176,26 +162,23 @@ class SchedulePool(BasePool):
     def _next(self, slot: CallSlot) -> None:
         """Start the next item of the slot's chunk, or free the slot."""
         chunk = slot.chunk
-        assert chunk is not None
         slot.clear()
         item = next(chunk.todo, NOTHING)
         if item is NOTHING:
             self._free(slot)
             return
-        slot.item, slot.index, slot.attempt = item, chunk.index + len(chunk.out), chunk.attempt
+        slot.item, slot.index = item, chunk.index + len(chunk.out)
         self._start(slot)
 
     def _start(self, slot: CallSlot) -> None:
         job = self.job
         slot.fn, slot.context, slot.started = job.fn, job.context.copy(), job.clock()
-        slot.fault = self.book.fault_of(slot.index, slot.attempt)
-        self.recorder.record("started", slot.index, slot.attempt)
+        slot.fault = self.book.fault_of(slot.index, slot.chunk.attempt)
+        self.recorder.record("started", slot.index, slot.chunk.attempt)
 
     def _free(self, slot: CallSlot) -> None:
-        chunk = slot.chunk
-        assert chunk is not None
         self.busy.remove(slot)
-        self.job.ended(slot, chunk)
+        self.job.ended(slot, slot.chunk)
         self._idle.append(slot)
 
     # ---- which one, and when ---------------------------------------------------------------------
@@ -224,8 +207,11 @@ class SchedulePool(BasePool):
 
     def _look(self) -> bool:
         """Start what can be started, and give up calls that hang; whether there were any."""
-        self.timers.ready()
         now = self.job.clock()
+        if self._look_at <= now:
+            self._look_at = inf
+        while self._pauses and self._pauses[0][0] <= now:
+            self.job.window.again(heapq.heappop(self._pauses)[-1])
         late = [slot for slot in self._hanging() if slot.hangs_until <= now]
         for slot in late:
             self._give_up(slot)
@@ -235,7 +221,7 @@ class SchedulePool(BasePool):
     def _dues(self) -> list[float]:
         """The moments at which something will happen by itself."""
         job = self.job
-        dues = [self.timers.look_at, *(pause[0] for pause in self.timers.pauses[:1])]
+        dues = [self._look_at, *(pause[0] for pause in self._pauses[:1])]
         dues += [slot.hangs_until for slot in self._hanging()]
         if job.deadline_at is not None and not job.stopped:
             dues.append(job.deadline_at)
@@ -263,8 +249,7 @@ class SchedulePool(BasePool):
 
     def _step(self, slot: CallSlot) -> None:
         """Make the call, and record what comes of it."""
-        job, chunk, index, attempt = self.job, slot.chunk, slot.index, slot.attempt
-        assert chunk is not None
+        job, chunk, index, attempt = self.job, slot.chunk, slot.index, slot.chunk.attempt
         item, begun = slot.item, job.clock()
         result: Any = None
         error = None if slot.fault is None else slot.fault.error(index, attempt)
@@ -291,8 +276,6 @@ class SchedulePool(BasePool):
     def _make(self, slot: CallSlot) -> Any:
         """Call the function; the slot keeps nothing of it."""
         fn, item, context = slot.fn, slot.item, slot.context
-        assert fn is not None
-        assert context is not None
         slot.item, slot.fn, slot.context = NOTHING, None, None
         try:
             return context.run(fn, item)
@@ -302,11 +285,10 @@ class SchedulePool(BasePool):
     def _give_up(self, slot: CallSlot) -> None:
         """The time limit of a call that hangs is over (guarantee 17)."""
         job, chunk = self.job, slot.chunk
-        assert chunk is not None
         assert job.timeout is not None
         job.abandoned += 1
         job.window.take_back(chunk)
-        self.recorder.record("given up", slot.index, slot.attempt)
+        self.recorder.record("given up", slot.index, chunk.attempt)
         error = TimeoutError(f"the call took longer than timeout={job.timeout:g} s")
         job.failed(chunk, slot.item, error, job.timeout, Kind.FAILED)
         slot.clear()
@@ -322,9 +304,9 @@ class SchedulePool(BasePool):
         if not self._retiring.take():
             return
         try:
-            self.timers.pauses.clear()
+            self._pauses.clear()
             while (slot := self._choose()) is not None:
-                index, attempt = slot.index, slot.attempt
+                index, attempt = slot.index, slot.chunk.attempt
                 try:
                     if slot.fault is None:
                         self._make(slot)
@@ -338,7 +320,10 @@ class SchedulePool(BasePool):
             self._retiring.give_back()
 
     def join(self) -> None:
-        """Wait for the calls that hang, until their time limit, in virtual time; an error if they have none."""
+        """Wait for the calls that hang, until their time limit, in virtual time; an error if they have none.
+
+        It is called twice, as pool and as timekeeper: the second time nothing hangs any more.
+        """
         self.retire()
         until = max((slot.hangs_until for slot in self._hanging()), default=0.0)
         if 0.0 < until < inf:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from multiprocessing import set_start_method
 from multiprocessing.pool import ThreadPool
@@ -36,8 +37,6 @@ _WAIT_S: Final = 1.5  # how long a slow head, a slow source and a worker of the 
 _LIMIT_S: Final = 10.0  # for one side of a scenario
 _DEADLOCK_S: Final = 2.0  # for the one that never ends
 _ROW: Final = "{:<15} {:<31} {}"
-
-_variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="nothing")
 
 
 class Measured(NamedTuple):
@@ -156,14 +155,10 @@ def live_source(ours: bool) -> Measured:
 
 def nesting(ours: bool) -> Measured:
     """A map inside a map on one pool of two threads. Executor.map."""
-
-    def outer(item: int) -> int:
-        inner: Any = ordered_map(abs, range(item), executor=pool) if ours else pool.map(abs, range(item))
-        return sum(inner)
-
     begun = time.perf_counter()
     with ThreadPoolExecutor(2) as pool:
-        results = list(ordered_map(outer, range(8), executor=pool) if ours else pool.map(outer, range(8)))
+        mapped: Any = partial(ordered_map, executor=pool) if ours else pool.map
+        results = list(mapped(lambda item: sum(mapped(abs, range(item))), range(8)))
     ms = (time.perf_counter() - begun) * 1e3
     return Measured(results == [sum(range(item)) for item in range(8)], f"{len(results)} of 8 sums in {ms:.1f} ms")
 
@@ -229,13 +224,14 @@ def error(ours: bool) -> Measured:
 
 def context(ours: bool) -> Measured:
     """A context variable that is set by the consumer, and then by each call. Executor.map."""
+    variable = contextvars.ContextVar("variable", default="nothing")
 
     def call(item: int) -> bool:
-        seen = _variable.get()
-        _variable.set(f"that of item {item}")
+        seen = variable.get()
+        variable.set(f"that of item {item}")
         return seen == "yours"
 
-    _variable.set("yours")
+    variable.set("yours")
     seen = sum(_results(ours, call, range(8)))
     return Measured(seen == 8, f"{seen} of 8 calls see yours")
 

@@ -9,25 +9,27 @@ from inturn._core.flat_job import FlatJob
 from inturn._core.job import Job
 
 from ._book import Book, Order
+from ._timeline import Event
 
 __all__ = ["RunRecord"]
 
 
 class RunRecord:
-    """One run of a schedule: its number, its rule, and its part of the events."""
+    """One run of a schedule: its number, its rule, and its part of the events; its time is that of the schedule."""
 
     def __init__(self, book: Book, job: Job) -> None:
-        self.number = -1  # until it begins
+        self._number = -1  # until it begins
         self._book = book
         self._job = job
         self._flat = isinstance(job, FlatJob)
         self._rule: Order = min
         self._seen = 0  # items that were recorded as pulled
         job.watcher = self
+        job.clock = book.clock
 
     def begin(self) -> None:
         """The first ``next``."""
-        self.number, self._rule = self._book.begin_run()
+        self._number, self._rule = self._book.begin_run()
 
     def choose(self, indices: list[int]) -> int:
         """Which of these, in ascending order, takes the next step."""
@@ -38,7 +40,7 @@ class RunRecord:
             raise
 
     def record(self, what: str, index: int, attempt: int = 1) -> None:
-        self._book.record(self.number, what, index, attempt)
+        self._book.events.append(Event(self._book.now, what, index, attempt, self._number))
 
     def pulled(self) -> None:
         while self._seen < self._job.window.pulled:

@@ -72,8 +72,7 @@ class Schedule(MakesPools):
     def __repr__(self) -> str:
         arguments: list[str] = []
         if self.order is not None:
-            order = self.order
-            arguments.append(f"order={getattr(order, '__qualname__', repr(order)) if callable(order) else order!r}")
+            arguments.append(f"order={getattr(self.order, '__qualname__', repr(self.order))}")
         if self.seed is not None:
             arguments.append(f"seed={self.seed}")
         if self.faults:

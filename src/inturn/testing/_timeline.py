@@ -27,7 +27,7 @@ _MARKS: Final = {
 _AFTERWARDS: Final = {"pulled": ".", "started": "-", "made": "-", "ended": "~", "failed": "~", "given up": "~"}
 
 
-@dataclass(slots=True, unsafe_hash=True, repr=False)
+@dataclass(slots=True, unsafe_hash=True)
 class Event:
     """One thing that happened in a run.
 
@@ -47,9 +47,6 @@ class Event:
     index: int
     attempt: int = 1
     run: int = 0
-
-    def __repr__(self) -> str:
-        return f"Event(time={self.time:g}, what={self.what!r}, index={self.index}, attempt={self.attempt})"
 
 
 def timeline(title: str, events: Sequence[Event]) -> str:
