@@ -108,9 +108,9 @@ def test_g04_the_window_is_at_least_twice_the_concurrency_times_an_explicit_chun
 
 
 def test_g04_the_window_never_grows_past_4096(inside):
-    source = Source(range(20_000))
+    source = Source(range(2 * 4096))  # where items are handed over one by one, each takes 10 ms on a busy machine
     last = deque(source.watch(inside.map(same, source, concurrency=2)), maxlen=1)
-    assert last.pop() == 19_999
+    assert last.pop() == 2 * 4096 - 1
     assert max(source.held_or_asked if inside.live else source.held) <= 4096
 
 
