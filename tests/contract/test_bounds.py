@@ -47,8 +47,8 @@ def test_g03_the_bound_is_reached_and_holds_while_next_waits(overlapping, window
 
 def test_g03_the_bound_holds_while_the_consumer_is_busy(overlapping, window):
     run, source = primed(overlapping, same, window=window)
+    source.begun.wait(window + overlapping.live)  # the feeder of a live run fills the room that became free
     absence()
-    # the feeder of a live run fills the room that became free
     assert source.pulls == window + overlapping.live
     for i in range(1, 20):
         assert next(run) == i

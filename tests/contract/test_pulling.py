@@ -213,6 +213,7 @@ def test_g07_work_goes_on_while_the_consumer_is_away_and_then_rests(overlapping,
     pulled = 16 + overlapping.live  # a feeder fills the room that became free
     called = pulled if chunksize != 4 else 16  # one item is no chunk
     assert sorted(ended.wait(called)) == list(range(called))
+    source.begun.wait(pulled)
     absence()
     wait_until(lambda: run.stats.running == 0)
     assert source.pulls == pulled
