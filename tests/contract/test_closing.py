@@ -15,7 +15,19 @@ import pytest
 from functions_for_workers import Oops, double, fail_at, same
 from inturn import Retry, ordered_map, retry
 from inturn._base.events import ThreadEvent
-from waiting import HOUR, SHORT, Background, Gate, Source, Tally, absence, farewell, primed, wait_until
+from waiting import (
+    HOUR,
+    SHORT,
+    Background,
+    Gate,
+    Source,
+    Tally,
+    absence,
+    farewell,
+    primed,
+    wait_until,
+    wait_until_told_to_end,
+)
 
 
 class Stuck:
@@ -43,6 +55,7 @@ def test_g13_close_waits_for_running_calls_and_starts_no_other(overlapping, chun
     begun = call.free + 2  # two calls are running, each perhaps the first of a chunk
     call.started.wait(begun)
     closing = Background(run.close)
+    wait_until_told_to_end(run)
     absence()
     assert closing.is_alive()
     pulls = source.pulls
@@ -76,7 +89,8 @@ def test_g13_leaving_the_with_block_in_any_way_closes(overlapping, how):
                     raise Oops
 
     leaving = Background(leave)
-    call.started.wait(3)
+    wait_until(lambda: runs)
+    wait_until_told_to_end(runs[0])
     absence()
     assert leaving.is_alive()
     call.gate.open()
@@ -340,6 +354,7 @@ def test_g13_an_error_is_raised_without_waiting_for_running_calls(overlapping):
 def test_g13_close_after_an_error_waits_for_the_running_calls(overlapping):
     run, call = failed_while_another_call_runs(overlapping)
     closing = Background(run.close)
+    wait_until_told_to_end(run)
     absence()
     assert closing.is_alive()
     call.gate.open()

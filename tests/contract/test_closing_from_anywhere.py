@@ -8,7 +8,7 @@ import pytest
 
 from functions_for_workers import double, fail_at
 from inturn import ordered_map
-from waiting import Background, Gate, Source, Tally, absence, spend, wait_until
+from waiting import Background, Gate, Source, Tally, absence, spend, wait_until, wait_until_told_to_end
 
 # 16: close from anywhere
 
@@ -73,7 +73,7 @@ def test_g16_close_from_another_thread_ends_a_next_inside_a_pull_as_soon_as_the_
     consumer = Background(next, run, "over")
     inside_pull.wait()
     closing = Background(run.close)
-    absence()
+    wait_until_told_to_end(run)
     more.open()
     assert consumer.result() == "over"
     closing.result()

@@ -220,6 +220,12 @@ def wait_until(condition: Callable[[], object], what: str = "") -> None:
         time.sleep(0.001)  # between two looks
 
 
+def wait_until_told_to_end(run: Any) -> None:
+    """What `close` does before it waits; nothing announces it."""
+    inner = getattr(run._run, "_run", run._run)  # an async run, behind the interface of a synchronous one
+    wait_until(lambda: inner.job.stopped, "the run is told to end")
+
+
 @contextlib.contextmanager
 def handling(handler: Callable[[int, Any], object]) -> Iterator[None]:
     """SIGUSR1 is answered so meanwhile."""
