@@ -262,6 +262,32 @@ def test_g12_clear_drops_everything_and_keeps_the_counts() -> None:
     assert (window.pulled, window.taken) == (6, 0)
 
 
+@pytest.mark.parametrize("lands", [False, True], ids=["undisturbed", "an exception lands in it"])
+def test_g16_clear_takes_back_what_counted_as_taken_and_was_not_delivered(lands: bool, monkeypatch: Any) -> None:
+    def landing() -> None:
+        raise InterruptedError
+
+    window = Window(1, 8, 4)
+    window.extend(list(range(8)))
+    for k in range(2):
+        chunk = window.claim()
+        assert chunk is not None
+        chunk.out.extend(range(4 * k, 4 * k + 4))
+        chunk.ended = True
+        assert window.now() is Now.DELIVER
+        if lands and k:
+            monkeypatch.setattr("inturn._engine.window.fence", landing)
+            with pytest.raises(InterruptedError):
+                window.take_results()
+        else:
+            results = window.take_results()
+            assert results is not None
+            for _ in range(1 if k else 4):
+                results.pop()
+    window.clear()
+    assert (window.pulled, window.taken, len(window.held)) == (8, 4 if lands else 5, 0)
+
+
 def test_g12_a_chunk_that_is_claimed_just_as_the_run_ends_is_kept_by_nobody() -> None:
     window = Window(1, 2, None)
     window.extend(["item"])

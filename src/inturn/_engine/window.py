@@ -375,6 +375,10 @@ class Window:
 
     def clear(self) -> None:
         """The run is over: let go of everything in the window; the counts tell what was delivered."""
+        head = self._cursor
+        if isinstance(head, Chunk) and self.taken > head.index:  # else an exception came before they counted as taken
+            self.taken -= len(self.held)  # they never will be delivered
+        self.held = []
         for chunk, _ in self._chunks():
             if self._releases_outcomes:  # see `_put`
                 chunk.out = []
@@ -384,8 +388,6 @@ class Window:
             backlog.items.clear()
             backlog.tail = None
         self._again.clear()
-        self.taken -= len(self.held)  # they never will be delivered
-        self.held = []
         self.final = None
 
     def waiting(self) -> int:
