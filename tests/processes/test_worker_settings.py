@@ -348,3 +348,22 @@ for _ in range(2):
     with Script(body) as script:
         script.end()
     assert script.lines == ["True True True True"] * 2, script.err
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13, 1), reason="its fork server does not use the program's sys.path")
+def test_g14_ctrl_c_while_the_fork_server_imports_neither_ends_it_nor_stays_blocked(tmp_path):
+    (tmp_path / "interrupting.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    body = f"""
+import multiprocessing, signal, sys
+sys.path.insert(0, {str(tmp_path)!r})
+multiprocessing.set_forkserver_preload(["interrupting"])
+from functions_for_workers import double
+from inturn import Processes
+print(*ordered_map(double, range(4), executor=Processes(start_method="forkserver"), concurrency=2))
+with multiprocessing.get_context("forkserver").Pool(1) as pool:
+    print(pool.apply(signal.getsignal, [signal.SIGINT]) is signal.default_int_handler)
+    print(*pool.apply(signal.pthread_sigmask, [signal.SIG_BLOCK, ()]))
+"""
+    with Script(body) as script:
+        script.end()
+    assert (script.lines, script.err) == (["0 2 4 6", "True", ""], "")

@@ -16,8 +16,9 @@ signal mask, so SIGINT is blocked while it is started. A child of a fork server 
 server's mask: there the first object that the child unpickles makes it ignore SIGINT.
 
 *Imports.* What a worker imports takes it longer than all else of its start. A fork server that we
-start imports it once, beside what the program wants it to. (Before 3.13.1, it does not use the
-program's ``sys.path``, so it could find another inturn than the program.)
+start imports it once, beside what the program wants it to, and is safe from Ctrl-C meanwhile (see
+`fork_server`). Before 3.13.1, it does not use the program's ``sys.path``, so it could find another
+inturn than the program.
 
 *A main module that cannot be imported* is not looked for (`main_of_workers`).
 """
@@ -65,7 +66,7 @@ NO_GUARD: Final = 78
 GUARD: Final = 'put the code that starts it under `if __name__ == "__main__":`'
 SERVER_DIED: Final = f"the fork server ended while it imported the main module; if that starts a run, {GUARD}"
 
-_WORKER: Final = "inturn._processes.worker"
+_IN_SERVER: Final = "inturn._processes.fork_server"
 _SERVER_HAS_OUR_PATH: Final = sys.version_info >= (3, 13, 1)
 _PIPES: Final = 4  # more than a client of the fork server opens to start a process
 _FORK_WAIT_S: Final = 0.25  # how long a fork waits for slots that run code of the user, in seconds
@@ -162,15 +163,8 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return process
-    from multiprocessing import forkserver
-
-    server: Any = forkserver._forkserver
-    if path is not None and server._preload_modules == ["__main__"]:
-        server._preload_modules = []  # not `__main__`, the default: its import would end the server
-    if _SERVER_HAS_OUR_PATH and _WORKER not in server._preload_modules:
-        server._preload_modules = [*server._preload_modules, _WORKER]
     for _ in range(2):
-        forkserver.ensure_running()
+        _run_fork_server(path)
         spare = [multiprocessing.Pipe() for _ in range(_PIPES)]  # a client that lacks some leaks others
         del spare
         process = context.Process(name=_WorkerName(name, first), target=target, args=args)
@@ -180,6 +174,26 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
             continue
         return process
     raise RuntimeError(SERVER_DIED)
+
+
+def _run_fork_server(path: str | None) -> None:
+    """See to it that there is a fork server."""
+    from multiprocessing import forkserver, resource_tracker
+
+    server: Any = forkserver._forkserver
+    if path is not None and server._preload_modules == ["__main__"]:
+        server._preload_modules = []  # not `__main__`, the default: its import would end the server
+    if not _SERVER_HAS_OUR_PATH:
+        return forkserver.ensure_running()
+    if _IN_SERVER not in server._preload_modules:
+        server._preload_modules = [*server._preload_modules, _IN_SERVER]
+    resource_tracker.ensure_running()  # its start may unblock SIGINT
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return None
 
 
 class Setup:
