@@ -380,6 +380,6 @@ def test_g14_g16_an_exception_from_outside_in_a_callback_of_the_run_is_the_consu
             async for _ in results:
                 pass
 
-    with asyncio.Runner(loop_factory=KINDS[kind]) as runner, pytest.raises(error):
+    with pytest.raises(error), asyncio.Runner(loop_factory=KINDS[kind]) as runner:  # the error keeps its tasks
         runner.run(main())
     assert calls.ended * 2 == len(calls.steps.seen)
