@@ -34,11 +34,12 @@ def kept(plan: Plan) -> list[Table]:
     tables = []
     with ExitStack() as stack:
         for method in multiprocessing.get_all_start_methods():
+            anew = Processes(start_method=method, max_workers=2)
+            list(ordered_map(work.same, items, executor=anew))  # now, so that a fork server is one that inturn starts
             context = multiprocessing.get_context(method)
             pool = stack.enter_context(context.Pool(2))
             executor = stack.enter_context(ProcessPoolExecutor(2, mp_context=context))
             workers = stack.enter_context(Processes(start_method=method, max_workers=2))
-            anew = Processes(start_method=method, max_workers=2)
             racers: dict[str, Callable[[], Any]] = {
                 "inturn": lambda workers=workers: list(ordered_map(work.same, items, executor=workers)),
                 "Pool.imap": lambda pool=pool: list(pool.imap(work.same, items)),
