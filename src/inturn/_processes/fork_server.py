@@ -10,6 +10,6 @@ from . import worker
 
 __all__ = ["worker"]
 
-_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+if signal.SIGINT in signal.sigpending():
+    signal.sigwait({signal.SIGINT})
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-signal.signal(signal.SIGINT, _handler)
