@@ -157,3 +157,20 @@ def test_g16_close_from_a_policy_ends_the_run(inside):
 
     run = inside.map(partial(fail_at, frozenset({2})), itertools.count(), on_error=policy, window=5)
     assert list(run) in ([0, 2], [0, 2, "closed"])
+
+
+def test_g01_g16_a_next_just_before_close_ends_the_run_skips_nothing(monkeypatch):
+    run = ordered_map(str, range(8), chunksize=4, window=8, concurrency=1)
+    assert next(run) == "0"  # and the three behind it are held
+    wait_until(lambda: run.stats.waiting >= 3)
+    stop, between = run._run.job.stop, []
+
+    def stopping():
+        between.append(Background(next, run, "over").result())
+        monkeypatch.undo()
+        stop()
+
+    monkeypatch.setattr(run._run.job, "stop", stopping)
+    run.close()
+    assert between == ["1"]
+    assert next(run, "over") == "over"

@@ -74,6 +74,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the result is lost
+                    self._held = self._nothing
                     self._leave_chain()
                     raise
         return self._next()  # type: ignore[no-any-return]
@@ -103,6 +104,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         except BaseException as error:  # a signal handler's error, Ctrl-C, or an error of a function of the user's
             step = None  # the frames of the error's traceback keep this one
             if self._consumer.get(None) is me:
+                self._held = self._nothing
                 self._consumer.pop(None)
             self._leave_chain()
             if isinstance(error, StopIteration):  # it must not end the loop in silence
@@ -209,8 +211,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
     def _leave_chain(self) -> None:
         if not self._ours():  # the workers are the parent's
             return
-        self._held = self._nothing
         self._run.job.stop()
+        self._held = self._nothing  # now: a `next` that found nothing held while the run goes on would skip it
         me = object()
         if self._consumer.setdefault(None, me) is me:
             try:
