@@ -19,7 +19,7 @@ from inturn import ordered_amap, ordered_flat_map, ordered_gather, ordered_map, 
 from inturn._core.consumer import Watched
 from inturn._model import recorder as recorder_module
 from inturn._model.recorder import Recorder
-from waiting import SHORT, Background, Gate, Tally, spend
+from waiting import SHORT, Background, Gate, Tally, spend, wait_until
 
 
 def check(trace, indices):
@@ -311,7 +311,14 @@ def held_up():
         return i
 
     with ordered_map(call, range(8), concurrency=2, window=8, chunksize=1, trace=True) as run:
-        opener = threading.Thread(target=lambda: (ended.wait(7), spend(0.002), gate.open()))
+
+        def open_when_all_others_have_ended():
+            ended.wait(7)
+            wait_until(lambda: list(run._run.job.sleeping) == [1], "the consumer waits for item 1")
+            spend(0.002)
+            gate.open()
+
+        opener = threading.Thread(target=open_when_all_others_have_ended)
         opener.start()
         assert list(run) == [*range(8)]
         opener.join()
