@@ -157,11 +157,8 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         process = context.Process(name=_WorkerName(name, first), target=target, args=args)
         if method == "fork":
             process._Popen = _ForkPopen
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _sigint_blocked():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return process
     for _ in range(2):
         _run_fork_server(path)
@@ -184,16 +181,23 @@ def _run_fork_server(path: str | None) -> None:
     if path is not None and server._preload_modules == ["__main__"]:
         server._preload_modules = []  # not `__main__`, the default: its import would end the server
     if not _SERVER_HAS_OUR_PATH:
-        return forkserver.ensure_running()
+        forkserver.ensure_running()
+        return
     if _IN_SERVER not in server._preload_modules:
         server._preload_modules = [*server._preload_modules, _IN_SERVER]
     resource_tracker.ensure_running()  # its start may unblock SIGINT
+    with _sigint_blocked():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _sigint_blocked() -> Generator[None]:
+    """What is started meanwhile begins with SIGINT blocked."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return None
 
 
 class Setup:

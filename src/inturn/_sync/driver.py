@@ -74,8 +74,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the result is lost
-                    self._held = self._nothing
-                    self._leave_chain()
+                    self._leave_behind_lost()
                     raise
         return self._next()  # type: ignore[no-any-return]
 
@@ -207,6 +206,11 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         """
         self._leave_chain()
         self._join()
+
+    def _leave_behind_lost(self) -> None:
+        """An exception from outside took a result away: nothing behind that is delivered (guarantee 16)."""
+        self._held = self._nothing  # first, as another exception may land within the next step
+        self._leave_chain()
 
     def _leave_chain(self) -> None:
         if not self._ours():  # the workers are the parent's

@@ -36,8 +36,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
                 return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the element is lost
-                    self._held = self._nothing
-                    self._leave_chain()
+                    self._leave_behind_lost()
                     raise
         return self._next()  # type: ignore[no-any-return]
 
