@@ -15,6 +15,9 @@ from inturn import ordered_amap
 
 _GLANCE_S = 0.01  # seconds after which a thread checks whether it has to drive the loop itself
 
+_open: set[asyncio.AbstractEventLoop] = set()
+"""Loops that are not closed: so a collection that finds a run in a cycle ends the run before its loop is garbage."""
+
 
 class InLoop:
     """An iterator over an async run, in an event loop of its own, which ends with it."""
@@ -22,6 +25,7 @@ class InLoop:
     def __init__(self, run: Any, make_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
         self._run = run
         self._loop = make_loop()
+        _open.add(self._loop)
         self._loop.slow_callback_duration = 60.0  # calls that block it are what it is for
         self._driving = threading.Lock()
 
@@ -90,6 +94,7 @@ class InLoop:
                 _drive(loop, asyncio.wait(tasks))
             _drive(loop, loop.shutdown_asyncgens())
             loop.close()
+            _open.discard(loop)
 
     def __del__(self) -> None:
         del self._run
