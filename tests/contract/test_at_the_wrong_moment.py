@@ -71,9 +71,9 @@ def test_g23_a_second_consumer_that_takes_the_last_result_there_is_ends_nothing(
         """Results that are ready: they are there when the consumer looks, and then another one takes them."""
 
         def __bool__(self):
-            if len(self):
-                results.extend(Background(lambda: [self.pop() for _ in range(len(self))]).result())
-            return True
+            left = len(self)
+            results.extend(Background(lambda: [self.pop() for _ in range(left)]).result())
+            return left > 0
 
     run._held = run._run.window.held = Taken(run._held)
     results += run

@@ -7,10 +7,12 @@ from functools import partial
 import pytest
 
 from functions_for_workers import double, fail_at, same
-from inturn import ordered_map
+from inturn import ordered_flat_map, ordered_map
+from inturn._base.atomic import pop_or
+from inturn._core import flat_consumer
 from programs import Script
 from results import until_error
-from waiting import Background, Gate, absence, spend
+from waiting import Background, Gate, absence, spend, wait_until
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
 
@@ -63,8 +65,9 @@ def test_g23_a_run_may_move_from_one_thread_to_another(kinds):
     assert results == list(range(0, 60, 2))
 
 
-def test_g23_many_consumers_at_once_get_errors_and_never_a_wrong_order(overlapping):
-    run = overlapping.map(same, range(500), window=10)
+@pytest.mark.parametrize("settings", [{"window": 10}, {"window": 100, "chunksize": 10}], ids=["singly", "chunks"])
+def test_g23_many_consumers_at_once_get_errors_and_never_a_wrong_order(overlapping, settings):
+    run = overlapping.map(same, range(500), **settings)
 
     def consume():
         results, errors = [], 0
@@ -80,6 +83,39 @@ def test_g23_many_consumers_at_once_get_errors_and_never_a_wrong_order(overlappi
     shares = [thread.result()[0] for thread in [Background(consume) for _ in range(4)]]
     assert all(share == sorted(share) for share in shares)
     assert sorted(itertools.chain(*shares)) == list(range(500))
+
+
+def test_g23_a_next_that_is_held_up_before_it_begins_skips_nothing(monkeypatch):
+    """Another thread is the consumer, takes a chunk and leaves, after this one has found nothing that is held."""
+    run = ordered_map(same, range(8), chunksize=4, window=8, concurrency=1)
+    begin, others = type(run)._next, []
+
+    def held_up(self):
+        monkeypatch.undo()
+        others.append(Background(next, run).result())
+        wait_until(lambda: run.stats.waiting == 7)
+        return begin(self)
+
+    monkeypatch.setattr(type(run), "_next", held_up)
+    assert (next(run), others) == (1, [0])
+    assert list(run) == list(range(2, 8))
+
+
+@pytest.mark.parametrize("left", ["something", "nothing"])
+def test_g23_an_element_that_another_thread_takes_from_under_the_consumer_ends_nothing(monkeypatch, left):
+    """As by a `next` that was held up since it saw that the lane has elements."""
+    run = ordered_flat_map(range, [1 if left == "nothing" else 3, 2], window=2, concurrency=1)
+    others = []
+
+    def after_another(otherwise, pop):
+        monkeypatch.undo()
+        others.append(pop())
+        return pop_or(otherwise, pop)
+
+    monkeypatch.setattr(flat_consumer, "pop_or", after_another)
+    results = list(run)
+    assert others == [0]
+    assert results == ([0, 1] if left == "nothing" else [1, 2, 0, 1])
 
 
 def test_g23_next_from_inside_the_source_is_an_error(pulling):

@@ -196,9 +196,16 @@ MUTATIONS = [
     Mutation(
         "an exception of a signal handler is taken for one of the source",
         "_base",
-        "if _was_given(tb.tb_next.tb_frame, tb.tb_frame):",
-        "if tb is None:",
+        "return any(_was_given(",
+        "return False and any(_was_given(",
         "base/test_signals.py::test_g16_what_a_handler_raises_within_a_pull_is_raised_at_once",
+    ),
+    Mutation(
+        "a next skips what another consumer left",
+        "_core",
+        "if window.held:",
+        "if window is None:",
+        "contract/test_several_consumers.py::test_g23_a_next_that_is_held_up_before_it_begins_skips_nothing",
     ),
     # ---- what workers share ----------------------------------------------------------------------
     Mutation(
@@ -211,8 +218,8 @@ MUTATIONS = [
     Mutation(
         "all calls share one context",
         "_core",
-        "append(copy().run(fn, item))",
-        "append(self.context.run(fn, item))",
+        "result = copy().run(fn, item)\n                except BaseException as error:",
+        "result = self.context.run(fn, item)\n                except BaseException as error:",
         "contract/test_context_variables.py::test_g21_what_one_item_sets_no_other_item_sees",
     ),
     Mutation(

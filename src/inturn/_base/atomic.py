@@ -10,11 +10,25 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import Any, Self
+from typing import Any, Final, Self
 
-__all__ = ["Link", "Once", "Total", "fence", "remainder_of", "taking"]
+from .signals import found_nothing
+
+__all__ = ["Link", "Once", "Total", "fence", "pop_or", "remainder_of", "taking"]
+
+_END: Final = object()
+
+
+def pop_or(otherwise: Any, pop: Callable[[], Any]) -> Any:
+    """What `pop` returns; `otherwise` if another thread has emptied what it pops from."""
+    try:
+        return pop()
+    except IndexError as error:
+        if not found_nothing(error):
+            raise
+    return otherwise
 
 
 class _Taking:
@@ -29,20 +43,18 @@ class _Taking:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return self._items.popleft()
-        except IndexError:
-            raise StopIteration from None
+        item = pop_or(_END, self._items.popleft)
+        if item is _END:
+            raise StopIteration
+        return item
 
     def rest(self) -> list[Any]:
         """Take all from the right, so that a thread that takes from the left meanwhile leaves no gap."""
         items: list[Any] = []
-        try:
-            while True:
-                items.append(self._items.pop())
-        except IndexError:
-            items.reverse()
-            return items
+        while (item := pop_or(_END, self._items.pop)) is not _END:
+            items.append(item)
+        items.reverse()
+        return items
 
 
 GIL = bool(getattr(sys, "_is_gil_enabled", lambda: True)())

@@ -11,6 +11,7 @@ import threading
 from typing import Protocol
 
 from .atomic import fence
+from .signals import raised_by_handler
 
 __all__ = ["LONG_S", "Event", "Latch", "ThreadEvent"]
 
@@ -43,8 +44,9 @@ class ThreadEvent:
         """Wake whoever waits, or the next one to wait."""
         try:
             self._lock.release()
-        except RuntimeError:  # set already, and nobody has waited since
-            pass
+        except RuntimeError as error:  # set already, and nobody has waited since
+            if raised_by_handler(error):
+                raise
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, and clear it; False after so many seconds without."""

@@ -12,19 +12,35 @@ call is.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["raised_by_handler"]
+__all__ = ["found_nothing", "is_ours", "landed_here", "raised_by_handler"]
 
 
 def raised_by_handler(error: BaseException) -> bool:
     """Whether the error's traceback goes through a signal handler (guarantee 10)."""
+    return any(_was_given(handler, interrupted) for interrupted, handler in _calls(error))
+
+
+def landed_here(error: BaseException) -> bool:
+    """Whether a signal handler raised it that interrupted this library, and not a function of the user's."""
+    if threading.get_ident() != threading.main_thread().ident:  # where handlers run
+        return False
+    return any(is_ours(interrupted) and _was_given(handler, interrupted) for interrupted, handler in _calls(error))
+
+
+def is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "inturn"
+
+
+def _calls(error: BaseException) -> Iterator[tuple[FrameType, FrameType]]:
+    """Each caller and callee in the error's traceback, the outermost first."""
     tb = error.__traceback__
     while tb is not None and tb.tb_next is not None:
-        if _was_given(tb.tb_next.tb_frame, tb.tb_frame):
-            return True
+        yield tb.tb_frame, tb.tb_next.tb_frame
         tb = tb.tb_next
-    return False
 
 
 def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
@@ -36,3 +52,14 @@ def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
         if value is interrupted or (type(value) is tuple and any(each is interrupted for each in value)):
             return True
     return False
+
+
+def found_nothing(error: BaseException) -> bool:
+    """Whether a ``pop`` of this library has raised it, since another thread has emptied what it pops from.
+
+    The innermost frame tells: if it is a signal handler's, or one of the user's, the error comes from outside.
+    """
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    return type(error) is IndexError and tb is not None and is_ours(tb.tb_frame)

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from inturn._base import checks
+from inturn._base.atomic import pop_or
 from inturn._base.clock import clock
 from inturn._engine.window import NEVER, Now, Window
 from inturn._model.handle import Handle
@@ -186,6 +187,11 @@ class Run:
         while True:
             if job.end is not None:
                 return self._ended()
+            if window.held:  # others had their turn since `next` looked
+                if (held := pop_or(AGAIN, window.held.pop)) is not AGAIN:
+                    self.clocks.left = job.clock()
+                    return held
+                continue
             now = window.now()
             if now is Now.DELIVER:
                 if not self._exchanged and self.source is not None and window.room() > 0 and window.last_index == NEVER:

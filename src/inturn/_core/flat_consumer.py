@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from inturn._base.atomic import pop_or
 from inturn._base.events import Event, ThreadEvent
 from inturn._engine.lanes import NO_LANE, Lane, LaneWindow, Phase
 from inturn._engine.window import NEVER
@@ -44,7 +45,9 @@ class FlatRun(Run):
         self._latest = lane.index
         outcome: Any
         if lane.buffer:
-            outcome = lane.pop()
+            outcome = pop_or(AGAIN, lane.pop)
+            if outcome is AGAIN:  # another thread, which had seen this lane before, was faster
+                return AGAIN
             if lane.producer_waits:
                 lane.relieve()
             must_pull = self.source is not None and window.room() > 0 and window.last_index == NEVER

@@ -17,7 +17,7 @@ __all__ = [
     "Raised",
     "Wait",
     "Watched",
-    "found_nothing",
+    "no_end",
     "raised_for",
     "sooner",
 ]
@@ -45,10 +45,16 @@ class Raised:
     """This error ends the run. It is returned and raised by the outermost frame, so that no frame keeps it alive."""
 
     def __init__(self, error: BaseException) -> None:
-        self.error = error
-        if isinstance(error, (StopIteration, StopAsyncIteration)):  # it must not end the loop in silence
-            self.error = RuntimeError(f"a function that the run has called raised {type(error).__name__}")
-            self.error.__cause__ = error
+        self.error = no_end(error)
+
+
+def no_end(error: BaseException) -> BaseException:
+    """The error as it may leave ``next``: one that would end the loop in silence becomes another."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    told = RuntimeError(f"a function that the run has called raised {type(error).__name__}")
+    told.__cause__ = error
+    return told
 
 
 def raised_for(error: BaseException, err: Err) -> BaseException:
@@ -72,18 +78,6 @@ class Watched(list[Any]):
         result = list.pop(self)
         self._after()
         return result
-
-
-def found_nothing(error: BaseException) -> bool:
-    """Whether a ``pop`` of this library has raised it, since another thread has emptied what it pops from.
-
-    The innermost frame tells: if it is a signal handler's, or one of the user's, the error comes from outside.
-    """
-    tb = error.__traceback__
-    while tb is not None and tb.tb_next is not None:
-        tb = tb.tb_next
-    where = None if tb is None else tb.tb_frame.f_globals.get("__name__")
-    return type(error) is IndexError and str(where).partition(".")[0] == "inturn"
 
 
 def sooner(one: float | None, other: float | None) -> float | None:

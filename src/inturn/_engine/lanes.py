@@ -33,6 +33,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from inturn._base.atomic import pop_or
 from inturn._base.events import Event, ThreadEvent
 from inturn._model.outcome import Err
 
@@ -95,11 +96,7 @@ class Lane:
 
     def relieve(self) -> None:
         """After ``pop``: wake the producer if it waits for room and there is enough now."""
-        if len(self.buffer) <= self.enough:
-            try:
-                self.producer_waits.pop()
-            except IndexError:
-                return
+        if len(self.buffer) <= self.enough and pop_or(self, self.producer_waits.pop) is None:
             self.event.set()
 
     def telling(self, after: Callable[[], object]) -> Lane:

@@ -34,8 +34,8 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Final
 
-from inturn._base.atomic import fence, remainder_of, taking
-from inturn._base.signals import raised_by_handler
+from inturn._base.atomic import fence, pop_or, remainder_of, taking
+from inturn._base.signals import found_nothing, raised_by_handler
 from inturn._model.outcome import Err, Failure
 
 from .chunk import Backlog, Chunk
@@ -163,10 +163,10 @@ class Window:
 
     def passing_at(self, position: int) -> Failure | None:
         """The failure that passes at this position of the main backlog, if there is one."""
-        try:
-            return None if self.passing is None else self.passing(self._main.items[position])
-        except IndexError:
+        if self.passing is None:
             return None
+        items = self._main.items
+        return self.passing(pop_or((), lambda: items[position]))  # () is none
 
     def pass_on(self) -> Chunk | None:
         """Complete the failures that stand first in the main backlog (guarantee 36).
@@ -202,8 +202,9 @@ class Window:
         items: list[Any] = []
         try:
             items.extend(map(deque.popleft, repeat(backlog.items, chunk.size)))
-        except IndexError:  # cleared meanwhile: the run is over
-            pass
+        except IndexError as error:  # cleared meanwhile: the run is over
+            if not found_nothing(error):
+                raise
         return items
 
     def _size(self) -> int:

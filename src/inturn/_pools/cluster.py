@@ -23,6 +23,7 @@ from collections import deque
 from functools import partial
 from typing import Any, Final
 
+from inturn._base.atomic import pop_or
 from inturn._base.clock import clock
 from inturn._core.job import Job
 from inturn._core.slot import Star
@@ -83,12 +84,8 @@ class ClusterPool(ExecutorPool):
         return super().grow()
 
     def _take_ended(self) -> None:
-        while self._ended:
-            try:
-                submission, future = self._ended.popleft()
-            except IndexError:
-                return
-            super()._done(submission, future)
+        while (ended := pop_or(None, self._ended.popleft)) is not None:
+            super()._done(*ended)
 
     def _try_suspect(self) -> None:
         """The next suspect may run, if none does."""

@@ -14,10 +14,11 @@ import os
 from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
+from inturn._base.signals import found_nothing
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import End
 from inturn._core.nesting import inside
-from inturn._core.steps import found_nothing
+from inturn._core.steps import no_end
 from inturn._core.threads import may_wait
 from inturn._model.handle import Handle
 
@@ -75,6 +76,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the result is lost
                     self._leave_behind_lost()
+                    if isinstance(error, StopIteration):
+                        raise no_end(error) from error
                     raise
         return self._next()  # type: ignore[no-any-return]
 
@@ -82,10 +85,11 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         """`next`, where nothing is held. Guarantee 23: there is one consumer at a time."""
         if self._forks != Process.forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
-        me, job = object(), self._run.job
+        me: object = "unknown"
         step: Any = None
         over = True
         try:
+            me, job = object(), self._run.job
             if self._consumer.setdefault(None, me) is me:
                 step = self._step()
                 over = step is DONE or step is CLOSED or type(step) is Raised
@@ -106,8 +110,8 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 self._held = self._nothing
                 self._consumer.pop(None)
             self._leave_chain()
-            if isinstance(error, StopIteration):  # it must not end the loop in silence
-                raise RuntimeError("a function that the run has called raised StopIteration") from error
+            if isinstance(error, StopIteration):
+                raise no_end(error) from error
             raise
         try:
             # Nothing is called between the other `try` and here: a signal handler may raise behind any call, and the
