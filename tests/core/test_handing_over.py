@@ -3,8 +3,6 @@
 Each test stops one thread at such a moment, by a container that lets the other thread go on when it is written to.
 """
 
-from collections import deque
-
 import pytest
 
 from inturn import ordered_map, retry
@@ -16,7 +14,7 @@ def test_g01_a_head_that_completes_just_before_the_consumer_sleeps_is_seen():
     run = ordered_map(lambda x: gate.wait() or x, [7])
     job = run._run.job
 
-    class Sleeping(deque):
+    class Sleeping(list):
         def append(self, index):
             gate.open()
             wait_until(lambda: job.pool._idle, "the call has ended, and its worker has found nobody to wake")

@@ -15,10 +15,10 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from weakref import ref
 
+from inturn._base.signals import raised_by_handler
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import End
 from inturn._core.nesting import inside
@@ -130,8 +130,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
             loop.adopt_run(job)
         self._clock = job.clock  # the loop may have one of its own
         self._hook = hook = _shutdown_hook(ref(self))
-        with suppress(StopIteration):  # the hook has reached its yield
-            hook.asend(None).send(None)
+        _move(hook.asend(None))  # the hook has reached its yield
         run.begin()
         if self._feeder is not None:
             self._feeder.start()
@@ -144,8 +143,6 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
                 self._begin()
         elif self._clock() >= self._breath:
             await self._breathe()
-            if self._held != self._nothing:
-                return self._held.pop()
         run.enter()
         while True:
             step = run.advance()
@@ -230,8 +227,7 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
     def _drop_hook(self) -> None:
         hook, self._hook = self._hook, None
         if hook is not None:
-            with suppress(StopIteration, RuntimeError):  # RuntimeError: the hook itself is the caller
-                hook.aclose().send(None)
+            _move(hook.aclose())
 
     async def _gone(self, *, threads: bool) -> None:
         """After `_stop`: wait for tasks, with `threads` also for other workers (guarantee 30)."""
@@ -300,6 +296,15 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
         if open_:
             text = f"unclosed {self!r}: use async with, or await aclose()"
             warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+
+
+def _move(hook: Any) -> None:
+    """One step of the hook, which waits for nothing."""
+    try:
+        hook.send(None)
+    except (StopIteration, RuntimeError) as error:  # RuntimeError: the hook itself is the caller
+        if raised_by_handler(error):
+            raise
 
 
 async def _shutdown_hook(run: ref[OrderedAmap[Any]]) -> AsyncGenerator[None, None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, Final
 
+from inturn._base.signals import raised_by_handler
 from inturn._core.threads import DAEMON
 
 __all__ = ["LoopEvent", "all_done", "call_in", "in_thread", "tell"]
@@ -87,16 +88,19 @@ class _AllDone(asyncio.Future[None]):
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    try:
+        future.set_result(None)  # one step: what is not done after a signal handler's exception would never be
+    except asyncio.InvalidStateError:  # done before
+        pass
 
 
 def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
     """Have the loop call the function, unless the loop is closed; from any thread."""
     try:
         loop.call_soon_threadsafe(fn)
-    except RuntimeError:
-        pass
+    except RuntimeError as error:
+        if raised_by_handler(error):
+            raise
 
 
 async def all_done(

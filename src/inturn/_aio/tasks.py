@@ -28,6 +28,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any, Final
 
+from inturn._base.signals import landed_here
 from inturn._core.job import BasePool, Job
 from inturn._core.roles import Timekeeper
 from inturn._core.slot import Slot
@@ -194,9 +195,12 @@ class TaskPool(BasePool, Timekeeper):
                 self._waits(slot)
                 break
             try:
-                append(task.result())
+                result = task.result()
             except BaseException as error:  # it is raised in the consumer
                 self._failed(chunk, item, error, clock() - mark)
+            else:  # what lands from here on is no failure of the item
+                append(result)
+                del result
             mark = clock()
             if mark >= until:
                 job.window.take_back(chunk)
@@ -225,11 +229,11 @@ class TaskPool(BasePool, Timekeeper):
     def _task_done(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         """Record the outcome of a call that has waited."""
         job = self.job
-        if self.tasks.pop(task) is None:
-            _discard(task)  # given up
-            return
-        slot.stop_timer()
         try:
+            if self.tasks.pop(task) is None:
+                _discard(task)  # given up
+                return
+            slot.stop_timer()
             try:
                 if job.stopped:
                     _discard(task)
@@ -254,9 +258,11 @@ class TaskPool(BasePool, Timekeeper):
 
     def _record(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         try:
-            slot.chunk.out.append(task.result())
+            result = task.result()
         except BaseException as error:  # it is raised in the consumer
             self._failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark)
+        else:
+            slot.chunk.out.append(result)
 
     def _failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is WrappedError:
@@ -323,6 +329,8 @@ class TaskPool(BasePool, Timekeeper):
             if slot.task.done():
                 slot.task.result()
         except BaseException as cause:  # its traceback shows where the call was
+            if landed_here(cause):
+                raise
             error.__cause__ = detach(cause.error if type(cause) is WrappedError else cause)
         self.job.failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark, Kind.FAILED)
 

@@ -22,7 +22,6 @@ import contextvars
 import enum
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -154,7 +153,7 @@ class Job:
         self.feeder: Feeds | None = None
         self.watcher: Watches | None = None
         self.farewell: Callable[[], object] | None = None  # what is to be shown when the run is dropped
-        self.sleeping: deque[int] = deque()  # the index the consumer sleeps for
+        self.sleeping: list[int] = []  # the index the consumer sleeps for, if it does
         self.retried = Total()
         self.abandoned = 0
         self.fail_fast = False  # whether the first failure in time to which no policy gives a value ends the run
@@ -224,14 +223,10 @@ class Job:
     def rouse(self, index: int, count: int = 1) -> None:
         """Wake the consumer if it waits for one of these items."""
         fence()  # what is to be found is written before we ask who looks for it
-        sleeping = self.sleeping
-        if sleeping:
-            try:
-                if index <= sleeping[0] < index + count:
-                    sleeping.pop()
-                    self.wake.set()
-            except IndexError:
-                pass
+        for awaited in self.sleeping[:]:
+            if index <= awaited < index + count:
+                self.sleeping.clear()
+                self.wake.set()
 
     def failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float, kind: Kind | None = None) -> None:
         """The next item has failed: decide what can be decided, record the rest (guarantee 9)."""
@@ -307,11 +302,14 @@ class Job:
         try:
             for item in chunk.todo:
                 try:
-                    append(copy().run(fn, item))
+                    result = copy().run(fn, item)
                 except BaseException as error:  # it travels to the consumer
                     now = clock()
                     self.failed(chunk, item, error, now - mark)
                     mark = now
+                else:  # what lands from here on is no failure of the item
+                    append(result)
+                    del result  # it may be delivered now, and nobody else keeps it
         finally:
             # The frames of an error's traceback keep their callers' frames alive, also this one.
             del fn, append, item, chunk, self

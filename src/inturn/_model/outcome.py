@@ -18,6 +18,8 @@ from __future__ import annotations
 import enum
 from typing import Any, ClassVar, Final
 
+from inturn._base.signals import is_ours, landed_here
+
 from .shorten import shorten
 
 __all__ = [
@@ -160,7 +162,9 @@ def note(error: BaseException, index: int, item: object, stage: str | None, orig
 
 
 def as_failure_kind(error: BaseException) -> Kind:
-    """Which errors of a call a policy may see."""
+    """Which errors of a call a policy may see; what landed in this library is none of them, and is raised."""
+    if landed_here(error):
+        raise error
     fails = isinstance(error, Exception) or type(error).__name__ == "CancelledError"
     return Kind.FAILED if fails else Kind.PASSING
 
@@ -181,6 +185,6 @@ def detach(error: BaseException) -> BaseException:
 def without_our_frames(error: BaseException) -> None:
     """Take our frames off the top of the error's traceback: their locals would keep later items and results alive."""
     tb = error.__traceback__
-    while tb is not None and str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0] == "inturn":
+    while tb is not None and is_ours(tb.tb_frame):
         tb = tb.tb_next
     BaseException.with_traceback(error, tb)  # not by assignment, which a class may refuse

@@ -142,8 +142,8 @@ class ExecutorPool(BasePool):
             # Without its traceback, whose frames refer to the run's handle: see `Source`. Or is the call queued?
             self._over(submission, error.with_traceback(None), Kind.FATAL)
         else:
-            submission.awaits["future"] = True
             future.add_done_callback(partial(self._done, submission))
+            submission.awaits.setdefault("future", True)  # last: what nobody tells of is not waited for; or it was told
 
     def _done(self, submission: Submission, future: Any) -> None:
         """The submission's future is done (in any thread)."""
@@ -346,7 +346,7 @@ class ExecutorPool(BasePool):
                     self.finish(submission)  # and still is
                 else:
                     submission.cancel()
-            if submission.state is not State.REMOTE or "future" in submission.awaits:
+            if submission.state is not State.REMOTE or submission.awaits.get("future"):
                 submission.left.wait()
         if self._build is not None and self._retired and self.executor is not None:
             self.executor.shutdown(wait=not any(submission.given_up for submission in list(self._submissions)))
@@ -356,7 +356,9 @@ def _check(future: Any) -> None:
     """Refuse what a ``submit`` has returned if it cannot tell of its end: a mock answers to every name, but not so."""
     try:
         known = isinstance(future.done(), bool) and callable(future.add_done_callback)
-    except AttributeError:
+    except AttributeError as error:
+        if raised_by_handler(error):
+            raise
         known = False
     if not known:
         raise TypeError(f"submit() of executor= must return a future, got {type(future).__name__}: {future!r}")

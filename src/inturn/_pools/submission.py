@@ -52,7 +52,7 @@ class Submission(Slot):
         self.given_up = False
         self.left = Latch()  # opened when the call has ended, or was given up
         self._queued = Once()
-        self.awaits: dict[str, bool] = {"call": True}  # what has to end before it is finished
+        self.awaits: dict[str, bool] = {"call": True}  # whether a part has yet to end before it is finished
         self._finished = Once()
 
     def begin(self, state: State) -> bool:
@@ -63,9 +63,9 @@ class Submission(Slot):
 
     def ends(self, part: Literal["call", "future"]) -> bool:
         """The call or the future has ended; True, once, if that was the last to end."""
-        self.awaits.pop(part, None)
+        self.awaits[part] = False
         fence()
-        return not self.awaits and self._finished.take()
+        return not (self.awaits["call"] or self.awaits.get("future")) and self._finished.take()
 
     def settle(self) -> bool:
         """Whether its items get their outcomes from what the future brings: they have none yet."""
