@@ -17,11 +17,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import suppress
 from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from inturn._base.signals import landed_here
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.slot import Call
 from inturn._engine.chunk import Chunk
@@ -96,8 +96,11 @@ class LaneTaskPool(TaskPool):
             caught = error
         finally:
             if hasattr(iterator, "aclose"):
-                with suppress(Exception):  # dropped, as errors of calls that end after the run
+                try:
                     await iterator.aclose()
+                except Exception as error:  # dropped, as errors of calls that end after the run
+                    if landed_here(error):
+                        raise
         raise WrappedError(caught, Kind.PASSING)
 
     async def _wait_for_room(self, slot: TaskSlot, call: Call, lane: Lane) -> None:

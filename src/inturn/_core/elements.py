@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
+from inturn._base.signals import landed_here
 from inturn._model.outcome import shorten
 
 __all__ = ["close", "elements_of"]
@@ -28,5 +28,8 @@ def elements_of(result: Any) -> Iterator[Any]:
 
 def close(iterator: Any) -> None:
     """Close a generator, or what can be closed like one; what it raises then is nobody's any more."""
-    with suppress(BaseException):  # as for calls that end after the run
+    try:
         iterator.close()
+    except BaseException as error:  # dropped, as for calls that end after the run
+        if landed_here(error):
+            raise
