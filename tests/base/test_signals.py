@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from inturn import ordered_flat_map, ordered_map
+from inturn._base.signals import landed_here
 from programs import Script
 from waiting import Gate, handling
 
@@ -148,6 +149,16 @@ def test_g16_an_index_error_of_a_handler_in_the_fast_path_of_a_flat_map_loses_no
     with handling(handler), pytest.raises(IndexError):
         next(run)
     assert list(run) == []
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_g16_ctrl_c_that_lands_in_the_library_is_no_error_of_an_item(ours):
+    """Python's own handler has no frame, so the innermost one is that which it interrupts."""
+    names = {"__name__": "inturn.core" if ours else "program", "signal": signal}
+    exec("def interrupted(): signal.raise_signal(signal.SIGINT)", names)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        names["interrupted"]()
+    assert landed_here(caught.value) == ours
 
 
 @pytest.mark.parametrize("where", ["progress", "factory", "submit", "done"])

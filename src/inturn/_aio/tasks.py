@@ -195,12 +195,9 @@ class TaskPool(BasePool, Timekeeper):
                 self._waits(slot)
                 break
             try:
-                result = task.result()
+                append(task.result())
             except BaseException as error:  # it is raised in the consumer
                 self._failed(chunk, item, error, clock() - mark)
-            else:  # what lands from here on is no failure of the item
-                append(result)
-                del result
             mark = clock()
             if mark >= until:
                 job.window.take_back(chunk)
@@ -258,11 +255,9 @@ class TaskPool(BasePool, Timekeeper):
 
     def _record(self, slot: TaskSlot, task: asyncio.Task[Any]) -> None:
         try:
-            result = task.result()
+            slot.chunk.out.append(task.result())
         except BaseException as error:  # it is raised in the consumer
             self._failed(slot.chunk, slot.item, error, self.job.clock() - slot.mark)
-        else:
-            slot.chunk.out.append(result)
 
     def _failed(self, chunk: Chunk, item: Any, error: BaseException, elapsed: float) -> None:
         if type(error) is WrappedError:

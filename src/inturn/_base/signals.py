@@ -25,14 +25,26 @@ def raised_by_handler(error: BaseException) -> bool:
 
 
 def landed_here(error: BaseException) -> bool:
-    """Whether a signal handler raised it that interrupted this library, and not a function of the user's."""
+    """Whether a signal handler raised it that interrupted this library, and not a function of the user's.
+
+    Python's own handler of Ctrl-C has no frame; nor has ``fn`` if it is written in C, and then Ctrl-C is as urgent.
+    """
     if threading.get_ident() != threading.main_thread().ident:  # where handlers run
         return False
+    if isinstance(error, KeyboardInterrupt) and is_ours(_innermost(error)):
+        return True
     return any(is_ours(interrupted) and _was_given(handler, interrupted) for interrupted, handler in _calls(error))
 
 
-def is_ours(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "inturn"
+def is_ours(frame: FrameType | None) -> bool:
+    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "inturn"
+
+
+def _innermost(error: BaseException) -> FrameType | None:
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    return None if tb is None else tb.tb_frame
 
 
 def _calls(error: BaseException) -> Iterator[tuple[FrameType, FrameType]]:
@@ -59,7 +71,4 @@ def found_nothing(error: BaseException) -> bool:
 
     The innermost frame tells: if it is a signal handler's, or one of the user's, the error comes from outside.
     """
-    tb = error.__traceback__
-    while tb is not None and tb.tb_next is not None:
-        tb = tb.tb_next
-    return type(error) is IndexError and tb is not None and is_ours(tb.tb_frame)
+    return type(error) is IndexError and is_ours(_innermost(error))

@@ -302,14 +302,11 @@ class Job:
         try:
             for item in chunk.todo:
                 try:
-                    result = copy().run(fn, item)
+                    append(copy().run(fn, item))
                 except BaseException as error:  # it travels to the consumer
                     now = clock()
                     self.failed(chunk, item, error, now - mark)
                     mark = now
-                else:  # what lands from here on is no failure of the item
-                    append(result)
-                    del result  # it may be delivered now, and nobody else keeps it
         finally:
             # The frames of an error's traceback keep their callers' frames alive, also this one.
             del fn, append, item, chunk, self
