@@ -1,13 +1,17 @@
 """Guarantee 16: whatever a signal handler raises, and wherever in the library it lands, `next` raises it."""
 
 import asyncio
+import pickle
 import random
+import signal
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from interruption import interruption
-from inturn import ordered_aflat_map, ordered_amap, ordered_flat_map
+from inturn import ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map
+from waiting import handling
 
 pytestmark = pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is there from Python 3.12 on")
 
@@ -71,6 +75,54 @@ def test_g16_what_lands_anywhere_in_a_flat_map_ends_the_run_and_nothing_is_skipp
         return ordered_flat_map(twice, range(5), window=3, concurrency=2, buffer=1, executor=executor, on_error="skip")
 
     check(make, error)
+
+
+class Inline:
+    """Makes the call within `submit`, and puts what it raises into the future."""
+
+    def submit(self, fn):
+        future = Future()
+        try:
+            future.set_result(fn())
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class Pickling:
+    """Pickles within `submit`, in the thread of the consumer, as many clients of clusters do."""
+
+    def __init__(self, threads):
+        self.threads = threads
+
+    def submit(self, fn):
+        blob = pickle.dumps(fn)
+        return self.threads.submit(lambda: pickle.loads(blob)())
+
+
+@pytest.mark.parametrize("kind", ["inline", "pickling"])
+@errors
+def test_g16_what_lands_within_a_submit_ends_the_run_and_nothing_is_skipped(kind, error):
+    with ThreadPoolExecutor(2) as threads:
+        executor = Inline() if kind == "inline" else Pickling(threads)
+        check(lambda: ordered_map(odd, range(8), window=4, concurrency=2, executor=executor, on_error="skip"), error)
+
+
+def test_g16_an_error_of_a_handler_that_fn_raises_again_is_an_error_of_the_item():
+    def handler(*_):
+        raise SoftLimit
+
+    kept = []
+    with handling(handler), pytest.raises(SoftLimit) as caught:
+        next(ordered_map(signal.raise_signal, [signal.SIGUSR1], executor="serial", on_error="skip"))
+    kept.append(caught.value)
+
+    def call(i):
+        if i == 1:
+            raise kept[0]
+        return i
+
+    assert list(ordered_map(call, range(3), executor="serial", on_error="skip")) == [0, 2]
 
 
 async def anumbers(count):

@@ -13,7 +13,6 @@ call is.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from types import FrameType
 
 __all__ = ["found_nothing", "is_ours", "landed_here", "raised_by_handler"]
@@ -21,38 +20,35 @@ __all__ = ["found_nothing", "is_ours", "landed_here", "raised_by_handler"]
 
 def raised_by_handler(error: BaseException) -> bool:
     """Whether the error's traceback goes through a signal handler (guarantee 10)."""
-    return any(_was_given(handler, interrupted) for interrupted, handler in _calls(error))
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        if _was_given(tb.tb_next.tb_frame, tb.tb_frame):
+            return True
+        tb = tb.tb_next
+    return False
 
 
 def landed_here(error: BaseException) -> bool:
     """Whether a signal handler raised it that interrupted this library, and not a function of the user's.
 
-    Python's own handler of Ctrl-C has no frame; nor has ``fn`` if it is written in C, and then Ctrl-C is as urgent.
+    The traceback begins with our frames, one of which the handler was given. Python's own handler of Ctrl-C has no
+    frame. Nor has ``fn`` if it is written in C: what interrupts it counts as what interrupts us.
     """
+    tb = error.__traceback__
     if threading.get_ident() != threading.main_thread().ident:  # where handlers run
         return False
-    if isinstance(error, KeyboardInterrupt) and is_ours(_innermost(error)):
-        return True
-    return any(is_ours(interrupted) and _was_given(handler, interrupted) for interrupted, handler in _calls(error))
+    while tb is not None and is_ours(tb.tb_frame):
+        inner = tb.tb_next
+        if inner is None:
+            return isinstance(error, KeyboardInterrupt)
+        if _was_given(inner.tb_frame, tb.tb_frame):
+            return True
+        tb = inner
+    return False
 
 
-def is_ours(frame: FrameType | None) -> bool:
-    return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "inturn"
-
-
-def _innermost(error: BaseException) -> FrameType | None:
-    tb = error.__traceback__
-    while tb is not None and tb.tb_next is not None:
-        tb = tb.tb_next
-    return None if tb is None else tb.tb_frame
-
-
-def _calls(error: BaseException) -> Iterator[tuple[FrameType, FrameType]]:
-    """Each caller and callee in the error's traceback, the outermost first."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_next is not None:
-        yield tb.tb_frame, tb.tb_next.tb_frame
-        tb = tb.tb_next
+def is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] == "inturn"
 
 
 def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
@@ -71,4 +67,7 @@ def found_nothing(error: BaseException) -> bool:
 
     The innermost frame tells: if it is a signal handler's, or one of the user's, the error comes from outside.
     """
-    return type(error) is IndexError and is_ours(_innermost(error))
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    return type(error) is IndexError and tb is not None and is_ours(tb.tb_frame)

@@ -147,15 +147,18 @@ class ExecutorPool(BasePool):
 
     def _done(self, submission: Submission, future: Any) -> None:
         """The submission's future is done (in any thread)."""
-        if submission.state is State.RECALLED:
-            return
         error: BaseException | None = None
         kind = Kind.FAILED
         try:
+            if submission.state is State.RECALLED:
+                return
             if future.cancelled():
                 error, kind = RuntimeError("the executor cancelled the call"), Kind.FATAL
             elif (error := future.exception()) is not None:
-                if isinstance(error, BrokenExecutor):  # the executor has failed, not the call
+                if raised_by_handler(error):  # it landed in a call that runs within `submit`, and ended it
+                    submission.awaits["call"] = False
+                    self.job.crash(error)
+                elif isinstance(error, BrokenExecutor):  # the executor has failed, not the call
                     self.broken, kind = True, Kind.FATAL
                 elif submission.unfit is not None:
                     error, kind = submission.unfit, Kind.FATAL
@@ -167,15 +170,15 @@ class ExecutorPool(BasePool):
 
     def _over(self, submission: Submission, error: BaseException | None, kind: Kind) -> None:
         """Nothing more comes from the executor: items without an outcome fail, unless their call runs here."""
-        if submission.begin(State.WITHDRAWN) and error is None:
-            error = RuntimeError("the executor has not made the call")
-        apart = submission.state in (State.REMOTE, State.WITHDRAWN)  # the call has ended with the future
-        if not ((apart and submission.ends("call")) or submission.ends("future")):
-            return  # the call still runs here
         try:
+            if submission.begin(State.WITHDRAWN) and error is None:
+                error = RuntimeError("the executor has not made the call")
+            apart = submission.state in (State.REMOTE, State.WITHDRAWN)  # the call has ended with the future
+            if not ((apart and submission.ends("call")) or submission.ends("future")):
+                return  # the call still runs here
             if error is not None and not self.job.stopped:
                 self._fail(submission, error, kind)
-        except BaseException as fault:  # of ours
+        except BaseException as fault:  # of ours, or of a signal handler: a future swallows it
             self.job.crash(fault)
         self.finish(submission)
 

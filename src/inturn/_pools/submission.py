@@ -44,22 +44,25 @@ class Submission(Slot):
         self.pool = pool  # an `ExecutorPool`
         self.job: Job = pool.job
         self.load = load
-        self.state = State.QUEUED
         self.future: Any = None
         self.away: list[Any] | None = None  # the items that were sent to another process
         self.main = Main.SAME  # how they were sent
         self.unfit: BaseException | None = None  # why fn cannot be sent
         self.given_up = False
         self.left = Latch()  # opened when the call has ended, or was given up
-        self._queued = Once()
+        self._begun: dict[None, tuple[State]] = {}
         self.awaits: dict[str, bool] = {"call": True}  # whether a part has yet to end before it is finished
         self._finished = Once()
 
     def begin(self, state: State) -> bool:
-        """Take it out of the queue, once."""
-        if taken := self._queued.take():
-            self.state = state
-        return taken
+        """Take it out of the queue: one atomic step, which succeeds once."""
+        mine = (state,)
+        return self._begun.setdefault(None, mine) is mine
+
+    @property
+    def state(self) -> State:
+        (state,) = self._begun.get(None, (State.QUEUED,))
+        return state
 
     def ends(self, part: Literal["call", "future"]) -> bool:
         """The call or the future has ended; True, once, if that was the last to end."""

@@ -26,6 +26,8 @@ from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
+from inturn._base.signals import raised_by_handler
+
 from .by_name import PROTOCOL, Main, Pickler, registered
 from .shared_memory import Memory, Where
 
@@ -102,7 +104,7 @@ def dumps(
     try:
         Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
     except Exception as error:  # an object may refuse to be pickled with any error
-        if not has_cloudpickle():
+        if raised_by_handler(error) or not has_cloudpickle():
             if isinstance(error, (pickle.PicklingError, AttributeError)):
                 noted(error, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
             raise
@@ -132,6 +134,8 @@ def dumps_fn(fn: Any, main: Main = Main.SAME) -> bytes:
     try:
         return dumps(fn, main)
     except Exception as error:  # an object may refuse to be pickled with any error
+        if raised_by_handler(error):
+            raise
         cure = "define it at the top level of a module"
         if not has_cloudpickle():
             cure += f", or {HINT} for lambdas and closures"

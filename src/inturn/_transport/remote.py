@@ -13,6 +13,7 @@ import sys
 from typing import Any, Final
 
 from inturn._base.clock import clock
+from inturn._base.signals import raised_by_handler
 
 from .pickling import Main, dumps, lacks_main, note_result, note_unread, pack_error, unpack_error
 
@@ -41,6 +42,8 @@ def pack_item(item: Any, main: Main) -> tuple[bool, Any]:
     try:
         return True, dumps(item, main)
     except Exception as error:  # it costs this item only
+        if raised_by_handler(error):
+            raise
         return False, pack_error(error)
 
 
