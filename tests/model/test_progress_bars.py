@@ -42,7 +42,8 @@ print("done")
         tmp_path,
     )
     text = screen.text()
-    assert re.match(r"fetch: 100%\|.*\| 40/40 \[.*it/s, running=0, waiting=0, failed=1\]$", text[0])
+    # The worker of the last result need not have left its call: without the GIL, the consumer may be faster.
+    assert re.match(r"fetch: 100%\|.*\| 40/40 \[.*it/s, running=[01], waiting=0, failed=1\]$", text[0])
     assert text[1:] == ["done", ""]
     assert all(len([line for line in frame if line]) <= 2 for frame in frames)
 
