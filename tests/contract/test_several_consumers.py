@@ -118,6 +118,45 @@ def test_g23_an_element_that_another_thread_takes_from_under_the_consumer_ends_n
     assert results == ([0, 1] if left == "nothing" else [1, 2, 0, 1])
 
 
+@pytest.mark.parametrize("where", ["peek", "deliver"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_g23_the_last_element_so_far_that_another_thread_takes_is_not_the_end_of_the_item(monkeypatch, where, fails):
+    """It is taken after the consumer has seen that there is one, and before it takes it, or finds its lane."""
+    more, taken = Gate(), Gate()
+
+    def source():
+        yield 0
+        if fails:
+            raise OSError
+
+    def produce(i):
+        yield from (0, 1)
+        more.wait()
+        yield 2
+        taken.wait()
+        yield 3
+
+    run = ordered_flat_map(produce, source(), window=2, concurrency=1)
+    results = [next(run), next(run)]
+    lane, others = run._run.window.peek(), []
+    owner = run._run.window if where == "peek" else run._run
+    plain = getattr(owner, where)
+
+    def after_another():
+        found = plain() if where == "peek" else None
+        if lane.buffer and not others:
+            others.append(lane.pop())
+            taken.open()
+        return found if where == "peek" else plain()
+
+    monkeypatch.setattr(owner, where, after_another)
+    more.open()
+    rest, error = until_error(run)
+    assert others == [2]
+    assert results + rest == [0, 1, 3]
+    assert type(error) is (OSError if fails else type(None))
+
+
 def test_g23_next_from_inside_the_source_is_an_error(pulling):
     def source():
         yield 0

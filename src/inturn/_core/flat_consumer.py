@@ -43,17 +43,17 @@ class FlatRun(Run):
         if not isinstance(lane, Lane):
             return self.settle(lane)  # the error of the source
         self._latest = lane.index
-        outcome: Any
-        if lane.buffer:
-            outcome = pop_or(AGAIN, lane.pop)
-            if outcome is AGAIN:  # another thread, which had seen this lane before, was faster
-                return AGAIN
+        phase = lane.phase  # before the buffer: at the end of a lane, all that it has made is there
+        outcome: Any = pop_or(AGAIN, lane.pop)
+        if outcome is not AGAIN:
             if lane.producer_waits:
                 lane.relieve()
             must_pull = self.source is not None and window.room() > 0 and window.last_index == NEVER
             if not must_pull and self.job.watcher is None and not self.one_by_one:
                 self.lane = lane.telling(self.handed_over) if self._watched() else lane
             return (lane.index, outcome) if indexed else outcome
+        if phase is Phase.OPEN or phase is Phase.PAUSING:  # another thread, which had seen this lane before, was faster
+            return AGAIN
         if lane.error is None:
             window.drop()
             return LEFT_OUT

@@ -144,9 +144,9 @@ class LaneWindow(Window):
             lanes.append(lane)
         return lanes
 
-    def _outcome(self) -> tuple[Any] | None:
-        found = super()._outcome()
-        return found if found is not None and found[0].ready() else None
+    def _ready(self) -> bool:
+        found = self._outcome()
+        return found is not None and found[0].ready()
 
     def clear(self) -> None:
         for lane in self._lanes():

@@ -166,7 +166,7 @@ class Window:
         if self.passing is None:
             return None
         items = self._main.items
-        return self.passing(pop_or((), lambda: items[position]))  # () is none
+        return self.passing(pop_or((), lambda: items[position]))  # an empty tuple is no failure
 
     def pass_on(self) -> Chunk | None:
         """Complete the failures that stand first in the main backlog (guarantee 36).
@@ -288,9 +288,13 @@ class Window:
             if not exhausted:
                 return Now.PULL
             return Now.DONE if self.final is None else Now.DELIVER
-        if self._outcome() is not None:
+        if self._ready():
             return Now.DELIVER
         return Now.PULL if self.room() > 0 and self.last_index == NEVER else Now.WAIT
+
+    def _ready(self) -> bool:
+        """Whether there is something to deliver, or to decide, at the head."""
+        return self._outcome() is not None
 
     def _outcome(self) -> tuple[Any] | None:
         """The head's outcome, in a tuple, if it is complete; moves the cursor to the head's chunk."""
