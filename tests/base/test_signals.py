@@ -3,6 +3,8 @@
 import functools
 import os
 import signal
+import traceback
+import weakref
 
 import pytest
 
@@ -160,6 +162,24 @@ def test_g16_ctrl_c_that_lands_in_the_library_is_no_error_of_an_item(ours):
         names["interrupted"]()
     error = caught.value
     assert landed_here(error.with_traceback(error.__traceback__.tb_next)) == ours  # without this test's own frame
+
+
+@pytest.mark.parametrize("function", [ordered_map, ordered_flat_map])
+def test_g12_telling_an_error_of_a_handler_from_one_of_fn_keeps_nothing_of_fn(function):
+    kept = []
+
+    class Thing:
+        pass
+
+    def call(i):
+        thing = Thing()
+        kept.append(weakref.ref(thing))
+        raise ValueError(i)
+
+    with pytest.raises(ValueError) as caught:
+        next(function(call, [1], executor="serial"))
+    traceback.clear_frames(caught.value.__traceback__)
+    assert kept[0]() is None
 
 
 @pytest.mark.parametrize("where", ["progress", "factory", "submit", "done"])

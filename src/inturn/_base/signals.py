@@ -53,8 +53,12 @@ def is_ours(frame: FrameType) -> bool:
 
 def _was_given(frame: FrameType, interrupted: FrameType) -> bool:
     """Whether the frame's arguments hold this one, also as one of ``*args``."""
-    code, values = frame.f_code, frame.f_locals
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 0x04)  # CO_VARARGS
+    code = frame.f_code
+    takes_any = bool(code.co_flags & 0x04)  # CO_VARARGS
+    if code.co_argcount < 2 and not takes_any:
+        return False  # a handler takes two; before Python 3.13, `f_locals` may keep what it has shown
+    values = frame.f_locals
+    count = code.co_argcount + code.co_kwonlyargcount + takes_any
     for name in code.co_varnames[:count]:
         value = values.get(name)
         if value is interrupted or (type(value) is tuple and any(each is interrupted for each in value)):
