@@ -21,7 +21,7 @@ from functools import partial
 from inspect import isawaitable
 from typing import Any
 
-from inturn._base.signals import landed_here
+from inturn._core.elements import aclose
 from inturn._core.flat_job import NOTHING, FlatJob
 from inturn._core.slot import Call
 from inturn._engine.chunk import Chunk
@@ -95,12 +95,7 @@ class LaneTaskPool(TaskPool):
         except (SystemExit, KeyboardInterrupt) as error:
             caught = error
         finally:
-            if hasattr(iterator, "aclose"):
-                try:
-                    await iterator.aclose()
-                except Exception as error:  # dropped, as errors of calls that end after the run
-                    if landed_here(error):
-                        raise
+            await aclose(iterator)
         raise WrappedError(caught, Kind.PASSING)
 
     async def _wait_for_room(self, slot: TaskSlot, call: Call, lane: Lane) -> None:

@@ -43,10 +43,12 @@ class _Taking:
         return self
 
     def __next__(self) -> Any:
-        item = pop_or(_END, self._items.popleft)
-        if item is _END:
-            raise StopIteration
-        return item
+        try:  # not by `pop_or`: once per item
+            return self._items.popleft()
+        except IndexError as error:
+            if not found_nothing(error):
+                raise
+        raise StopIteration
 
     def rest(self) -> list[Any]:
         """Take all from the right, so that a thread that takes from the left meanwhile leaves no gap."""

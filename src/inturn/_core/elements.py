@@ -8,7 +8,7 @@ from typing import Any
 from inturn._base.signals import landed_here
 from inturn._model.outcome import shorten
 
-__all__ = ["close", "elements_of"]
+__all__ = ["aclose", "close", "elements_of"]
 
 
 def elements_of(result: Any) -> Iterator[Any]:
@@ -33,3 +33,13 @@ def close(iterator: Any) -> None:
     except BaseException as error:  # dropped, as for calls that end after the run
         if landed_here(error):
             raise
+
+
+async def aclose(iterator: Any) -> None:
+    """Close an async generator, or what can be closed like one, in the same way; anything else is left alone."""
+    if hasattr(iterator, "aclose"):
+        try:
+            await iterator.aclose()
+        except Exception as error:
+            if landed_here(error):
+                raise

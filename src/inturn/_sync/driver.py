@@ -75,9 +75,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
                 return held.pop()  # type: ignore[no-any-return]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the result is lost
-                    self._leave_behind_lost()
-                    if isinstance(error, StopIteration):
-                        raise no_end(error) from error
+                    self._leave_behind_lost(error)
                     raise
         return self._next()  # type: ignore[no-any-return]
 
@@ -85,7 +83,7 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         """`next`, where nothing is held. Guarantee 23: there is one consumer at a time."""
         if self._forks != Process.forks:
             raise RuntimeError(f"this {self._name} belongs to the parent process: make a new one after the fork")
-        me: object = "unknown"
+        me: object = "nobody"  # until it is made, within `try`
         step: Any = None
         over = True
         try:
@@ -211,10 +209,12 @@ class OrderedMap(Handle, Iterator[R_co], Generic[R_co]):
         self._leave_chain()
         self._join()
 
-    def _leave_behind_lost(self) -> None:
+    def _leave_behind_lost(self, error: BaseException) -> None:
         """An exception from outside took a result away: nothing behind that is delivered (guarantee 16)."""
         self._held = self._nothing  # first, as another exception may land within the next step
         self._leave_chain()
+        if isinstance(error, StopIteration):
+            raise no_end(error) from error
 
     def _leave_chain(self) -> None:
         if not self._ours():  # the workers are the parent's

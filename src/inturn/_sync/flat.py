@@ -6,7 +6,6 @@ from typing import Any
 
 from inturn._base.signals import found_nothing
 from inturn._core.flat_consumer import FlatRun
-from inturn._core.steps import no_end
 from inturn._engine.lanes import NO_LANE
 
 from .driver import OrderedMap, Process, R_co
@@ -37,9 +36,7 @@ class OrderedFlatMap(OrderedMap[R_co]):
                 return (lane.index, element) if self.indexed else element  # type: ignore[return-value]
             except BaseException as error:
                 if not found_nothing(error):  # it comes from outside, and the element is lost
-                    self._leave_behind_lost()
-                    if isinstance(error, StopIteration):
-                        raise no_end(error) from error
+                    self._leave_behind_lost(error)
                     raise
         return self._next()  # type: ignore[no-any-return]
 

@@ -104,7 +104,9 @@ def dumps(
     try:
         Pickler(file, PROTOCOL, buffer_callback=buffer_callback).dump(thing)
     except Exception as error:  # an object may refuse to be pickled with any error
-        if raised_by_handler(error) or not has_cloudpickle():
+        if raised_by_handler(error):
+            raise
+        if not has_cloudpickle():
             if isinstance(error, (pickle.PicklingError, AttributeError)):
                 noted(error, f"what cannot be found by its name in a module needs cloudpickle: {HINT}")
             raise

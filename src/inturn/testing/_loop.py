@@ -22,10 +22,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from inturn._aio.tasks import CallCoro, TaskPool
+from inturn._core.elements import aclose
 from inturn._core.flat_job import FlatJob
 from inturn._core.job import Job
 from inturn._engine.chunk import Chunk
@@ -170,9 +170,7 @@ class Director:
             raise
         finally:
             record(happened, index, attempt)
-            if hasattr(iterator, "aclose"):
-                with suppress(Exception):  # as where no schedule decides
-                    await iterator.aclose()
+            await aclose(iterator)
 
     def _interrupted(self) -> str:
         return "closed" if self._job.stopped else "given up"
