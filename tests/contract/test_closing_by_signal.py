@@ -15,6 +15,7 @@ import pytest
 import drivers
 import inturn
 from functions_for_workers import double, same
+from interruption import interruption
 from inturn import OrderedAflatMap, OrderedAmap, OrderedFlatMap, OrderedMap, ordered_map
 from inturn._base.events import ThreadEvent
 from waiting import HANG_S, Background, Gate, Source, Tally, Watch, absence, handling, spend, wait_until
@@ -200,47 +201,25 @@ def codes_of_next():
     return [vars(kind)[name].__code__ for kind in kinds for name in names if name in vars(kind)]
 
 
-@contextlib.contextmanager
-def raising_after(number):
-    """Raise in `next`, just behind the call to something in C with this number: where CPython runs signal handlers."""
-    monitoring, numbers, landed = sys.monitoring, itertools.count(), []
-
-    def returned(code, offset, function, argument):
-        if next(numbers) == number:
-            landed.append(function)
-            raise SoftLimit
-
-    events = monitoring.events
-    monitoring.use_tool_id(4, "signals")
-    monitoring.register_callback(4, events.C_RETURN, returned)
-    for code in codes_of_next():
-        monitoring.set_local_events(4, code, events.CALL)
-    try:
-        yield landed
-    finally:
-        for code in codes_of_next():
-            monitoring.set_local_events(4, code, 0)
-        monitoring.free_tool_id(4)
-
-
 @pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is there from Python 3.12 on")
 def test_g16_an_exception_that_lands_behind_a_call_in_next_loses_nothing_or_ends_the_run(inside):
     """Without the GIL, Python 3.13 calls everything the slow way, and handlers may run behind each call."""
-    for number in itertools.count():
-        run = inside.map(double, range(5), window=2)
-        results = []
-        with raising_after(number) as landed:
+    with interruption(codes_of_next()) as interrupted:
+        for number in itertools.count(1):
+            run = inside.map(double, range(5), window=2)
+            results = []
             try:
-                for result in run:
-                    results.append(result)
+                with interrupted.armed(SoftLimit, number):
+                    for result in run:
+                        results.append(result)
             except SoftLimit:
                 pass
-        assert results == [0, 2, 4, 6, 8][: len(results)]
-        if not landed:
-            break
-        assert next(run, "over") in ("over", 2 * len(results)), landed
-        run.close()
-    assert number > 10
+            assert results == [0, 2, 4, 6, 8][: len(results)]
+            if not interrupted.landed:
+                break
+            assert next(run, "over") in ("over", 2 * len(results)), interrupted.landed
+            run.close()
+    assert number > 11
 
 
 class Interrupted(ThreadEvent):

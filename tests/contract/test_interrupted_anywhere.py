@@ -112,14 +112,12 @@ def test_g16_an_error_of_a_handler_that_fn_raises_again_is_an_error_of_the_item(
     def handler(*_):
         raise SoftLimit
 
-    kept = []
     with handling(handler), pytest.raises(SoftLimit) as caught:
         next(ordered_map(signal.raise_signal, [signal.SIGUSR1], executor="serial", on_error="skip"))
-    kept.append(caught.value)
 
     def call(i):
         if i == 1:
-            raise kept[0]
+            raise caught.value
         return i
 
     assert list(ordered_map(call, range(3), executor="serial", on_error="skip")) == [0, 2]

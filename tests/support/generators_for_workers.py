@@ -122,10 +122,13 @@ def dies_at_first(directory: str, x: int) -> Iterator[int]:
 
 
 def stuck_at_first(directory: str, x: int) -> Iterator[int]:
-    """Does not come back the first two times that item 0 runs; the others make more than their buffer holds."""
-    attempt = len(list(Path(directory).iterdir()))
+    """Does not come back the first two times that item 0 runs; the others make more than their buffer holds.
+
+    Each attempt leaves a file, whose name begins with the item.
+    """
+    attempt = len(list(Path(directory).glob(f"{x}-*")))
+    (Path(directory) / f"{x}-{attempt}").touch()
     if x == 0 and attempt < 2:
-        (Path(directory) / str(attempt)).touch()
         time.sleep(3600)
     for _ in range(20):
         yield x

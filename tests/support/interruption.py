@@ -3,7 +3,7 @@
 import gc
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType
 from typing import Any
@@ -15,9 +15,10 @@ _TOOL = 4
 
 
 class Interruption:
-    """Raises in this thread, behind the call of the library that has the number. Made by `interruption`."""
+    """Raises in this thread, behind the call that has the number, from 1, since it was armed. Made by `interruption`."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: Collection[CodeType]) -> None:
+        self._codes = codes
         self._thread = threading.get_ident()
         self._error: type[BaseException] | None = None
         self._wanted = -1
@@ -36,7 +37,8 @@ class Interruption:
 
     def returned(self, code: CodeType, offset: int, function: Any, frame: Any) -> None:
         error = self._error
-        if error is None or threading.get_ident() != self._thread or not code.co_filename.startswith(LIBRARY):
+        counts = code in self._codes if self._codes else code.co_filename.startswith(LIBRARY)
+        if error is None or not counts or threading.get_ident() != self._thread:
             return
         self.calls += 1
         if self.calls == self._wanted:
@@ -47,8 +49,9 @@ class Interruption:
 
 
 @contextmanager
-def interruption() -> Iterator[Interruption]:
-    made, monitoring = Interruption(), sys.monitoring
+def interruption(codes: Collection[CodeType] = ()) -> Iterator[Interruption]:
+    """For calls that any code of the library makes, or these codes of it."""
+    made, monitoring = Interruption(codes), sys.monitoring
     monitoring.use_tool_id(_TOOL, "signals")
     monitoring.register_callback(_TOOL, monitoring.events.C_RETURN, made.returned)
     monitoring.set_events(_TOOL, monitoring.events.CALL)
