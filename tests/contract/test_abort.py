@@ -9,6 +9,7 @@ import pytest
 from coroutines import Calls
 from functions_for_workers import Oops, double, fail_at
 from inturn import Limiter, ordered_aflat_map, ordered_amap, ordered_flat_map, retry, sentinel
+from results import until_error
 from waiting import HOUR, Background, Gate, Tally, primed, wait_until
 
 
@@ -78,6 +79,26 @@ def test_g09_nothing_starts_after_the_failure_while_the_consumer_is_away(overlap
     run.close()
     assert started.seen == [0, 1, 2]
     assert source.pulls <= pulls + overlapping.live  # a feeder may be inside a pull
+
+
+def test_g09_a_failure_counts_when_it_has_ended_the_run(threads):
+    held_up = Gate()
+    run = threads.map(partial(fail_at, frozenset({1})), range(3), concurrency=1, on_error="abort")
+    job = run._run.job
+    note = job.note
+
+    def late(index, err):
+        held_up.wait()
+        note(index, err)
+
+    job.note = late
+    assert next(run) == 0
+    wait_until(job.aborted.taken)
+    assert run.stats.failed == 0
+    held_up.open()
+    wait_until(lambda: run.stats.failed == 1)
+    _, error = until_error(run)
+    assert isinstance(error, Oops)
 
 
 def test_g09_what_is_held_ahead_is_not_delivered_after_the_failure(overlapping):

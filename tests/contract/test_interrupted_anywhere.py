@@ -1,6 +1,8 @@
 """Guarantee 16: whatever a signal handler raises, and wherever in the library it lands, `next` raises it."""
 
 import asyncio
+import contextlib
+import itertools
 import pickle
 import random
 import signal
@@ -11,6 +13,7 @@ import pytest
 
 from interruption import interruption
 from inturn import ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map
+from inturn._transport.pickling import pack_error, unpack_error
 from waiting import handling
 
 pytestmark = pytest.mark.skipif(not hasattr(sys, "monitoring"), reason="sys.monitoring is there from Python 3.12 on")
@@ -106,6 +109,20 @@ def test_g16_what_lands_within_a_submit_ends_the_run_and_nothing_is_skipped(kind
     with ThreadPoolExecutor(2) as threads:
         executor = Inline() if kind == "inline" else Pickling(threads)
         check(lambda: ordered_map(odd, range(8), window=4, concurrency=2, executor=executor, on_error="skip"), error)
+
+
+@errors
+def test_g16_what_lands_while_an_error_is_unpacked_is_raised(error):
+    packed = pack_error(ValueError("of a call"))
+    with interruption() as interrupted:
+        for number in itertools.count(1):
+            unpacked = None
+            with contextlib.suppress(error), interrupted.armed(error, number):
+                unpacked = unpack_error(packed)
+            assert (unpacked is None) == bool(interrupted.landed), interrupted.landed
+            if not interrupted.landed:
+                break
+    assert number > 5
 
 
 def test_g16_an_error_of_a_handler_that_fn_raises_again_is_an_error_of_the_item():

@@ -18,7 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 from weakref import ref
 
-from inturn._base.signals import raised_by_handler
+from inturn._base.signals import Dropping
 from inturn._core.consumer import BREATHE, CLOSED, DONE, Raised, Run, Wait, sooner
 from inturn._core.job import End
 from inturn._core.nesting import inside
@@ -300,11 +300,8 @@ class OrderedAmap(Handle, AsyncIterator[R_co], Generic[R_co]):
 
 def _move(hook: Any) -> None:
     """One step of the hook, which waits for nothing."""
-    try:
+    with Dropping(StopIteration, RuntimeError):  # RuntimeError: the hook itself is the caller
         hook.send(None)
-    except (StopIteration, RuntimeError) as error:  # RuntimeError: the hook itself is the caller
-        if raised_by_handler(error):
-            raise
 
 
 async def _shutdown_hook(run: ref[OrderedAmap[Any]]) -> AsyncGenerator[None, None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 from typing import Any, Final
 
-from inturn._base.signals import raised_by_handler
+from inturn._base.signals import Dropping
 from inturn._core.threads import DAEMON
 
 __all__ = ["LoopEvent", "all_done", "call_in", "in_thread", "tell"]
@@ -96,11 +96,8 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 def tell(loop: asyncio.AbstractEventLoop, fn: Callable[[], object]) -> None:
     """Have the loop call the function, unless the loop is closed; from any thread."""
-    try:
+    with Dropping(RuntimeError):
         loop.call_soon_threadsafe(fn)
-    except RuntimeError as error:
-        if raised_by_handler(error):
-            raise
 
 
 async def all_done(

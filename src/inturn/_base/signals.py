@@ -13,9 +13,10 @@ call is.
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from types import FrameType
 
-__all__ = ["found_nothing", "is_ours", "landed_here", "raised_by_handler"]
+__all__ = ["Dropping", "found_nothing", "is_ours", "landed_here", "raised_by_handler"]
 
 
 def raised_by_handler(error: BaseException) -> bool:
@@ -45,6 +46,16 @@ def landed_here(error: BaseException) -> bool:
             return True
         tb = inner
     return False
+
+
+class Dropping(AbstractContextManager[None]):
+    """`contextlib.suppress`, but for what a signal handler has raised."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __exit__(self, kind: object, error: BaseException | None, tb: object) -> bool:
+        return isinstance(error, self._kinds) and not raised_by_handler(error)
 
 
 def is_ours(frame: FrameType) -> bool:

@@ -389,7 +389,7 @@ class Run:
             running=job.pool.running(),
             waiting=waiting,
             delivered=max(0, taken - held - self.skipped),  # `held` is written before `taken`
-            failed=self.failed + job.aborted.taken(),
+            failed=self.failed + (job.aborted.taken() and job.stopped),  # taken first, and then it ends the run
             skipped=self.skipped,
             retried=int(job.retried.value),
             abandoned=job.abandoned,

@@ -26,7 +26,7 @@ from contextlib import suppress
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final
 
-from inturn._base.signals import raised_by_handler
+from inturn._base.signals import Dropping, raised_by_handler
 
 from .by_name import PROTOCOL, Main, Pickler, registered
 from .shared_memory import Memory, Where
@@ -74,7 +74,7 @@ CURE: Final = f"the worker lacks what the main module defines: put it into a mod
 
 def noted(error: BaseException, text: str) -> BaseException:
     """The error, with a note unless it refuses notes."""
-    with suppress(Exception):
+    with Dropping(Exception):
         error.add_note(text)
     return error
 
@@ -181,7 +181,7 @@ def pack_error(error: BaseException) -> Packed:
         text = type(error).__qualname__
     blobs: list[bytes] = []
     each: BaseException | None = error
-    with suppress(Exception):  # neither one that cannot be pickled nor its causes can be sent
+    with Dropping(Exception):  # neither one that cannot be pickled nor its causes can be sent
         while each is not None and len(blobs) < _MOST_CAUSES:
             blobs.append(dumps(each))
             each = each.__cause__
@@ -192,7 +192,7 @@ def unpack_error(packed: Packed) -> BaseException:
     """The error, with its causes; the last cause is its traceback as text."""
     text, words, blobs = packed
     chain: list[BaseException] = []
-    with suppress(BaseException):  # many errors can be pickled but not unpickled
+    with Dropping(BaseException):  # many errors can be pickled but not unpickled
         for blob in blobs:
             each = pickle.loads(blob)  # trusted: from a worker of the same run
             if not isinstance(each, BaseException):
@@ -200,7 +200,7 @@ def unpack_error(packed: Packed) -> BaseException:
             chain.append(each)
     chain = chain or [RuntimeError(text)]
     for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
-        with suppress(Exception):  # frozen exceptions exist
+        with Dropping(Exception):  # frozen exceptions exist
             error.__cause__ = cause
     return chain[0]
 
