@@ -91,6 +91,27 @@ def test_a_trace_has_each_attempt(kinds):
     assert all(before.finished <= after.started for before, after in itertools.pairwise(tried))
 
 
+def test_a_call_whose_result_was_delivered_is_done_even_if_its_worker_notes_its_end_after_the_run():
+    cleared = Gate()
+    run = ordered_map(double, range(2), concurrency=1, chunksize=1, trace=True)
+    ended, clear = run._run.job.trace.ended, run._run.window.clear
+
+    def late(chunk, since, now):
+        if chunk.index == 1:
+            cleared.wait()
+        ended(chunk, since, now)
+
+    def clear_and_tell():
+        clear()
+        cleared.open()
+
+    run._run.job.trace.ended, run._run.window.clear = late, clear_and_tell
+    assert next(run) == 0
+    wait_until(lambda: run.stats.waiting == 1)
+    assert list(run) == [2]
+    check(run.trace, {0, 1})
+
+
 def test_a_trace_shows_a_call_that_its_time_limit_has_ended():
     gate = Gate()
 

@@ -39,7 +39,13 @@ class Trace:
             # The end of a call in a batch is noted when the next one begins, and so after its result can be delivered.
             finished = call.finished - zero if at is None else min(call.finished - zero, at)
             started = min(call.started - zero, finished)
-            yield call._replace(pulled=pulled.get(call.index), started=started, finished=finished, delivered=at)
+            outcome = call.outcome
+            if (
+                at is not None and outcome == "cancelled"
+            ):  # the run let go of it before the worker noted that it was there
+                outcome = "done"
+            pulled_at = pulled.get(call.index)
+            yield call._replace(pulled=pulled_at, started=started, finished=finished, delivered=at, outcome=outcome)
 
     def __len__(self) -> int:
         return len(self._recorder.calls.latest())
