@@ -7,7 +7,15 @@ from functools import partial
 
 import pytest
 
-from functions_for_workers import Oops, double, fail_at
+from functions_for_workers import (
+    Oops,
+    Unreadable,
+    double,
+    fail_at,
+    raise_because_of_remade,
+    raise_group_of_remade,
+    raise_remade,
+)
 from inturn import SKIP, Retry
 from waiting import Tally, Thing, farewell
 
@@ -95,6 +103,25 @@ def test_g12_no_reference_to_the_error_that_was_raised_is_kept(inside):
         gone = farewell(error)
     gone.wait()
     assert next(run, "over") == "over"
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("fn", [raise_remade, raise_because_of_remade, raise_group_of_remade, Unreadable])
+def test_g12_no_reference_to_an_error_that_travels_is_kept(driver, fn):
+    farewells = []
+
+    def told(failure):
+        farewells.extend(farewell(error) for error in (failure.error, failure.error.__cause__) if error is not None)
+        return failure.index
+
+    run = driver.map(fn, range(6), on_error=told)
+    if fn is Unreadable and driver.driver.in_process:
+        assert all(isinstance(result, Unreadable) for result in run)
+        return
+    assert list(run) == [*range(6)]
+    assert len(farewells) >= 6
+    for gone in farewells:
+        gone.wait()
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -90,6 +90,41 @@ class OddNotes(Exception):
     __notes__ = "not a list"
 
 
+class Remade(Exception):
+    """Raised anew where it is unpickled, as tblib has every error do."""
+
+    def __reduce__(self) -> Any:
+        return remade, ()
+
+
+def remade() -> Remade:
+    try:
+        raise Remade
+    except Remade as error:
+        return error
+
+
+def raise_remade(x: object) -> None:
+    raise Remade
+
+
+def raise_because_of_remade(x: object) -> None:
+    raise Oops from remade()
+
+
+def raise_group_of_remade(x: object) -> None:
+    raise ExceptionGroup("a group", [remade()])
+
+
+class Unreadable:
+    """A result that can be pickled, and not unpickled."""
+
+    def __init__(self, x: object) -> None: ...
+
+    def __reduce__(self) -> Any:
+        return raise_remade, (0,)
+
+
 class Table:
     """Like a table of pandas: its repr has several lines, and a comparison has no answer."""
 

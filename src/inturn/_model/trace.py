@@ -39,11 +39,8 @@ class Trace:
             # The end of a call in a batch is noted when the next one begins, and so after its result can be delivered.
             finished = call.finished - zero if at is None else min(call.finished - zero, at)
             started = min(call.started - zero, finished)
-            outcome = call.outcome
-            if (
-                at is not None and outcome == "cancelled"
-            ):  # the run let go of it before the worker noted that it was there
-                outcome = "done"
+            # The run may let go of a call before its worker has noted that it was done.
+            outcome = "done" if at is not None and call.outcome == "cancelled" else call.outcome
             pulled_at = pulled.get(call.index)
             yield call._replace(pulled=pulled_at, started=started, finished=finished, delivered=at, outcome=outcome)
 

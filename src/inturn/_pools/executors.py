@@ -231,6 +231,7 @@ class ExecutorPool(BasePool):
                 chunk.out.append(outcome)
             else:
                 job.failed(chunk, item, outcome, elapsed)
+            del outcome  # the frames of an error of unpickling keep this one
         submission.since = clock() - seconds  # neither the way there and back nor the queue counts
         if len(outcomes) < len(items):
             self._alone(job.window.give_back, chunk, items[len(outcomes) :])

@@ -247,6 +247,7 @@ class ChunkExchange(Exchange):
             except BaseException as caught:  # some results can be pickled but not unpickled
                 error = noted(caught, "the result could not be unpickled")
         job.failed(chunk, self.items[position], error, elapsed)
+        del error  # the frames of its traceback may keep this one
 
     def _died(self, late: TimeoutError | None = None) -> None:
         """Settle what becomes of each item: see above."""

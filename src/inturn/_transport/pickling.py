@@ -200,9 +200,29 @@ def unpack_error(packed: Packed) -> BaseException:
             chain.append(each)
     chain = chain or [RuntimeError(text)]
     for error, cause in zip(chain, [*chain[1:], RemoteTraceback(words)], strict=True):
+        without_tracebacks(error)
         with Dropping(Exception):  # frozen exceptions exist
             error.__cause__ = cause
     return chain[0]
+
+
+def without_tracebacks(error: BaseException) -> None:
+    """Take off what an error, and those it refers to, made while it was unpickled: the text has the real traceback.
+
+    tblib, which Dask brings along, has every error do so. The frames would refer to ours, which hold the error: a cycle
+    (guarantee 12).
+    """
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        BaseException.with_traceback(each, None)  # not by assignment, which a class may refuse
+        todo += each.__cause__, each.__context__
+        if isinstance(each, BaseExceptionGroup):
+            todo += each.exceptions
 
 
 def is_atom(thing: Any) -> bool:
