@@ -16,8 +16,8 @@ from functions_for_workers import (
     raise_group_of_remade,
     raise_remade,
 )
-from inturn import SKIP, Retry
-from waiting import Tally, Thing, farewell
+from inturn import SKIP, Retry, ordered_flat_map, retry
+from waiting import Tally, Thing, farewell, shown
 
 # 12: references
 
@@ -94,14 +94,38 @@ def test_g12_no_reference_to_the_last_item_is_kept_by_an_idle_worker(inside):
             gone.wait()
 
 
+def raises(failure):
+    raise Oops("the policy")
+
+
+POLICIES = ["raise", "abort", retry(3, backoff=0), raises]
+
+
 @pytest.mark.usefixtures("uncollected")
-def test_g12_no_reference_to_the_error_that_was_raised_is_kept(inside):
-    run = inside.map(partial(fail_at, frozenset({2})), range(20), window=5)
+@pytest.mark.parametrize("policy", POLICIES, ids=shown)
+def test_g12_no_reference_to_the_error_that_was_raised_is_kept(inside, policy):
+    _raised_once(inside.map(partial(fail_at, frozenset({2})), range(20), window=5, on_error=policy), policy)
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("policy", POLICIES, ids=shown)
+@pytest.mark.parametrize("executor", ["thread", "serial"])
+def test_g12_no_reference_to_the_error_that_a_flat_map_raised_is_kept(executor, policy):
+    def produce(x):
+        yield x
+        fail_at(frozenset({2}), x)
+
+    _raised_once(ordered_flat_map(produce, range(20), executor=executor, on_error=policy), policy)
+
+
+def _raised_once(run, policy):
     try:
         list(run)
     except Oops as error:
-        gone = farewell(error)
-    gone.wait()
+        farewells = [farewell(each) for each in (error, error.__cause__) if each is not None]
+    assert len(farewells) == (2 if policy is raises else 1)
+    for gone in farewells:
+        gone.wait()
     assert next(run, "over") == "over"
 
 

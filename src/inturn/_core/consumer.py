@@ -275,13 +275,10 @@ class Run:
             return result
         outcome = window.peek()
         if type(outcome) is Err:
-            outcome = self.settle(outcome)
-            if outcome is AGAIN or outcome is LEFT_OUT or type(outcome) is Raised:
-                return outcome
-        else:
-            window.drop()
-            if not index and (instead := checks.async_result(outcome)):
-                return self._refuse([outcome], instead)
+            return self.settle(outcome)
+        window.drop()
+        if not index and (instead := checks.async_result(outcome)):
+            return self._refuse([outcome], instead)
         return (index, outcome) if indexed else outcome
 
     def _refuse(self, results: list[Any], instead: str) -> Raised:
@@ -318,12 +315,16 @@ class Run:
         self.failed += 1
         if isinstance(value, Retry):
             return Raised(err.error)
-        window.drop()
+        self._replace_head()
         if value is SKIP:
             self.skipped += 1
             window.straight = False
             return LEFT_OUT
-        return value
+        return (index, value) if self.indexed else value
+
+    def _replace_head(self) -> None:
+        """The policy has put something else in its place."""
+        self.window.drop()
 
     def _again(self, err: Err, after: float) -> bool:
         """The head runs again; False if it can't."""

@@ -13,7 +13,7 @@ from inturn._engine.window import NEVER
 from inturn._model.outcome import Err
 from inturn._model.policy import never_retries
 
-from .consumer import AGAIN, LEFT_OUT, Raised, Run
+from .consumer import AGAIN, LEFT_OUT, Run
 from .flat_job import FlatJob
 
 __all__ = ["FlatRun"]
@@ -58,12 +58,7 @@ class FlatRun(Run):
             window.drop()
             return LEFT_OUT
         lane.error.delivered = lane.made
-        outcome = self.settle(lane.error)
-        if outcome is AGAIN or type(outcome) is Raised:
-            return outcome
-        lane.error = None
-        lane.leave()
-        return (lane.index, outcome) if indexed and outcome is not LEFT_OUT else outcome
+        return self.settle(lane.error)
 
     def last_delivered(self) -> int:
         return self._latest
@@ -74,6 +69,13 @@ class FlatRun(Run):
     def forget(self) -> None:
         super().forget()
         self.lane = NO_LANE
+
+    def _replace_head(self) -> None:
+        lane = self.window.peek()
+        assert isinstance(lane, Lane)
+        super()._replace_head()
+        lane.error = None
+        lane.leave()
 
     def _again(self, err: Err, after: float) -> bool:
         lane = self.window.peek()

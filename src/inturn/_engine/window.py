@@ -343,9 +343,7 @@ class Window:
         assert isinstance(chunk, Chunk)
         old = chunk.out[self._position]
         chunk.out[self._position] = outcome
-        while type(old) is Chunk:
-            rest, old.out = old.out, []
-            old = rest[0] if rest else None
+        _empty(old)
 
     def take_results(self) -> list[Any] | None:
         """All results of the head's chunk, the newest first, if it is complete and free of errors.
@@ -386,7 +384,9 @@ class Window:
         self.held = []
         for chunk, _ in self._chunks():
             if self._releases_outcomes:  # see `_put`
-                chunk.out = []
+                outcomes, chunk.out = chunk.out, []
+                for each in outcomes:
+                    _empty(each)
         self._cursor = self._main
         self._position = 0
         for backlog in [*self._remainders, self._main]:
@@ -412,3 +412,10 @@ class Window:
             if isinstance(node, Chunk):
                 yield node, position
             node, position = node.next, 0
+
+
+def _empty(outcome: Any) -> None:
+    """Where the item ran again, the outcome is a chunk that holds the next one."""
+    while type(outcome) is Chunk:
+        outcomes, outcome.out = outcome.out, []
+        outcome = outcomes[0] if outcomes else None
