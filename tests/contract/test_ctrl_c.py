@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from programs import EXECUTORS, Script
+from waiting import Gate, absence, handling
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -56,6 +57,24 @@ for _ in run:
     pass
 """
     )
+
+
+@posix
+@pytest.mark.drivers("an event loop waits in its own way", in_loop=False)
+def test_g14_a_signal_that_does_not_end_the_wait_of_next_is_handled_all_the_same(overlapping):
+    """As one does that another thread gets, or that comes when `next` has given up the GIL and does not wait yet."""
+    gate = Gate()
+
+    def call(i):
+        absence()
+        signal.raise_signal(signal.SIGUSR1)  # to this thread
+        gate.wait()
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    with handling(interrupt), pytest.raises(KeyboardInterrupt):
+        next(overlapping.map(call, range(8), concurrency=1))
 
 
 @posix

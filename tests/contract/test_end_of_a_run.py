@@ -38,8 +38,10 @@ def test_g09_once_a_failure_is_known_nothing_later_is_started(overlapping):
         return i
 
     source = Source(range(100))
-    consumer = Background(until_error, overlapping.map(call, source, concurrency=2, window=10))
+    run = overlapping.map(call, source, concurrency=2, window=10)
+    consumer = Background(until_error, run)
     started.wait(2)
+    wait_until(lambda: run.stats.running == 1)  # the head alone: the failure is known
     absence()
     head.open()
     results, error = consumer.result()

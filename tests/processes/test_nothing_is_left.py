@@ -141,7 +141,7 @@ def test_g25_a_main_module_without_guard_is_told_so(tmp_path, method):
         check=False,
     )
     assert result.stderr.count("Traceback") == 1, result.stderr
-    assert '`if __name__ == "__main__":`' in result.stderr.splitlines()[-1]
+    assert 'put the code that starts it under `if __name__ == "__main__":`' in result.stderr.splitlines()[-1]
     assert result.returncode == 1
 
 

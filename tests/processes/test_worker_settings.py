@@ -367,3 +367,18 @@ with multiprocessing.get_context("forkserver").Pool(1) as pool:
     with Script(body) as script:
         script.end()
     assert (script.lines, script.err) == (["0 2 4 6", "True", ""], "")
+
+
+def test_g14_ctrl_c_while_a_worker_is_spawned_is_not_seen_by_it(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nif '--multiprocessing-fork' in sys.orig_argv: os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    body = f"""
+os.environ["PYTHONPATH"] = os.pathsep.join([{str(tmp_path)!r}, os.environ["PYTHONPATH"]])
+from functions_for_workers import double
+from inturn import Processes
+print(*ordered_map(double, range(4), executor=Processes(start_method="spawn"), concurrency=2))
+"""
+    with Script(body) as script:
+        script.end()
+    assert (script.lines, script.err) == (["0 2 4 6"], "")

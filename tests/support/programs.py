@@ -65,12 +65,12 @@ class Script:
         raise AssertionError(f"{word!r} was never said: {seen}\n{self.process.stderr.read()}")
 
     def interrupt(self, number: int = signal.SIGINT) -> None:
-        self._remainders()
+        self._until_it_waits()
         self.begin = time.monotonic()
         os.killpg(self.process.pid, number)
 
-    def _remainders(self) -> None:
-        """Until the main thread waits: Python does not notice a signal that arrives just before it begins to."""
+    def _until_it_waits(self) -> None:
+        """Until the main thread waits: what a signal meets before is not the same each time."""
         before = None
         for _ in range(100):  # it may be busy for good
             absence(0.02)
@@ -140,7 +140,6 @@ if __name__ == "__main__":
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=HANG_S * max(1.0, pace),
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(inturn.__file__).parents[1]), str(directory)])},
     )
     said = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -199,7 +200,7 @@ def _processes(settings: Processes, flat: bool) -> Callable[..., BasePool]:
     from inturn._processes.start import NO_GUARD
 
     if getattr(process, "_inheriting", False):  # a worker, which imports `__main__`
-        raise SystemExit(NO_GUARD)
+        os._exit(NO_GUARD)  # a child of a fork server has no code of its own for `SystemExit`
 
     def open_(job: Any, *, slices: bool) -> BasePool:
         slot = ProcessSlot

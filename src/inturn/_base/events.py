@@ -8,15 +8,20 @@ lock that somebody may hold, so a finaliser or a signal handler may call it.
 from __future__ import annotations
 
 import threading
-from typing import Protocol
+from typing import Final, Protocol
 
 from .atomic import fence
+from .clock import clock
 from .signals import raised_by_handler
 
 __all__ = ["LONG_S", "Event", "Latch", "ThreadEvent"]
 
 LONG_S = 1e6
 """The longest single wait, in seconds: the system's limit is lower than what users may ask for."""
+
+_LOOK_S: Final = 0.1
+"""How long the main thread waits at a time. A signal that comes when CPython has released the GIL to wait, and does not
+wait yet, ends no wait: its handler would run only after that."""
 
 
 class Event(Protocol):
@@ -50,6 +55,13 @@ class ThreadEvent:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, and clear it; False after so many seconds without."""
+        if threading.get_ident() == threading.main_thread().ident:
+            until = None if timeout is None else clock() + timeout
+            while timeout is None or timeout > _LOOK_S:
+                if self._lock.acquire(timeout=_LOOK_S):
+                    return True
+                if until is not None:
+                    timeout = until - clock()
         return self._lock.acquire(timeout=-1 if timeout is None else max(0.0, min(timeout, LONG_S)))
 
 

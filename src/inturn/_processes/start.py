@@ -37,7 +37,7 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from multiprocessing import popen_fork, util
+from multiprocessing import popen_fork, resource_tracker, util
 from pathlib import Path
 from types import FunctionType
 from typing import Any, Final, Self
@@ -157,6 +157,8 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
         process = context.Process(name=_WorkerName(name, first), target=target, args=args)
         if method == "fork":
             process._Popen = _ForkPopen
+        else:
+            resource_tracker.ensure_running()  # its start may unblock SIGINT
         with _sigint_blocked():
             process.start()
         return process
@@ -175,7 +177,7 @@ def new_process(method: str, name: str, target: Any, args: tuple[Any, ...]) -> A
 
 def _run_fork_server(path: str | None) -> None:
     """See to it that there is a fork server."""
-    from multiprocessing import forkserver, resource_tracker
+    from multiprocessing import forkserver
 
     server: Any = forkserver._forkserver
     if path is not None and server._preload_modules == ["__main__"]:
@@ -185,7 +187,7 @@ def _run_fork_server(path: str | None) -> None:
         return
     if _IN_SERVER not in server._preload_modules:
         server._preload_modules = [*server._preload_modules, _IN_SERVER]
-    resource_tracker.ensure_running()  # its start may unblock SIGINT
+    resource_tracker.ensure_running()  # as above
     with _sigint_blocked():
         forkserver.ensure_running()
 
