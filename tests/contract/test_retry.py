@@ -345,3 +345,52 @@ def test_a_pause_may_be_any_finite_number(value):
 def test_what_is_no_finite_number_is_refused(name, value, kind):
     with pytest.raises(kind, match=rf"^{name} must be a"):
         Retry(value) if name == "after" else retry(**{name: value})
+
+
+@pytest.mark.drivers("tasks are no batches", in_loop=False)
+def test_g09_what_follows_in_the_batch_of_an_item_that_has_failed_again_is_not_started(overlapping):
+    started, again, going_on, attempts = Tally(), Gate(), Gate(), Counter()
+
+    def call(i):
+        started.add(i)
+        attempts[i] += 1
+        if i == 1:
+            if attempts[i] == 2:
+                again.open()
+            raise Oops(i)
+        if i == 2:
+            going_on.wait()
+        return i
+
+    policy = retry(attempts=2, backoff=0)
+    run = overlapping.map(call, range(20), concurrency=2, chunksize=8, window=8, on_error=policy)
+    consumer = Background(list, run)
+    again.wait()
+    wait_until(lambda: run.stats.running == 1)  # the batch, at 2: the second failure is known
+    absence()
+    going_on.open()
+    with pytest.raises(Oops):
+        consumer.result()
+    assert sorted(started.seen) == [0, 1, 1, 2]
+
+
+@pytest.mark.drivers("is closed from another thread", in_loop=False)
+def test_g13_an_item_that_fails_behind_the_end_of_its_run_is_not_tried_again(overlapping):
+    begun, failing, told = Gate(), Gate(), Tally()
+
+    def call(i):
+        if i == 1:
+            begun.open()
+            failing.wait()
+            raise Oops(i)
+        return i
+
+    run = overlapping.map(call, range(4), concurrency=1, on_error=retry(backoff=0, on_retry=told.add))
+    consumer = Background(list, run)
+    begun.wait()
+    closing = Background(run.close)
+    wait_until(lambda: run._run.job.stopped)
+    failing.open()
+    closing.result()
+    consumer.result()
+    assert not told.seen

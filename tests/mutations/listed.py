@@ -225,7 +225,7 @@ MUTATIONS = [
     Mutation(
         "a failure that ends the run stops no later chunk",
         "_core",
-        "if slot.chunk is not None and slot.chunk.index > index:",
+        "if slot.chunk is not None and slot.chunk.index + slot.chunk.size > index:",
         "if slot.chunk is None:",
         "core/test_handing_over.py::test_g09_a_failure_stops_what_later_chunks_have_not_started",
     ),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from inturn._core.threads import kept_stores
 from inturn._model.workers import Block
 from inturn._pools.store import TURN_S, Share, Store
+from waiting import Background, absence
 
 LONG_AGO = -1e9
 
@@ -37,7 +38,9 @@ class Run:
         self.store = store
         self.wants = wants  # chunks that are still to be run
         supervisor = SimpleNamespace(wake=self._wake)
-        self.job = SimpleNamespace(stopped=False, concurrency=concurrency, supervisor=supervisor)
+        self.crashes = []
+        crash = self.crashes.append
+        self.job = SimpleNamespace(stopped=False, concurrency=concurrency, supervisor=supervisor, crash=crash)
         self.awake = True
         self.busy = []
         self.idle = []
@@ -240,3 +243,31 @@ def test_g35_a_store_is_gone_when_the_last_worker_is():
     assert not store.gone.is_open
     run.end()
     assert store.gone.is_open
+
+
+def test_g35_the_end_of_a_run_takes_back_a_lease_that_is_just_being_granted():
+    store = Workers(least=1, most=1, block=Block())
+    first, second = Run(store, 1, 1), Run(store, 1, 1)
+    first.supervise()
+    second.supervise()
+    with store.lock:
+        del store.waiting[second.share]  # as `_serve` does, in another thread
+        ending = Background(second.end)
+        absence()
+        second.share.held += 1
+        second.share.granted += 1
+    ending.result()
+    first.end()
+    check(store, [first, second])
+    assert not store._shares
+
+
+def test_g35_a_run_whose_first_next_was_held_up_gets_no_lease_behind_the_block():
+    store = Workers(least=1, most=1, block=Block())
+    run = Run(store, 1, 1)
+    store.open(run.share)
+    store.close(wait=False)
+    run.supervise()
+    assert [type(error) for error in run.crashes] == [RuntimeError]
+    assert not run.busy
+    assert not store._shares

@@ -1,5 +1,6 @@
 """`ordered_flat_map` on worker processes: elements stream over each worker's own link, against credits."""
 
+import contextlib
 import gc
 import signal
 import weakref
@@ -12,7 +13,8 @@ import pytest
 import generators_for_workers as calls
 from generators_for_workers import Oops
 from inturn import Failure, Processes, Retry, WorkerDied, ordered_flat_map, retry, sentinel
-from waiting import SHORT, absence, wait_until
+from inturn._processes import worker
+from waiting import SHORT, absence, spend, wait_until
 
 pytestmark = pytest.mark.skipif("not hasattr(__import__('os'), 'fork')", reason="worker processes need POSIX")
 
@@ -286,3 +288,35 @@ def test_bad_input_a_generator_function_that_cannot_be_pickled_ends_the_run(monk
     monkeypatch.setitem(__import__("sys").modules, "cloudpickle", None)
     with pytest.raises(Exception, match="pickle"):
         list(flat(lambda x: [x], [1], on_error="skip"))
+
+
+def test_g23_credits_for_what_follows_a_large_element_do_not_fill_the_link():
+    """Each element is a message of its own, and is answered while the shared memory is in use."""
+    run = ordered_flat_map(calls.large_then_slow, [600], executor="process", concurrency=1, buffer=1000)
+    assert len(next(run)) == 100_000
+    assert list(run) == [*range(600)]
+
+
+def test_g13_a_generator_that_makes_large_elements_is_closed_when_the_run_is(tmp_path):
+    executor = Processes(start_method="fork")
+    run = ordered_flat_map(calls.large_for_ever, [str(tmp_path / "closed")], executor=executor, concurrency=1)
+    with late_recall():
+        next(run)
+        run.close()
+    assert (tmp_path / "closed").exists()
+
+
+@contextlib.contextmanager
+def late_recall():
+    """In workers that are forked now, the word that an item is recalled comes after the end of the run."""
+    recall = worker._Worker._recall
+
+    def late(self, serial):
+        spend(0.1)
+        recall(self, serial)
+
+    worker._Worker._recall = late
+    try:
+        yield
+    finally:
+        worker._Worker._recall = recall

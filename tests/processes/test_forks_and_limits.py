@@ -13,7 +13,8 @@ from functools import partial
 import pytest
 
 from functions_for_workers import double, sleeping
-from inturn import Processes, ordered_map
+from inturn import Processes, ordered_map, retry
+from inturn._processes import start
 from programs import COVERED, Script
 from waiting import HOUR, Background, assert_waiting_costs_nothing, wait_until
 
@@ -190,3 +191,29 @@ def test_no_signal_mask_is_left_changed():
     list(ordered_map(double, range(3), executor=FORK))
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert threading.active_count() >= 1
+
+
+class Fails:
+    """Tells when it is pickled."""
+
+    def __init__(self, tell=None):
+        self._tell = tell
+
+    def __call__(self, i):
+        raise ValueError(i)
+
+    def __reduce__(self):
+        self._tell()
+        return Fails, ()
+
+
+def test_g28_nothing_is_forked_while_a_slot_runs_code_of_the_user():
+    """It may hold a lock, such as that of a module that it imports, and a child would wait for that without end."""
+    told = []
+
+    def tell(*_):
+        told.append([lock.locked() for lock in start._user_code_locks])
+
+    policy = retry(attempts=2, backoff=0, on_retry=tell, then="skip")
+    assert list(ordered_map(Fails(tell), range(2), executor=FORK, concurrency=1, chunksize=1, on_error=policy)) == []
+    assert told == [[True]] * 3

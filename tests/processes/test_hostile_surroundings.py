@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import functools
+import gc
 import itertools
 import multiprocessing
 import os
@@ -10,16 +10,17 @@ import signal
 import sys
 import threading
 import types
+from functools import partial
 from multiprocessing.connection import Connection
 
 import pytest
 
-from functions_for_workers import double
-from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map
-from inturn._processes.handle import Handle
+from functions_for_workers import double, sleeping
+from inturn import Processes, WorkerDied, ordered_flat_map, ordered_map, retry
+from inturn._processes.handle import Handle, Memory
 from inturn._transport.wire import LENGTH
 from programs import Script
-from waiting import GRACE_S, HANG_S, SHORT, TENFOLD, Background, Watch, absence, wait_until
+from waiting import GRACE_S, HANG_S, SHORT, TENFOLD, Background, Tally, Watch, absence, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX signals")
 own_fork = pytest.mark.filterwarnings("ignore:.*may lead to deadlocks in the child:DeprecationWarning")
@@ -55,8 +56,6 @@ def returns_twice(directory, i):
 @own_fork
 @pytest.mark.parametrize("chunksize", [None, 1, 6])
 def test_g24_a_child_that_fn_has_forked_runs_no_other_item_and_speaks_to_nobody(tmp_path, chunksize):
-    from functools import partial
-
     results = list(
         ordered_map(partial(returns_twice, str(tmp_path)), range(12), executor=FORK, concurrency=1, chunksize=chunksize)
     )
@@ -397,7 +396,7 @@ def test_g13_close_does_not_hang_when_somebody_has_closed_our_descriptors(monkey
 def test_g16_a_recall_may_be_closed_in_its_midst(monkeypatch):
     read, write = os.pipe()
     handle = types.SimpleNamespace(_control=Connection(write, readable=False))
-    recall = functools.partial(Handle.recall, handle)
+    recall = partial(Handle.recall, handle)
     real = os.write
 
     def interrupted(fd, data):
@@ -411,3 +410,42 @@ def test_g16_a_recall_may_be_closed_in_its_midst(monkeypatch):
     assert os.read(read, 100) == b""  # closed, since nobody writes any more
     os.close(read)
     recall(3)  # after the end it asks for nothing
+
+
+class Owner:
+    """Closes its run when it goes, which takes a garbage collection."""
+
+    def __init__(self, run):
+        self.run, self.me = run, self
+
+    def __del__(self):
+        self.run.close()
+
+
+def dies_once(path):
+    if not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield 1
+
+
+def test_g13_a_run_that_a_garbage_collection_closes_while_a_worker_starts_delays_nobody(monkeypatch, tmp_path):
+    """The new worker is started by a slot in the midst of its item."""
+    owned = ordered_map(partial(sleeping, SHORT / 4), itertools.count(), executor="process", concurrency=2)
+    owners = [Owner(owned)]
+    next(owned)
+    del owned
+    started = Tally()
+    create = Memory.create.__func__
+
+    def create_and_collect(kind):
+        if started.add(1) and len(started.seen) == 3:  # two for each worker
+            owners.clear()
+            gc.collect()
+        return create(kind)
+
+    monkeypatch.setattr(Memory, "create", classmethod(create_and_collect))
+    policy = retry(attempts=2, backoff=0)
+    run = ordered_flat_map(dies_once, [tmp_path / "died"], executor="process", concurrency=1, on_error=policy)
+    assert list(run) == [1]
+    assert not owners

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -275,3 +276,20 @@ def test_g24_an_item_whose_worker_died_may_be_retried(tmp_path, chunksize):
         "on_error": policy,
     }
     assert list(ordered_map(fn, range(8), **settings)) == list(range(8))
+
+
+def dies_if_even(directory):
+    started = len(os.listdir(directory))
+    (Path(directory) / str(started)).touch()
+    if started % 2 == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies(i):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_g25_deaths_before_the_first_item_that_are_not_in_a_row_do_not_end_the_run(tmp_path):
+    executor = Processes(dies_if_even, (str(tmp_path),), start_method="fork")
+    run = ordered_map(dies, range(6), executor=executor, concurrency=1, on_error="return")
+    assert [type(failure.error) for failure in run] == [WorkerDied] * 6

@@ -186,3 +186,18 @@ def unreadable():
 
 def yields_unreadable(_):
     yield Unreadable()
+
+
+def large_then_slow(n: int) -> Iterator[Any]:
+    yield bytes(100_000)
+    for i in range(n):
+        time.sleep(0.0015)
+        yield i
+
+
+def large_for_ever(closed: str) -> Iterator[bytes]:
+    try:
+        while True:
+            yield bytes(100_000)
+    finally:
+        Path(closed).touch()

@@ -240,7 +240,7 @@ class Job:
             self.trace.failed(chunk, len(chunk.out), self.clock())
         if isinstance(decided, Retry):
             outcome = Chunk.again(index, item, chunk.attempt + 1)
-        elif decided is ENDS and not self._goes_on_until(index, outcome, chunk):
+        elif decided is ENDS and not self._goes_on_until(index, outcome):
             return
         chunk.plain = False
         chunk.out.append(outcome)
@@ -249,7 +249,7 @@ class Job:
 
     def decided(self, index: int, err: Err, *, may_retry: bool = True) -> Retry | Decision:
         """What is decided at once; an error of the user's function replaces the item's."""
-        if err.kind is not Kind.FAILED:
+        if err.kind is not Kind.FAILED or self.stopped:  # of a run that is over, nobody is told, and nothing runs again
             return ENDS
         failure = self.failure(index, err)
         try:
@@ -274,7 +274,7 @@ class Job:
             self.window.again(chunk)
             self.pool.notify(1)
 
-    def _goes_on_until(self, index: int, err: Err, chunk: Chunk | None = None) -> bool:
+    def _goes_on_until(self, index: int, err: Err) -> bool:
         """The failure ends the run: in turn; with `fail_fast` now, then False (guarantee 33)."""
         if self.fail_fast:
             if not self.stopped and self.aborted.take():
@@ -283,11 +283,10 @@ class Job:
                 self._end(err.error)
                 self.stop()
             return False
-        self.window.last_index = min(self.window.last_index, index)
+        self.window.ends_at(index)
         fence()
-        drain(chunk)
         for slot in self.pool.slots():
-            if slot.chunk is not None and slot.chunk.index > index:
+            if slot.chunk is not None and slot.chunk.index + slot.chunk.size > index:
                 drain(slot.chunk)
         return True
 

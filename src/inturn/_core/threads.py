@@ -84,10 +84,8 @@ class CallThread(threading.Thread):
         self._work()
 
     def bars(self, job: Job) -> bool:
-        mine, slot = self.job, self._slot
-        if mine is None or slot is None:  # a thread that is kept, between two runs
-            return True
-        return job is mine or not (slot.chunk is not None or inside(mine))
+        mine = self.job
+        return mine is None or job is mine or not inside(mine)  # None: a thread that is kept, between two runs
 
 
 def at_exit() -> None:

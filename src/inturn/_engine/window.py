@@ -101,6 +101,7 @@ class Window:
         self.held: list[Any] = []  # results that count as taken, and are not yet delivered; the newest first
         self.straight = True  # whether the origin of each item is its index (38)
         self.last_index = NEVER  # nothing of a higher index is started
+        self._failures: list[int] = []  # the indices of those that end the run
         self.passing: Callable[[Any], Failure | None] | None = None  # tells the failures that pass (36)
         self.pace_s: float | None = None  # seconds an item takes, as far as is known
         self.aim_s = _AIM_S  # seconds a batch is to take; longer where sending it costs more
@@ -218,7 +219,9 @@ class Window:
     def claim(self, most: int = NEVER) -> Chunk | None:
         """Take the oldest chunk to run, of no index above `most`, if there is one (guarantee 5)."""
         for _ in range(len(self._again)):
-            chunk = self._again.popleft()
+            chunk: Chunk | None = pop_or(None, self._again.popleft)  # `clear` may have emptied it
+            if chunk is None:
+                break
             if chunk.index > most:
                 self._again.append(chunk)
             elif chunk.index <= self.last_index:
@@ -271,6 +274,12 @@ class Window:
     def again(self, chunk: Chunk) -> None:
         """An item that stands in the window is ready to run again."""
         self._again.append(chunk)
+
+    def ends_at(self, index: int) -> None:
+        """This failure ends the run in its turn, unless an earlier one does; in any thread."""
+        self._failures.append(index)
+        while self.last_index > (first := min(self._failures)):
+            self.last_index = first
 
     def measured(self, seconds: float, items: int) -> None:
         """Learn from the seconds that so many items of a chunk took.

@@ -119,6 +119,10 @@ class Store(ABC, Generic[W]):
             if share.job.stopped:
                 return False
             self._shares[share] = None
+            if self.keeps and self.block.left:  # after it is in `_shares`, where `close` looks
+                share.job.crash(RuntimeError(_ENDED))
+                self._shares.pop(share)
+                return False
             if self._grows:
                 self._bound = max(self._bound, share.job.concurrency)
             if self._leased() < self._bound or (share.nested and not share.held):
@@ -137,15 +141,18 @@ class Store(ABC, Generic[W]):
         """Leases that were granted and are no longer needed go to other runs."""
         if share.granted or share in self.waiting:
             with self.lock:
-                self.waiting.pop(share, None)
-                share.held -= share.granted
-                share.granted = 0
-                self._serve()
+                self._settle(share)
+
+    def _settle(self, share: Share) -> None:
+        self.waiting.pop(share, None)
+        share.held -= share.granted
+        share.granted = 0
+        self._serve()
 
     def end(self, share: Share) -> None:
         """The run was stopped, and its supervisor leaves."""
-        self.settle(share)
         with self.lock:
+            self._settle(share)
             self._drop(share)
 
     def _leased(self) -> int:
@@ -274,7 +281,7 @@ class Store(ABC, Generic[W]):
             self._look_whether_gone()
 
     def _look_whether_gone(self) -> None:
-        if self.block.left and not self._all and not any(share.held or share.resting for share in self._shares):
+        if self.block.left and not self._all and not any(share.held or share.resting for share in list(self._shares)):
             self.block.stores.clear()
             kept_stores.discard(self)
             self.gone.open()

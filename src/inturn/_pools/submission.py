@@ -94,7 +94,7 @@ class Submission(Slot):
                 self.pool.finish(self)
 
     def bars(self, job: Job) -> bool:
-        return job is self.job or not (self.chunk is not None or inside(self.job))
+        return job is self.job or not inside(self.job)
 
     @must_not_wait
     def run(self) -> None:

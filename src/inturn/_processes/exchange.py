@@ -234,19 +234,17 @@ class ChunkExchange(Exchange):
             chunk.out.append(outcome)
             return
         elapsed = 0.0
-        if len(outcome) == 3:
-            packed, elapsed, _ = outcome
-            with self._user_code:
+        with self._user_code:
+            if len(outcome) == 3:
+                packed, elapsed, _ = outcome
                 error = self._bad.pop(position) if position in self._bad else unpack_error(packed)
-        else:
-            try:
-                with self._user_code:
-                    result = unpack(outcome, self._worker.up)
-                chunk.out.append(result)
-                return
-            except BaseException as caught:  # some results can be pickled but not unpickled
-                error = noted(caught, "the result could not be unpickled")
-        job.failed(chunk, self.items[position], error, elapsed)
+            else:
+                try:
+                    chunk.out.append(unpack(outcome, self._worker.up))
+                    return
+                except BaseException as caught:  # some results can be pickled but not unpickled
+                    error = noted(caught, "the result could not be unpickled")
+            job.failed(chunk, self.items[position], error, elapsed)
         del error  # the frames of its traceback may keep this one
 
     def _died(self, late: TimeoutError | None = None) -> None:
@@ -266,7 +264,8 @@ class ChunkExchange(Exchange):
                 chunk.out.append(fresh)
                 job.window.again(fresh)
             error = late or WorkerDied.of(chunk.index + len(chunk.out), worker.exitcode)
-            job.failed(chunk, items[begun], error, clock() - self._begun, Kind.FAILED)
+            with self._user_code:
+                job.failed(chunk, items[begun], error, clock() - self._begun, Kind.FAILED)
             self._slot.pool.notify(begun - following)
             following = begun + 1
         self.give_back(following)

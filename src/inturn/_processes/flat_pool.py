@@ -77,7 +77,8 @@ class _Stream(Exchange):
             load = item if is_atom(item) else self._pack(0, item)
         del item
         if self._bad:
-            job.failed(chunk, self._item, self._bad.pop(0), 0.0)
+            with self._user_code:
+                job.failed(chunk, self._item, self._bad.pop(0), 0.0)
             return
         if not self._may_begin():
             return
@@ -101,7 +102,8 @@ class _Stream(Exchange):
         worker.used = True
         if not job.stopped and chunk.index <= job.window.last_index:
             error = self._bad.pop(0, late or WorkerDied.of(chunk.index, worker.exitcode))
-            job.failed(chunk, self._item, error, clock() - self._begun, Kind.FAILED)
+            with self._user_code:
+                job.failed(chunk, self._item, error, clock() - self._begun, Kind.FAILED)
 
     def _take(self, message: tuple[list[Any], bool, tuple[bool, Any, float] | None]) -> bool:
         """Receive elements; see `Streams._post`. If memory is `stowed`, the worker waits for credits to clear it."""
@@ -115,14 +117,14 @@ class _Stream(Exchange):
         if end is None:
             return self._worker.grace_until is None and self._grant(stowed=stowed)
         complete, packed, seconds = end
-        if packed is not None and not self._bad:
-            with self._user_code:
+        with self._user_code:
+            if packed is not None and not self._bad:
                 self._bad[0] = unpack_error(packed)
-        if self._bad:
-            job.failed(chunk, self._item, self._bad.pop(0), seconds)  # no frame keeps it: its own lead here
-        elif complete:
-            lane.finish()
-            job.rouse(lane.index)
+            if self._bad:
+                job.failed(chunk, self._item, self._bad.pop(0), seconds)  # no frame keeps it: its own lead here
+            elif complete:
+                lane.finish()
+                job.rouse(lane.index)
         return True
 
     def _append(self, batch: list[Any]) -> None:

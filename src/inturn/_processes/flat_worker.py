@@ -93,6 +93,8 @@ class Streams:
                     self.flush()
                 elif first:
                     self._flush_soon()
+                while worker._up.used() and self._poller.poll(0):
+                    self._receive()
         except BaseException as error:  # it is raised in the consumer
             packed = pack_error(detach(error))
         if not complete:
@@ -107,8 +109,6 @@ class Streams:
         self._wake_ups.put(None)
 
     def _pack(self, element: Any) -> Any:
-        while self._worker._up.used() and self._poller.poll(0):
-            self._receive()
         return self._worker._pack(element)
 
     def _receive(self) -> int | None:
@@ -119,6 +119,8 @@ class Streams:
             return self._credit  # for an earlier stream, which has ended
         if credit is None:
             self._credit = 0
+            with worker._lock:
+                worker._recalled = max(worker._recalled, serial)
             return None
         self._credit += credit
         with worker._lock:

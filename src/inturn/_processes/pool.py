@@ -33,7 +33,7 @@ from inturn._transport.wire import PipeEvent
 
 from .exchange import ChunkExchange
 from .handle import Event, Handle
-from .start import GUARD, NO_GUARD, Setup, choose_method, main_of_workers, user_code_lock
+from .start import GUARD, NO_GUARD, Setup, choose_method, forget, main_of_workers, user_code_lock
 from .store import ProcessStore
 from .worker import Answer, Ask
 
@@ -72,7 +72,7 @@ class ProcessPool(ThreadPool):
         super().__init__(job, settings, store, store.threads, slot, slices=slices)
         job.window.aim_s, job.window.tiny = _AIM_S, _TINY
         self.method = ""
-        self._main = Main.SAME
+        self.main = Main.SAME
         self.stop_event: PipeEvent | None = None
         self.fatal_error: BaseException | None = None
         self.early_deaths = 0  # since a worker has run an item
@@ -83,7 +83,7 @@ class ProcessPool(ThreadPool):
         no_processes()
         _end_runs_at_exit(os.getpid())
         self.method = choose_method(self.store.settings.start_method)
-        self._main, _ = main_of_workers(self.method)
+        self.main, _ = main_of_workers(self.method)
         self.stop_event = PipeEvent()
         super().open()
 
@@ -104,10 +104,8 @@ class ProcessPool(ThreadPool):
     def take_process(self) -> Handle | None:
         """Take an idle process, or start one; None if the run is over.
 
-        The traceback of an error would keep this frame, and so the stop event's descriptors. So that
-        event is read after ``fn`` was pickled, and the traceback of later errors is cut.
+        The traceback of an error would keep this frame, and so the stop event's descriptors: it is cut.
         """
-        self.fn_for(self._main)
         stop_event, store = self.stop_event, self.store
         if stop_event is None:
             return None
@@ -118,7 +116,7 @@ class ProcessPool(ThreadPool):
         store.started += 1
         name = f"inturn-{store.started}" if store.keeps else self.job.label(store.started)
         try:
-            handle = Handle(self.method, name, stop_event, Setup(store.settings, self._main), self._main)
+            handle = Handle(self.method, name, stop_event, Setup(store.settings, self.main), self.main)
         except Exception as error:
             raise error.with_traceback(None) from error.__cause__
         finally:
@@ -183,6 +181,7 @@ class ProcessSlot(ThreadSlot):
         while self._worker is None and pool.fatal_error is None:
             pool.registered.add(self)
             try:
+                self._packed_fn(pool.main)
                 worker = pool.take_process()
             except OSError as error:
                 if pool.continue_without(self, error.with_traceback(None)):
@@ -197,6 +196,10 @@ class ProcessSlot(ThreadSlot):
                 break
             self._wait_until_up(worker)
         return True
+
+    def _packed_fn(self, main: Main) -> bytes:
+        with self._user_code:
+            return self.pool.fn_for(main)
 
     def _spent(self, worker: Handle) -> bool:
         return worker.ended or worker.tasks == self.pool.store.settings.max_tasks_per_worker
@@ -229,7 +232,8 @@ class ProcessSlot(ThreadSlot):
             if said[0] == Answer.UP:
                 worker.is_up = True
             elif said[0] not in {Answer.READY, Answer.REFUSED}:
-                error = unpack_error(said[1])
+                with self._user_code:
+                    error = unpack_error(said[1])
                 if said[0] == Answer.UNREAD:
                     pool.fatal_error = error
                 else:
@@ -245,7 +249,7 @@ class ProcessSlot(ThreadSlot):
             if number in worker.known:
                 worker.send((0, Ask.USE, number))
             else:
-                worker.begin(number, pool.fn_for(worker.main))
+                worker.begin(number, self._packed_fn(worker.main))
         except Exception as error:
             pool.fatal_error = detach(error)
             worker.kill()
@@ -258,7 +262,8 @@ class ProcessSlot(ThreadSlot):
         pool = self.pool
         packed = worker.refusals.pop(pool.share.number, None)
         if packed is not None:
-            pool.fatal_error = unpack_error(packed)
+            with self._user_code:
+                pool.fatal_error = unpack_error(packed)
         return packed is not None
 
     def _usable(self) -> Handle | None:
@@ -281,11 +286,12 @@ class ProcessSlot(ThreadSlot):
             exchange.give_back(most - worker.tasks)
         exchange.run()
         worker.tasks += len(exchange.items)
-        if not self._refused(worker) and worker.used and not worker.ended:
+        if not self._refused(worker) and worker.used:
             pool.early_deaths = 0
         return True
 
     def close(self) -> Handle | None:
+        forget(self._user_code)
         worker = self._worker
         if worker is None:
             return None

@@ -33,7 +33,6 @@ import pickle
 import signal
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -53,6 +52,7 @@ __all__ = [
     "NO_GUARD",
     "Setup",
     "choose_method",
+    "forget",
     "main_of_workers",
     "new_process",
     "owned",
@@ -76,7 +76,7 @@ owned: Final[set[Any]] = set()
 
 _forking = threading.Lock()
 
-_user_code_locks: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+_user_code_locks: Final[set[Any]] = set()
 
 
 def user_code_lock() -> Any:
@@ -85,6 +85,12 @@ def user_code_lock() -> Any:
     with _forking:
         _user_code_locks.add(lock)
     return lock
+
+
+def forget(lock: Any) -> None:
+    """The slot leaves."""
+    with _forking:
+        _user_code_locks.discard(lock)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class RemoteTraceback(Exception):
 
 
 HINT: Final = "pip install 'inturn[pickle]'"
-CURE: Final = f"the worker lacks what the main module defines: put it into a module of its own, or {HINT}"
+CURE: Final = "the worker lacks what the main module defines now: put it into a module of its own"
 
 
 def noted(error: BaseException, text: str) -> BaseException:
@@ -152,7 +152,9 @@ def lacks_main(error: BaseException) -> bool:
 def note_unread(error: BaseException, text: str) -> BaseException:
     """The error of unpickling, with a note; and with the cure if the main module is missing."""
     noted(error, text)
-    return noted(error, CURE) if lacks_main(error) else error
+    if lacks_main(error):
+        noted(error, CURE if has_cloudpickle() else f"{CURE}, or {HINT}")
+    return error
 
 
 _STREAMS: Final[dict[type, str]] = {
