@@ -12,14 +12,24 @@ import signal
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
-from functions_for_workers import double, meeting, same
-from inturn import Processes, WorkerDied, ordered_aflat_map, ordered_amap, ordered_flat_map, ordered_map
+from functions_for_workers import double, fail_at, meeting, same
+from inturn import (
+    Processes,
+    Threads,
+    WorkerDied,
+    ordered_aflat_map,
+    ordered_amap,
+    ordered_flat_map,
+    ordered_map,
+    retry,
+)
 from programs import Script
-from waiting import HANG_S, HOUR, SHORT, wait_until
+from waiting import HANG_S, HOUR, SHORT, Tally, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no POSIX processes")
 
@@ -566,3 +576,20 @@ def meeting_of_pids(directory, _):
     while len([name for name in os.listdir(directory) if name.startswith("here-")]) < 2:
         time.sleep(0.001)
     return os.getpid()
+
+
+@pytest.mark.parametrize("kind", [Threads, Processes])
+def test_g35_a_policy_may_leave_the_block_of_its_workers(kind):
+    with ExitStack() as stack:
+        workers = stack.enter_context(kind())
+        policy = retry(attempts=2, backoff=0, on_retry=lambda failure: stack.close())
+        run = ordered_map(partial(fail_at, frozenset({2})), range(5), executor=workers, concurrency=1, on_error=policy)
+        with pytest.raises(RuntimeError, match="block"):
+            list(run)
+
+
+def test_g35_a_finalizer_may_leave_the_block_of_its_workers():
+    left = Tally()
+    with Threads(finalizer=lambda: left.add(workers.__exit__(None, None, None))) as workers:
+        assert list(ordered_map(abs, range(3), executor=workers, concurrency=1)) == [0, 1, 2]
+    assert left.seen == [None]

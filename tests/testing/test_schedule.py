@@ -390,7 +390,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    assert "pip install inturn[testing]" in _python(code)
+    assert "pip install 'inturn[testing]'" in _python(code)
 
 
 def test_g12_a_delivered_element_of_an_async_flat_map_is_not_kept():

@@ -30,6 +30,8 @@ class Slot:
 
     __slots__ = ("call", "chunk", "since", "sliced")
 
+    calls_here = True  # whether its thread makes the calls, in whatever context, while it has a chunk
+
     def __init__(self) -> None:
         self.chunk: Chunk | None = None
         self.since = 0.0  # when the chunk was begun

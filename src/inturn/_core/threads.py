@@ -47,8 +47,8 @@ def must_not_wait(method: F) -> F:
     return method
 
 
-def may_wait(job: Job) -> bool:
-    """Whether this thread, outside of the job's calls, may wait for its threads (guarantee 16).
+def may_wait(job: Job | None) -> bool:
+    """Whether this thread, outside of the job's calls, may wait for its threads (guarantee 16); None: for idle ones.
 
     A signal handler, or the garbage collector, may close a run anywhere: in a run's thread between
     two calls, or in a ``submit`` that holds locks of its executor. What is waited for could wait
@@ -83,9 +83,11 @@ class CallThread(threading.Thread):
     def run(self) -> None:
         self._work()
 
-    def bars(self, job: Job) -> bool:
-        mine = self.job
-        return mine is None or job is mine or not inside(mine)  # None: a thread that is kept, between two runs
+    def bars(self, job: Job | None) -> bool:
+        mine, slot = self.job, self._slot
+        if mine is None or slot is None:  # a thread that is kept, between two runs
+            return True
+        return job is mine or not ((slot.calls_here and slot.chunk is not None) or inside(mine))
 
 
 def at_exit() -> None:

@@ -59,7 +59,7 @@ class ExecutorPool(BasePool):
         self.fn_blobs: dict[Main, bytes] = {}
         self.broken = False  # a future has said so, and nothing has been submitted since
 
-    def bars(self, job: Job) -> bool:
+    def bars(self, job: Job | None) -> bool:
         return not inside(self.job)  # within a `submit` the executor holds its locks: see `may_wait`
 
     def open(self) -> None:

@@ -37,7 +37,6 @@ never the consumer, a signal handler or a finaliser; no code of the user runs un
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -262,7 +261,7 @@ class Store(ABC, Generic[W]):
             job.crash(RuntimeError(_ENDED))
             job.stop()
         begun = self._end_idle()
-        if wait and not sys.is_finalizing() and all(not inside(job) and may_wait(job) for job in jobs):
+        if wait and may_wait(None) and all(not inside(job) and may_wait(job) for job in jobs):
             if not begun:
                 self._end_here()
             self.gone.wait()

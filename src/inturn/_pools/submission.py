@@ -93,8 +93,8 @@ class Submission(Slot):
             if self.ends("call"):
                 self.pool.finish(self)
 
-    def bars(self, job: Job) -> bool:
-        return job is self.job or not inside(self.job)
+    def bars(self, job: Job | None) -> bool:
+        return job is self.job or not (self.chunk is not None or inside(self.job))
 
     @must_not_wait
     def run(self) -> None:

@@ -54,8 +54,6 @@ class ThreadSlot(Slot):
     How it runs them is said by `open`, `ready`, `run` and `close`, which are called in that thread.
     """
 
-    watched = True  # whether the supervisor looks after time slices
-
     def __init__(self, pool: ThreadPool) -> None:
         super().__init__()
         self.pool = pool
@@ -97,7 +95,7 @@ class ThreadSlot(Slot):
         try:
             opened = self._opens()
             while opened and self.ready() and (chunk := pool.next_chunk(self)) is not None:
-                self.sliced = self.watched and job.timeout is None and pool.slices and chunk.size > 1
+                self.sliced = self.calls_here and job.timeout is None and pool.slices and chunk.size > 1
                 job.begun(self, chunk)
                 stays = self.run(chunk)
                 if not stays:

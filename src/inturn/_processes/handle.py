@@ -278,18 +278,16 @@ class Handle:
     def _reap(self) -> None:
         """Store the exit code of a process that has ended.
 
-        Another thread may have reaped it, and store its exit code a moment later. Starting a
-        process reaps all children: taking the lock of `starting` waits for that. For other code that
-        reaps we look again. If it is not `multiprocessing`, the exit code stays unknown.
+        Starting a process reaps all children: of two threads that read an exit code at once, one may
+        find nothing, so it is read within `starting`. Other code may have reaped the process, and store
+        its exit code a moment later: we look again. If it is not `multiprocessing`, it stays unknown.
         """
         self.ended = True
         if self._method == "forkserver":
             wait([self._process.sentinel], _LOOK_S)  # the server sends the code just after the end
-        if self._process.exitcode is None:
-            with starting():
-                pass
         for _ in range(_REAP_LOOKS):
-            self.exitcode = self._process.exitcode
+            with starting():
+                self.exitcode = self._process.exitcode
             if self.exitcode is not None:
                 break
             time.sleep(_REAP_LOOK_S)

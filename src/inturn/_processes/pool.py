@@ -152,7 +152,7 @@ class ProcessPool(ThreadPool):
 class ProcessSlot(ThreadSlot):
     """A slot whose thread has a worker process, or several, one after the other."""
 
-    watched = False
+    calls_here = False
     pool: ProcessPool
     sends_ahead = True  # a worker that is up gets a chunk before it has answered that it has `fn`
 

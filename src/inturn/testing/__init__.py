@@ -8,7 +8,7 @@
         assert list(my_pipeline(range(6), executor=schedule)) == [0, 1, 4, 9, 16, 25]
 
 A `Schedule` is deterministic: it runs in the thread of the test, starts no thread and never sleeps. It needs nothing
-but the library. The strategies `schedules` and `faults` need Hypothesis: ``pip install inturn[testing]``.
+but the library. The strategies `schedules` and `faults` need Hypothesis: ``pip install 'inturn[testing]'``.
 
 This wing may import every other one; nothing imports it but the command, ``python -m inturn``.
 """
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if str(error.name).partition(".")[0] != "hypothesis":
             raise
-        raise ImportError(f"inturn.testing.{name} needs Hypothesis: pip install inturn[testing]") from error
+        raise ImportError(f"inturn.testing.{name} needs Hypothesis: pip install 'inturn[testing]'") from error
     value = globals()[name] = getattr(_strategies, name)
     value.__module__ = __name__
     return value
