@@ -5,11 +5,11 @@
 *Fork and locks.* A worker that is started late is forked while the threads of other slots run. A
 lock that one of them holds at that moment stays locked in the child for ever: the child's next
 import may hang. What works: our threads take such locks only where they run code of the user, that
-is, where they pickle and unpickle, which may import modules. There a slot holds a lock of its own
-(`user_code_lock`), and the thread that forks takes the locks of all slots first (`starting`), for
-at most `_FORK_WAIT_S`: code of the user may never end. The thread that pulls from the source waits
-in C meanwhile. So our threads do no harm: the warning that ``os.fork`` gives since Python 3.12 is
-suppressed.
+is, where they pickle and unpickle, which may import modules, and where they ask a policy. There a
+slot holds a lock of its own (`user_code_lock`), and the thread that forks takes the locks of all
+slots first (`starting`), for at most `_FORK_WAIT_S`: code of the user may never end. The thread
+that pulls from the source waits in C meanwhile. So our threads do no harm: the warning that
+``os.fork`` gives since Python 3.12 is suppressed.
 
 *Ctrl-C.* A worker must not receive SIGINT before it has set its own handler. A child inherits the
 signal mask, so SIGINT is blocked while it is started. A child of a fork server inherits that
