@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from functions_for_workers import Oops
+from functions_for_workers import Oops, Unreadable
 
 
 class NoWayBack:
@@ -173,19 +173,8 @@ class Token:
     """Something that can be pickled, and referred to weakly."""
 
 
-class Unreadable:
-    """What can be pickled, but not unpickled."""
-
-    def __reduce__(self):
-        return unreadable, ()
-
-
-def unreadable():
-    raise ValueError
-
-
-def yields_unreadable(_):
-    yield Unreadable()
+def yields_unreadable(x):
+    yield Unreadable(x)
 
 
 def large_then_slow(n: int) -> Iterator[Any]:

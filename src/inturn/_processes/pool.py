@@ -33,7 +33,7 @@ from inturn._transport.wire import PipeEvent
 
 from .exchange import ChunkExchange
 from .handle import Event, Handle
-from .start import GUARD, NO_GUARD, Setup, choose_method, forget, main_of_workers, user_code_lock
+from .start import GUARD, NO_GUARD, Setup, choose_method, drop_user_code_lock, main_of_workers, user_code_lock
 from .store import ProcessStore
 from .worker import Answer, Ask
 
@@ -291,7 +291,7 @@ class ProcessSlot(ThreadSlot):
         return True
 
     def close(self) -> Handle | None:
-        forget(self._user_code)
+        drop_user_code_lock(self._user_code)
         worker = self._worker
         if worker is None:
             return None

@@ -52,7 +52,7 @@ __all__ = [
     "NO_GUARD",
     "Setup",
     "choose_method",
-    "forget",
+    "drop_user_code_lock",
     "main_of_workers",
     "new_process",
     "owned",
@@ -87,7 +87,7 @@ def user_code_lock() -> Any:
     return lock
 
 
-def forget(lock: Any) -> None:
+def drop_user_code_lock(lock: Any) -> None:
     """The slot leaves: one atomic step, which waits for no fork."""
     _user_code_locks.discard(lock)
 
